@@ -1,0 +1,134 @@
+# Skep. "make help" lists the targets; "make test" is what CI runs.
+
+SHELL         := /bin/bash
+.SHELLFLAGS   := -euo pipefail -c
+.DEFAULT_GOAL := all
+.NOTPARALLEL:
+
+GO       ?= go
+FUZZTIME ?= 30s
+SOAKTIME ?= 10m
+
+# What a clone builds once and every later clone may take: the pinned runtime
+# and build tools, each under the digest of the module files that pin it.
+CACHE   := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/skep
+pinned   = $(CACHE)/$(1)-$(shell cat internal/tools/$(1)/go.mod internal/tools/$(1)/go.sum | sha256sum | cut -c1-16)
+RUNTIME := $(call pinned,runtime)
+LINT    := $(call pinned,lint)/golangci-lint
+BUF     := $(call pinned,buf)/buf
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X github.com/skep-project/skep/internal/version.Version=$(VERSION)
+STATIC  := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
+
+RUNTIME_BINS := bin/containerd bin/containerd-shim-runc-v2 bin/ctr bin/runc
+RUNTIME_TAGS := no_btrfs no_devmapper no_zfs no_cri no_aufs no_tracing
+
+# Tests that need neither root nor another room's time.
+UNITS = $$($(GO) list ./... | grep -v '/skep/integration')
+
+# phase runs a recipe line between two words of time.
+phase = @echo "== $(1)"; began=$$SECONDS; $(2); echo "== $(1): $$((SECONDS - began)) s"
+
+.PHONY: all build static deps packages runtime test check lint proto proto-lint proto-current \
+	mod-current unit race sim bubble script lab demo soak bench fuzz cover clean help
+
+all: build ## build bin/ctl
+
+build static: ## build bin/ctl, one static binary
+	$(STATIC) -o bin/ctl ./cmd/ctl
+
+# --- what the system lacks -------------------------------------------------
+
+deps: packages runtime $(LINT) $(BUF) ## install system packages, containerd, runc and the build tools
+
+packages: # the apt packages the lab and runc need; nothing is done where all are there
+	@internal/tools/packages.sh
+
+runtime: $(RUNTIME_BINS) ## build containerd, its shim, ctr and runc into bin/
+
+$(RUNTIME_BINS): bin/%: $(RUNTIME)/.done
+	@mkdir -p bin
+	@install -m 0755 $(RUNTIME)/$* $@
+
+$(RUNTIME)/.done:
+	@echo "building containerd and runc (once; about three minutes)"
+	@mkdir -p $(RUNTIME)
+	CGO_ENABLED=0 $(GO) build -C internal/tools/runtime -trimpath -ldflags '-s -w' -tags '$(RUNTIME_TAGS)' -o $(RUNTIME)/ \
+		github.com/containerd/containerd/v2/cmd/containerd \
+		github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2 \
+		github.com/containerd/containerd/v2/cmd/ctr
+	CGO_ENABLED=1 $(GO) build -C internal/tools/runtime -trimpath -ldflags '-s -w' -tags seccomp -o $(RUNTIME)/ \
+		github.com/opencontainers/runc
+	@touch $@
+
+$(LINT):
+	@echo "building golangci-lint (once; about two minutes)"
+	@mkdir -p $(@D)
+	CGO_ENABLED=0 $(GO) build -C internal/tools/lint -trimpath -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+$(BUF):
+	@echo "building buf (once; two to five minutes)"
+	@mkdir -p $(@D)
+	CGO_ENABLED=0 $(GO) build -C internal/tools/buf -trimpath -o $@ github.com/bufbuild/buf/cmd/buf
+
+# --- what must be true -----------------------------------------------------
+
+test check: lint proto-lint proto-current mod-current unit sim bubble script lab ## everything CI runs (as root)
+	@echo "== all: $$SECONDS s of shell, see the phases above"
+
+lint: $(LINT)
+	$(call phase,lint,$(LINT) run --build-tags lab ./...)
+
+proto-lint: $(BUF)
+	$(call phase,buf lint,$(BUF) lint)
+
+proto: $(BUF) ## write the generated code again
+	$(BUF) generate
+
+proto-current: $(BUF)
+	$(call phase,generated code is current,internal/tools/proto-current.sh $(BUF))
+
+mod-current:
+	$(call phase,modules are tidy and verified,$(GO) mod tidy -diff && $(GO) mod verify)
+
+unit race: ## unit tests under the race detector
+	$(call phase,unit,$(GO) test -race $(UNITS))
+
+sim: ## the seeded simulator
+	$(call phase,sim,$(GO) test ./integration/sim/...)
+
+bubble: ## whole nodes in a synctest bubble
+	$(call phase,bubble,$(GO) test ./integration/bubble/...)
+
+script: build ## CLI stories
+	$(call phase,script,$(GO) test ./integration/script/...)
+
+lab: build runtime ## hosts on this machine: the lab's own tests, the walkthrough, the kills (as root)
+	$(call phase,lab,$(GO) test -tags lab -count=1 -timeout 20m ./internal/lab/... && \
+		SKEP_BIN=$(CURDIR)/bin/ctl $(GO) test -tags lab -count=1 -timeout 20m ./integration/walkthrough/...)
+
+# --- what people look at ---------------------------------------------------
+
+demo: build runtime ## replay the walkthrough on lab hosts for a person to watch (as root)
+	@$(GO) build -o bin/demo ./integration/demo
+	@bin/demo -bin $(CURDIR)/bin/ctl
+
+bench: ## benchmarks
+	$(GO) test -run '^$$' -bench . -benchmem $(UNITS)
+
+soak: ## faults against recorded history, for SOAKTIME
+	SKEP_SOAK=$(SOAKTIME) $(GO) test -count=1 -timeout 0 ./integration/soak/...
+
+fuzz: ## every fuzz target, for FUZZTIME each
+	@internal/tools/fuzz.sh $(FUZZTIME)
+
+cover: ## coverage of the unit tests, as a table
+	@mkdir -p bin
+	$(GO) test -coverprofile bin/cover.out $(UNITS) && $(GO) tool cover -func bin/cover.out | tail -n 1
+
+clean: ## remove bin/ (the cache of tools stays)
+	rm -rf bin
+
+help: ## this list
+	@grep -hE '^[a-z][a-z -]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | while IFS=$$'\t' read -r t d; do printf '  %-16s %s\n' "$$t" "$$d"; done
