@@ -1,0 +1,31 @@
+// Package daemon is the command "ctl daemon": the process on each host.
+//
+// It owns the daemon's flags and hands them over; what the process does is
+// internal/node's.
+package daemon
+
+import (
+	"github.com/urfave/cli/v2"
+)
+
+// Command returns the command. run is called with what the flags say.
+func Command(run func(c *cli.Context) error) *cli.Command {
+	return &cli.Command{
+		Name:   "daemon",
+		Usage:  "run the daemon of this host",
+		Flags:  Flags(),
+		Action: run,
+	}
+}
+
+// Flags returns the daemon's flags.
+func Flags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "state-dir", Value: "/var/lib/skep", Usage: "`DIR` that holds what must survive a restart"},
+		&cli.StringFlag{Name: "run-dir", Value: "/run/skep", Usage: "`DIR` of the socket that ctl talks to"},
+		&cli.StringFlag{Name: "hostname", Usage: "`NAME` of this node (default: the host's own)"},
+		&cli.StringFlag{Name: "containerd", Usage: "`ADDRESS` of a containerd to use (default: a private one is started)"},
+		&cli.StringFlag{Name: "log-level", Value: "info", Usage: "debug, info, warn or error"},
+		&cli.StringFlag{Name: "log-format", Value: "text", Usage: "text or json"},
+	}
+}
