@@ -68,10 +68,9 @@ type Controller interface {
 	// container that was not started it waits.
 	Wait(ctx context.Context) (Exit, error)
 	// Shutdown sends the stop signal, waits the grace period, kills, and
-	// returns when the container is dead. A container that was never started
-	// can not be started afterwards. It returns nil at once if there is no
-	// container or it is dead. When ctx ends first the container may still
-	// run, and Shutdown may be called again.
+	// returns when the container is dead. It returns nil at once if there is
+	// no container, or it is dead or was never started. When ctx ends first
+	// the container may still run, and Shutdown may be called again.
 	Shutdown(ctx context.Context) error
 	// Remove removes the container and everything of it, killing it if it
 	// runs. It returns nil if there is no container.

@@ -1,0 +1,196 @@
+package containerd
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/remotes"
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/containerd/containerd/v2/core/remotes/docker/config"
+	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
+	"github.com/containerd/errdefs"
+	"github.com/distribution/reference"
+
+	"github.com/skep-project/skep/agent/exec"
+	"github.com/skep-project/skep/internal/sealed"
+)
+
+// How long a registry may be silent: to accept a connection, to agree on TLS,
+// to begin its answer, and between two pieces of a download.
+const (
+	dialTimeout   = 2 * time.Second
+	tlsTimeout    = 3 * time.Second
+	answerTimeout = 5 * time.Second
+	idleTimeout   = 20 * time.Second
+)
+
+// resolver finds and fetches images as containerd's own hosts.toml files say.
+func (r *Runtime) resolver(ctx context.Context, creds credentials) remotes.Resolver {
+	return docker.NewResolver(docker.ResolverOptions{
+		Hosts: config.ConfigureHosts(ctx, config.HostOptions{
+			HostDir:      config.HostDirFromRoot(r.cfg.HostsDir),
+			Credentials:  creds.forHost,
+			UpdateClient: impatient,
+		}),
+	})
+}
+
+// impatient makes a registry client give up on a silent host.
+func impatient(c *http.Client) error {
+	t, ok := c.Transport.(*http.Transport)
+	if !ok {
+		return nil // it is the copy of a client that is impatient already
+	}
+	dial := t.DialContext
+	t.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+		defer cancel()
+		conn, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return idleConn{conn}, nil
+	}
+	t.TLSHandshakeTimeout = tlsTimeout
+	t.ResponseHeaderTimeout = answerTimeout
+	c.Transport = once{t}
+	return nil
+}
+
+// idleConn fails a read that gets nothing for idleTimeout.
+type idleConn struct{ net.Conn }
+
+func (c idleConn) Read(p []byte) (int, error) {
+	if err := c.SetReadDeadline(time.Now().Add(idleTimeout)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Read(p)
+}
+
+// once turns timeouts into errors that do not look like timeouts, because the
+// resolver repeats those up to five times.
+type once struct{ http.RoundTripper }
+
+func (o once) RoundTrip(req *http.Request) (*http.Response, error) {
+	begin := time.Now()
+	resp, err := o.RoundTripper.RoundTrip(req)
+	var timeout interface{ Timeout() bool }
+	if err != nil && errors.As(err, &timeout) && timeout.Timeout() && req.Context().Err() == nil {
+		return nil, silent{host: req.URL.Host, after: time.Since(begin)}
+	}
+	return resp, err
+}
+
+// silent says that a host did not answer. pullError looks for it.
+type silent struct {
+	host  string
+	after time.Duration
+}
+
+func (s silent) Error() string {
+	return fmt.Sprintf("%s did not answer within %v", s.host, s.after.Round(100*time.Millisecond))
+}
+
+// pullError says what the registry answered. Every answer rejects the task, so
+// that the orchestrator can choose another node or try later; only a containerd
+// that is away or a cancelled pull does not.
+func pullError(ref string, err error) error {
+	var (
+		mute   silent
+		status remoteerrors.ErrUnexpectedStatus
+		dialed *net.OpError
+		asked  *url.Error
+	)
+	at := registryOf(ref)
+	switch {
+	case errors.Is(err, context.Canceled):
+		return fmt.Errorf("pull image %s: %w", ref, err)
+	case errors.As(err, &mute):
+		return exec.Rejected(fmt.Errorf("pull image %s: registry %w", ref, mute))
+	case errors.As(err, &dialed) && dialed.Op == "dial" && dialed.Net != "unix":
+		return exec.Rejected(fmt.Errorf("pull image %s: registry %s cannot be reached: %w", ref, at, dialed))
+	case errors.Is(err, docker.ErrInvalidAuthorization):
+		return exec.Rejected(fmt.Errorf("pull image %s: registry %s refuses access: no such repository, or it wants other credentials", ref, at))
+	case errors.As(err, &status):
+		return exec.Rejected(fmt.Errorf("pull image %s: registry %s answers %q", ref, at, status.Status))
+	case errors.As(err, &asked):
+		return exec.Rejected(fmt.Errorf("pull image %s: registry %s: %w", ref, at, asked))
+	case exec.Unavailable(err):
+		return fmt.Errorf("pull image %s: %w: %v", ref, exec.ErrUnavailable, err)
+	case errdefs.IsNotFound(err):
+		return exec.Rejected(fmt.Errorf("pull image %s: registry %s has no such image for this platform: %w", ref, at, err))
+	default:
+		return exec.Rejected(fmt.Errorf("pull image %s: %w", ref, err))
+	}
+}
+
+// registryOf returns the host that a reference names, for words.
+func registryOf(ref string) string {
+	named, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		return "of " + ref
+	}
+	return reference.Domain(named)
+}
+
+// credentials are what one registry is shown, and no other.
+type credentials struct {
+	host   string
+	user   string
+	secret sealed.Secret
+}
+
+// parseCredentials reads Docker's registry authentication: a JSON object, plain
+// or in URL-safe base64, with "username" and "password", or "identitytoken".
+// Nothing of it is quoted in an error.
+func parseCredentials(ref string, auth []byte) (credentials, error) {
+	if len(auth) == 0 {
+		return credentials{}, nil
+	}
+	if auth[0] != '{' {
+		plain := make([]byte, base64.URLEncoding.DecodedLen(len(auth)))
+		n, err := base64.URLEncoding.Decode(plain, auth)
+		if err != nil {
+			return credentials{}, fmt.Errorf("image %s: registry credentials: neither JSON nor base64", ref)
+		}
+		auth = plain[:n]
+	}
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(auth, &fields) != nil {
+		return credentials{}, fmt.Errorf("image %s: registry credentials: not a JSON object", ref)
+	}
+	text := func(name string) string {
+		var s string
+		_ = json.Unmarshal(fields[name], &s) // absent or of another type: empty
+		return s
+	}
+	c := credentials{host: dockerHost(registryOf(ref)), user: text("username"), secret: sealed.NewSecret([]byte(text("password")))}
+	if t := text("identitytoken"); t != "" {
+		c.user, c.secret = "", sealed.NewSecret([]byte(t))
+	}
+	return c, nil
+}
+
+// forHost returns what to show host: nothing, unless it is the image's own
+// registry. A mirror never sees the credentials.
+func (c credentials) forHost(host string) (user, secret string, err error) {
+	if c.host == "" || host != c.host {
+		return "", "", nil
+	}
+	return c.user, string(c.secret.Reveal()), nil
+}
+
+// dockerHost returns the host that serves a registry of that name.
+func dockerHost(registry string) string {
+	if registry == "docker.io" {
+		return "registry-1.docker.io"
+	}
+	return registry
+}
