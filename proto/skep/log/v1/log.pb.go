@@ -527,6 +527,7 @@ type Operation struct {
 	//	*Operation_Claim
 	//	*Operation_Release
 	//	*Operation_NodeSeen
+	//	*Operation_NodeRole
 	Op            isOperation_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -677,6 +678,15 @@ func (x *Operation) GetNodeSeen() *NodeSeen {
 	return nil
 }
 
+func (x *Operation) GetNodeRole() *NodeRole {
+	if x != nil {
+		if x, ok := x.Op.(*Operation_NodeRole); ok {
+			return x.NodeRole
+		}
+	}
+	return nil
+}
+
 type isOperation_Op interface {
 	isOperation_Op()
 }
@@ -731,6 +741,10 @@ type Operation_NodeSeen struct {
 	NodeSeen *NodeSeen `protobuf:"bytes,12,opt,name=node_seen,json=nodeSeen,proto3,oneof"`
 }
 
+type Operation_NodeRole struct {
+	NodeRole *NodeRole `protobuf:"bytes,13,opt,name=node_role,json=nodeRole,proto3,oneof"`
+}
+
 func (*Operation_PutCluster) isOperation_Op() {}
 
 func (*Operation_PutNode) isOperation_Op() {}
@@ -754,6 +768,8 @@ func (*Operation_Claim) isOperation_Op() {}
 func (*Operation_Release) isOperation_Op() {}
 
 func (*Operation_NodeSeen) isOperation_Op() {}
+
+func (*Operation_NodeRole) isOperation_Op() {}
 
 type Delete struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1005,6 +1021,61 @@ func (x *NodeSeen) GetDescription() *v1.NodeDescription {
 	return nil
 }
 
+// NodeRole writes what a node is, and nothing else of its record, so that the
+// transaction of a membership change cannot conflict (R25). A node that does
+// not exist is dropped.
+type NodeRole struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          []byte                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Role          v1.Role                `protobuf:"varint,2,opt,name=role,proto3,enum=skep.model.v1.Role" json:"role,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeRole) Reset() {
+	*x = NodeRole{}
+	mi := &file_skep_log_v1_log_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeRole) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeRole) ProtoMessage() {}
+
+func (x *NodeRole) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_log_v1_log_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeRole.ProtoReflect.Descriptor instead.
+func (*NodeRole) Descriptor() ([]byte, []int) {
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *NodeRole) GetNode() []byte {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *NodeRole) GetRole() v1.Role {
+	if x != nil {
+		return x.Role
+	}
+	return v1.Role(0)
+}
+
 // Record is one item of a snapshot's plaintext, length-delimited.
 type Record struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1027,7 +1098,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[11]
+	mi := &file_skep_log_v1_log_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1039,7 +1110,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[11]
+	mi := &file_skep_log_v1_log_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1052,7 +1123,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{11}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Record) GetRecord() isRecord_Record {
@@ -1227,7 +1298,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[12]
+	mi := &file_skep_log_v1_log_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1239,7 +1310,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[12]
+	mi := &file_skep_log_v1_log_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1252,7 +1323,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{12}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -1285,7 +1356,7 @@ type SnapshotEnd struct {
 
 func (x *SnapshotEnd) Reset() {
 	*x = SnapshotEnd{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[13]
+	mi := &file_skep_log_v1_log_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1297,7 +1368,7 @@ func (x *SnapshotEnd) String() string {
 func (*SnapshotEnd) ProtoMessage() {}
 
 func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[13]
+	mi := &file_skep_log_v1_log_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1310,7 +1381,7 @@ func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotEnd.ProtoReflect.Descriptor instead.
 func (*SnapshotEnd) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{13}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SnapshotEnd) GetRecords() uint64 {
@@ -1332,7 +1403,7 @@ type Answered struct {
 
 func (x *Answered) Reset() {
 	*x = Answered{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[14]
+	mi := &file_skep_log_v1_log_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1344,7 +1415,7 @@ func (x *Answered) String() string {
 func (*Answered) ProtoMessage() {}
 
 func (x *Answered) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[14]
+	mi := &file_skep_log_v1_log_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1357,7 +1428,7 @@ func (x *Answered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answered.ProtoReflect.Descriptor instead.
 func (*Answered) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{14}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Answered) GetRequest() *Request {
@@ -1402,7 +1473,7 @@ type Manifest struct {
 
 func (x *Manifest) Reset() {
 	*x = Manifest{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[15]
+	mi := &file_skep_log_v1_log_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1414,7 +1485,7 @@ func (x *Manifest) String() string {
 func (*Manifest) ProtoMessage() {}
 
 func (x *Manifest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[15]
+	mi := &file_skep_log_v1_log_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1427,7 +1498,7 @@ func (x *Manifest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Manifest.ProtoReflect.Descriptor instead.
 func (*Manifest) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{15}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Manifest) GetFormat() uint32 {
@@ -1512,7 +1583,7 @@ type Ring struct {
 
 func (x *Ring) Reset() {
 	*x = Ring{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[16]
+	mi := &file_skep_log_v1_log_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1524,7 +1595,7 @@ func (x *Ring) String() string {
 func (*Ring) ProtoMessage() {}
 
 func (x *Ring) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[16]
+	mi := &file_skep_log_v1_log_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1537,7 +1608,7 @@ func (x *Ring) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ring.ProtoReflect.Descriptor instead.
 func (*Ring) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{16}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Ring) GetKeys() []*RingKey {
@@ -1565,7 +1636,7 @@ type RingKey struct {
 
 func (x *RingKey) Reset() {
 	*x = RingKey{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[17]
+	mi := &file_skep_log_v1_log_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1577,7 +1648,7 @@ func (x *RingKey) String() string {
 func (*RingKey) ProtoMessage() {}
 
 func (x *RingKey) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[17]
+	mi := &file_skep_log_v1_log_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1590,7 +1661,7 @@ func (x *RingKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RingKey.ProtoReflect.Descriptor instead.
 func (*RingKey) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{17}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RingKey) GetId() uint32 {
@@ -1621,7 +1692,7 @@ type WALMetadata struct {
 
 func (x *WALMetadata) Reset() {
 	*x = WALMetadata{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[18]
+	mi := &file_skep_log_v1_log_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1633,7 +1704,7 @@ func (x *WALMetadata) String() string {
 func (*WALMetadata) ProtoMessage() {}
 
 func (x *WALMetadata) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[18]
+	mi := &file_skep_log_v1_log_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1646,7 +1717,7 @@ func (x *WALMetadata) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WALMetadata.ProtoReflect.Descriptor instead.
 func (*WALMetadata) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{18}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WALMetadata) GetFormat() uint32 {
@@ -1697,7 +1768,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[19]
+	mi := &file_skep_log_v1_log_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1709,7 +1780,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[19]
+	mi := &file_skep_log_v1_log_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1722,7 +1793,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{19}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Mark) GetRaftId() uint64 {
@@ -1788,7 +1859,7 @@ const file_skep_log_v1_log_proto_rawDesc = "" +
 	"\x06Expect\x12%\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x11.skep.log.v1.KindR\x04kind\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x18\n" +
-	"\aversion\x18\x03 \x01(\x04R\aversion\"\x8a\x05\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\"\xc0\x05\n" +
 	"\tOperation\x129\n" +
 	"\vput_cluster\x18\x01 \x01(\v2\x16.skep.model.v1.ClusterH\x00R\n" +
 	"putCluster\x120\n" +
@@ -1806,7 +1877,8 @@ const file_skep_log_v1_log_proto_rawDesc = "" +
 	"\x05claim\x18\n" +
 	" \x01(\v2\x14.skep.model.v1.ClaimH\x00R\x05claim\x120\n" +
 	"\arelease\x18\v \x01(\v2\x14.skep.model.v1.ClaimH\x00R\arelease\x124\n" +
-	"\tnode_seen\x18\f \x01(\v2\x15.skep.log.v1.NodeSeenH\x00R\bnodeSeenB\x04\n" +
+	"\tnode_seen\x18\f \x01(\v2\x15.skep.log.v1.NodeSeenH\x00R\bnodeSeen\x124\n" +
+	"\tnode_role\x18\r \x01(\v2\x15.skep.log.v1.NodeRoleH\x00R\bnodeRoleB\x04\n" +
 	"\x02op\"A\n" +
 	"\x06Delete\x12%\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x11.skep.log.v1.KindR\x04kind\x12\x10\n" +
@@ -1824,7 +1896,10 @@ const file_skep_log_v1_log_proto_rawDesc = "" +
 	"\bNodeSeen\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x121\n" +
 	"\x06status\x18\x02 \x01(\v2\x19.skep.model.v1.NodeStatusR\x06status\x12@\n" +
-	"\vdescription\x18\x03 \x01(\v2\x1e.skep.model.v1.NodeDescriptionR\vdescription\"\x80\x04\n" +
+	"\vdescription\x18\x03 \x01(\v2\x1e.skep.model.v1.NodeDescriptionR\vdescription\"G\n" +
+	"\bNodeRole\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\fR\x04node\x12'\n" +
+	"\x04role\x18\x02 \x01(\x0e2\x13.skep.model.v1.RoleR\x04role\"\x80\x04\n" +
 	"\x06Record\x125\n" +
 	"\x06header\x18\x01 \x01(\v2\x1b.skep.log.v1.SnapshotHeaderH\x00R\x06header\x122\n" +
 	"\acluster\x18\x02 \x01(\v2\x16.skep.model.v1.ClusterH\x00R\acluster\x12)\n" +
@@ -1901,7 +1976,7 @@ func file_skep_log_v1_log_proto_rawDescGZIP() []byte {
 }
 
 var file_skep_log_v1_log_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_skep_log_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_skep_log_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_skep_log_v1_log_proto_goTypes = []any{
 	(Kind)(0),                  // 0: skep.log.v1.Kind
 	(*Sealed)(nil),             // 1: skep.log.v1.Sealed
@@ -1915,26 +1990,28 @@ var file_skep_log_v1_log_proto_goTypes = []any{
 	(*Decide)(nil),             // 9: skep.log.v1.Decide
 	(*Report)(nil),             // 10: skep.log.v1.Report
 	(*NodeSeen)(nil),           // 11: skep.log.v1.NodeSeen
-	(*Record)(nil),             // 12: skep.log.v1.Record
-	(*SnapshotHeader)(nil),     // 13: skep.log.v1.SnapshotHeader
-	(*SnapshotEnd)(nil),        // 14: skep.log.v1.SnapshotEnd
-	(*Answered)(nil),           // 15: skep.log.v1.Answered
-	(*Manifest)(nil),           // 16: skep.log.v1.Manifest
-	(*Ring)(nil),               // 17: skep.log.v1.Ring
-	(*RingKey)(nil),            // 18: skep.log.v1.RingKey
-	(*WALMetadata)(nil),        // 19: skep.log.v1.WALMetadata
-	(*Mark)(nil),               // 20: skep.log.v1.Mark
-	(*v1.Cluster)(nil),         // 21: skep.model.v1.Cluster
-	(*v1.Node)(nil),            // 22: skep.model.v1.Node
-	(*v1.Member)(nil),          // 23: skep.model.v1.Member
-	(*v1.Service)(nil),         // 24: skep.model.v1.Service
-	(*v1.Revision)(nil),        // 25: skep.model.v1.Revision
-	(*v1.Task)(nil),            // 26: skep.model.v1.Task
-	(*v1.Claim)(nil),           // 27: skep.model.v1.Claim
-	(v1.TaskState)(0),          // 28: skep.model.v1.TaskState
-	(*v1.TaskStatus)(nil),      // 29: skep.model.v1.TaskStatus
-	(*v1.NodeStatus)(nil),      // 30: skep.model.v1.NodeStatus
-	(*v1.NodeDescription)(nil), // 31: skep.model.v1.NodeDescription
+	(*NodeRole)(nil),           // 12: skep.log.v1.NodeRole
+	(*Record)(nil),             // 13: skep.log.v1.Record
+	(*SnapshotHeader)(nil),     // 14: skep.log.v1.SnapshotHeader
+	(*SnapshotEnd)(nil),        // 15: skep.log.v1.SnapshotEnd
+	(*Answered)(nil),           // 16: skep.log.v1.Answered
+	(*Manifest)(nil),           // 17: skep.log.v1.Manifest
+	(*Ring)(nil),               // 18: skep.log.v1.Ring
+	(*RingKey)(nil),            // 19: skep.log.v1.RingKey
+	(*WALMetadata)(nil),        // 20: skep.log.v1.WALMetadata
+	(*Mark)(nil),               // 21: skep.log.v1.Mark
+	(*v1.Cluster)(nil),         // 22: skep.model.v1.Cluster
+	(*v1.Node)(nil),            // 23: skep.model.v1.Node
+	(*v1.Member)(nil),          // 24: skep.model.v1.Member
+	(*v1.Service)(nil),         // 25: skep.model.v1.Service
+	(*v1.Revision)(nil),        // 26: skep.model.v1.Revision
+	(*v1.Task)(nil),            // 27: skep.model.v1.Task
+	(*v1.Claim)(nil),           // 28: skep.model.v1.Claim
+	(v1.TaskState)(0),          // 29: skep.model.v1.TaskState
+	(*v1.TaskStatus)(nil),      // 30: skep.model.v1.TaskStatus
+	(*v1.NodeStatus)(nil),      // 31: skep.model.v1.NodeStatus
+	(*v1.NodeDescription)(nil), // 32: skep.model.v1.NodeDescription
+	(v1.Role)(0),               // 33: skep.model.v1.Role
 }
 var file_skep_log_v1_log_proto_depIdxs = []int32{
 	4,  // 0: skep.log.v1.Transaction.request:type_name -> skep.log.v1.Request
@@ -1942,40 +2019,42 @@ var file_skep_log_v1_log_proto_depIdxs = []int32{
 	6,  // 2: skep.log.v1.Unit.expects:type_name -> skep.log.v1.Expect
 	7,  // 3: skep.log.v1.Unit.operations:type_name -> skep.log.v1.Operation
 	0,  // 4: skep.log.v1.Expect.kind:type_name -> skep.log.v1.Kind
-	21, // 5: skep.log.v1.Operation.put_cluster:type_name -> skep.model.v1.Cluster
-	22, // 6: skep.log.v1.Operation.put_node:type_name -> skep.model.v1.Node
-	23, // 7: skep.log.v1.Operation.put_member:type_name -> skep.model.v1.Member
-	24, // 8: skep.log.v1.Operation.put_service:type_name -> skep.model.v1.Service
-	25, // 9: skep.log.v1.Operation.put_revision:type_name -> skep.model.v1.Revision
-	26, // 10: skep.log.v1.Operation.create_task:type_name -> skep.model.v1.Task
+	22, // 5: skep.log.v1.Operation.put_cluster:type_name -> skep.model.v1.Cluster
+	23, // 6: skep.log.v1.Operation.put_node:type_name -> skep.model.v1.Node
+	24, // 7: skep.log.v1.Operation.put_member:type_name -> skep.model.v1.Member
+	25, // 8: skep.log.v1.Operation.put_service:type_name -> skep.model.v1.Service
+	26, // 9: skep.log.v1.Operation.put_revision:type_name -> skep.model.v1.Revision
+	27, // 10: skep.log.v1.Operation.create_task:type_name -> skep.model.v1.Task
 	9,  // 11: skep.log.v1.Operation.decide:type_name -> skep.log.v1.Decide
 	10, // 12: skep.log.v1.Operation.report:type_name -> skep.log.v1.Report
 	8,  // 13: skep.log.v1.Operation.delete:type_name -> skep.log.v1.Delete
-	27, // 14: skep.log.v1.Operation.claim:type_name -> skep.model.v1.Claim
-	27, // 15: skep.log.v1.Operation.release:type_name -> skep.model.v1.Claim
+	28, // 14: skep.log.v1.Operation.claim:type_name -> skep.model.v1.Claim
+	28, // 15: skep.log.v1.Operation.release:type_name -> skep.model.v1.Claim
 	11, // 16: skep.log.v1.Operation.node_seen:type_name -> skep.log.v1.NodeSeen
-	0,  // 17: skep.log.v1.Delete.kind:type_name -> skep.log.v1.Kind
-	28, // 18: skep.log.v1.Decide.desired:type_name -> skep.model.v1.TaskState
-	29, // 19: skep.log.v1.Report.status:type_name -> skep.model.v1.TaskStatus
-	30, // 20: skep.log.v1.NodeSeen.status:type_name -> skep.model.v1.NodeStatus
-	31, // 21: skep.log.v1.NodeSeen.description:type_name -> skep.model.v1.NodeDescription
-	13, // 22: skep.log.v1.Record.header:type_name -> skep.log.v1.SnapshotHeader
-	21, // 23: skep.log.v1.Record.cluster:type_name -> skep.model.v1.Cluster
-	22, // 24: skep.log.v1.Record.node:type_name -> skep.model.v1.Node
-	23, // 25: skep.log.v1.Record.member:type_name -> skep.model.v1.Member
-	24, // 26: skep.log.v1.Record.service:type_name -> skep.model.v1.Service
-	25, // 27: skep.log.v1.Record.revision:type_name -> skep.model.v1.Revision
-	26, // 28: skep.log.v1.Record.task:type_name -> skep.model.v1.Task
-	27, // 29: skep.log.v1.Record.claim:type_name -> skep.model.v1.Claim
-	15, // 30: skep.log.v1.Record.answered:type_name -> skep.log.v1.Answered
-	14, // 31: skep.log.v1.Record.end:type_name -> skep.log.v1.SnapshotEnd
-	4,  // 32: skep.log.v1.Answered.request:type_name -> skep.log.v1.Request
-	18, // 33: skep.log.v1.Ring.keys:type_name -> skep.log.v1.RingKey
-	34, // [34:34] is the sub-list for method output_type
-	34, // [34:34] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	12, // 17: skep.log.v1.Operation.node_role:type_name -> skep.log.v1.NodeRole
+	0,  // 18: skep.log.v1.Delete.kind:type_name -> skep.log.v1.Kind
+	29, // 19: skep.log.v1.Decide.desired:type_name -> skep.model.v1.TaskState
+	30, // 20: skep.log.v1.Report.status:type_name -> skep.model.v1.TaskStatus
+	31, // 21: skep.log.v1.NodeSeen.status:type_name -> skep.model.v1.NodeStatus
+	32, // 22: skep.log.v1.NodeSeen.description:type_name -> skep.model.v1.NodeDescription
+	33, // 23: skep.log.v1.NodeRole.role:type_name -> skep.model.v1.Role
+	14, // 24: skep.log.v1.Record.header:type_name -> skep.log.v1.SnapshotHeader
+	22, // 25: skep.log.v1.Record.cluster:type_name -> skep.model.v1.Cluster
+	23, // 26: skep.log.v1.Record.node:type_name -> skep.model.v1.Node
+	24, // 27: skep.log.v1.Record.member:type_name -> skep.model.v1.Member
+	25, // 28: skep.log.v1.Record.service:type_name -> skep.model.v1.Service
+	26, // 29: skep.log.v1.Record.revision:type_name -> skep.model.v1.Revision
+	27, // 30: skep.log.v1.Record.task:type_name -> skep.model.v1.Task
+	28, // 31: skep.log.v1.Record.claim:type_name -> skep.model.v1.Claim
+	16, // 32: skep.log.v1.Record.answered:type_name -> skep.log.v1.Answered
+	15, // 33: skep.log.v1.Record.end:type_name -> skep.log.v1.SnapshotEnd
+	4,  // 34: skep.log.v1.Answered.request:type_name -> skep.log.v1.Request
+	19, // 35: skep.log.v1.Ring.keys:type_name -> skep.log.v1.RingKey
+	36, // [36:36] is the sub-list for method output_type
+	36, // [36:36] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_skep_log_v1_log_proto_init() }
@@ -1996,9 +2075,10 @@ func file_skep_log_v1_log_proto_init() {
 		(*Operation_Claim)(nil),
 		(*Operation_Release)(nil),
 		(*Operation_NodeSeen)(nil),
+		(*Operation_NodeRole)(nil),
 	}
 	file_skep_log_v1_log_proto_msgTypes[8].OneofWrappers = []any{}
-	file_skep_log_v1_log_proto_msgTypes[11].OneofWrappers = []any{
+	file_skep_log_v1_log_proto_msgTypes[12].OneofWrappers = []any{
 		(*Record_Header)(nil),
 		(*Record_Cluster)(nil),
 		(*Record_Node)(nil),
@@ -2016,7 +2096,7 @@ func file_skep_log_v1_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_skep_log_v1_log_proto_rawDesc), len(file_skep_log_v1_log_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

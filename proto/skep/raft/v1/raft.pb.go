@@ -494,6 +494,7 @@ func (x *Peer) GetAddress() string {
 type ReadyRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	RaftId        uint64                 `protobuf:"varint,1,opt,name=raft_id,json=raftId,proto3" json:"raft_id,omitempty"`
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -533,6 +534,13 @@ func (x *ReadyRequest) GetRaftId() uint64 {
 		return x.RaftId
 	}
 	return 0
+}
+
+func (x *ReadyRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
 }
 
 type ReadyResponse struct {
@@ -661,7 +669,6 @@ func (*MoveResponse) Descriptor() ([]byte, []int) {
 
 type LeaveRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Force         bool                   `protobuf:"varint,1,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -694,13 +701,6 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
 	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{13}
-}
-
-func (x *LeaveRequest) GetForce() bool {
-	if x != nil {
-		return x.Force
-	}
-	return false
 }
 
 type LeaveResponse struct {
@@ -769,16 +769,16 @@ const file_skep_raft_v1_raft_proto_rawDesc = "" +
 	"\x04Peer\x12\x17\n" +
 	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\fR\x04node\x12\x18\n" +
-	"\aaddress\x18\x03 \x01(\tR\aaddress\"'\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\"A\n" +
 	"\fReadyRequest\x12\x17\n" +
-	"\araft_id\x18\x01 \x01(\x04R\x06raftId\"\x0f\n" +
+	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"\x0f\n" +
 	"\rReadyResponse\"@\n" +
 	"\vMoveRequest\x12\x17\n" +
 	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\"\x0e\n" +
-	"\fMoveResponse\"$\n" +
-	"\fLeaveRequest\x12\x14\n" +
-	"\x05force\x18\x01 \x01(\bR\x05force\"\x0f\n" +
+	"\fMoveResponse\"\x0e\n" +
+	"\fLeaveRequest\"\x0f\n" +
 	"\rLeaveResponse2\xfc\x01\n" +
 	"\x04Raft\x12R\n" +
 	"\x06Stream\x12\x1b.skep.raft.v1.StreamRequest\x1a\x1c.skep.raft.v1.StreamResponse\"\t\xa2\xbb\x18\x05\n" +

@@ -209,15 +209,15 @@ const (
 //
 // Members changes who belongs to the raft group (R25).
 type MembersClient interface {
-	// A node that is to be a manager asks to be added as a learner. The answer
-	// holds the ring; it is given before the change is proposed (R20).
+	// A node that is to be a manager asks for what it needs to become a learner:
+	// the ring, before its change is proposed (R20), and whom it will hear.
 	Join(ctx context.Context, in *JoinRequest, opts ...grpc.CallOption) (*JoinResponse, error)
-	// The learner has the ring on its disk and its log open.
+	// It has the ring on its disk and its log open: it is made a learner now, and
+	// a voter when it has caught up.
 	Ready(ctx context.Context, in *ReadyRequest, opts ...grpc.CallOption) (*ReadyResponse, error)
 	// A manager has come back at another address.
 	Move(ctx context.Context, in *MoveRequest, opts ...grpc.CallOption) (*MoveResponse, error)
-	// The caller stops: another manager should lead. Sent by a leader to itself
-	// through its own runner; by others it is refused.
+	// The caller leaves the swarm and asks to be taken out of the group first.
 	Leave(ctx context.Context, in *LeaveRequest, opts ...grpc.CallOption) (*LeaveResponse, error)
 }
 
@@ -275,15 +275,15 @@ func (c *membersClient) Leave(ctx context.Context, in *LeaveRequest, opts ...grp
 //
 // Members changes who belongs to the raft group (R25).
 type MembersServer interface {
-	// A node that is to be a manager asks to be added as a learner. The answer
-	// holds the ring; it is given before the change is proposed (R20).
+	// A node that is to be a manager asks for what it needs to become a learner:
+	// the ring, before its change is proposed (R20), and whom it will hear.
 	Join(context.Context, *JoinRequest) (*JoinResponse, error)
-	// The learner has the ring on its disk and its log open.
+	// It has the ring on its disk and its log open: it is made a learner now, and
+	// a voter when it has caught up.
 	Ready(context.Context, *ReadyRequest) (*ReadyResponse, error)
 	// A manager has come back at another address.
 	Move(context.Context, *MoveRequest) (*MoveResponse, error)
-	// The caller stops: another manager should lead. Sent by a leader to itself
-	// through its own runner; by others it is refused.
+	// The caller leaves the swarm and asks to be taken out of the group first.
 	Leave(context.Context, *LeaveRequest) (*LeaveResponse, error)
 	mustEmbedUnimplementedMembersServer()
 }
