@@ -229,4 +229,4 @@ func ParseSpread(s string) (Spread, error) {
 func (s Spread) String() string { return s.typed }
 
 // value returns the branch that n belongs to.
-func (s Spread) value(n *Node) string { return strings.ToLower(s.attribute.of(n, s.label)) }
+func (s Spread) value(n *Node) string { return s.attribute.of(n, s.label) }

@@ -1,0 +1,349 @@
+package orchestrate
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/skep-project/skep/internal/taskstate"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
+)
+
+// defaultMonitor and defaultDelay are used where a record lacks its policy;
+// control fills them in.
+const (
+	defaultMonitor = 5_000_000_000
+	defaultDelay   = 5_000_000_000
+)
+
+// classify reads what every wanted slot amounts to under the service as it is.
+func (p *planner) classify() {
+	for i := range p.slots {
+		if v := &p.slots[i]; v.wanted {
+			p.classifySlot(v)
+		}
+	}
+}
+
+func (p *planner) classifySlot(v *slot) {
+	v.newest, v.keeper, v.running, v.stopping, v.tried, v.failed = nil, nil, false, false, 0, nil
+	for i := range v.tasks {
+		t := &v.tasks[i]
+		switch s, _ := p.stands(t); s {
+		case stopping, evicted:
+			v.stopping = true
+		case live:
+			v.running = v.running || t.Observed == taskstate.Running
+			if v.keeper == nil || p.better(t, v.keeper) {
+				v.keeper = t
+			}
+		}
+		if t.Desired < taskstate.Remove {
+			v.newest = t
+			p.note(v, t)
+		}
+	}
+}
+
+// better reports whether live task a rather than b should hold the slot: one of
+// the target revision, one further on, the older one. b is older.
+func (p *planner) better(a, b *Task) bool {
+	if af, bf := p.fresh(a), p.fresh(b); af != bf {
+		return af
+	}
+	return a.Observed > b.Observed
+}
+
+// fresh reports whether t is of the revision the service is meant to run.
+func (p *planner) fresh(t *Task) bool { return t.Revision == p.svc.GetTarget() }
+
+// note takes t into account as an attempt of the update under way.
+func (p *planner) note(v *slot, t *Task) {
+	if !p.fresh(t) || t.CreatedAt < p.svc.GetUpdate().GetStartedAt() {
+		return
+	}
+	if v.tried == 0 && (t.Observed == taskstate.Running || endedByItself(t)) {
+		v.tried = max(t.ObservedAt, 1)
+	}
+	if v.failed == nil && p.failedItself(t) {
+		v.failed = t
+	}
+}
+
+// endedByItself reports whether t ended before it was told to.
+func endedByItself(t *Task) bool {
+	if !taskstate.Terminal(t.Observed) || t.Observed == taskstate.Orphaned {
+		return false
+	}
+	return t.Desired <= taskstate.Running || t.ObservedAt <= t.DesiredAt
+}
+
+// failedItself reports whether t's end counts against an update. A task that
+// should run for ever fails by completing, too.
+func (p *planner) failedItself(t *Task) bool {
+	if !endedByItself(t) {
+		return false
+	}
+	return t.Observed != taskstate.Complete || p.condition() == modelv1.RestartCondition_RESTART_CONDITION_ANY
+}
+
+// updating reports whether an update or a rollback is moving slots.
+func (p *planner) updating() bool {
+	s := p.svc.GetUpdate().GetState()
+	return s == modelv1.UpdateState_UPDATE_STATE_UPDATING || s == modelv1.UpdateState_UPDATE_STATE_ROLLBACK_STARTED
+}
+
+// paused reports whether an update was stopped half way.
+func (p *planner) paused() bool {
+	s := p.svc.GetUpdate().GetState()
+	return s == modelv1.UpdateState_UPDATE_STATE_PAUSED || s == modelv1.UpdateState_UPDATE_STATE_ROLLBACK_PAUSED
+}
+
+// config is the policy of the update or rollback under way.
+func (p *planner) config() *modelv1.UpdateConfig {
+	c := p.Service.GetSpec().GetUpdate()
+	if rollingBack(p.svc) {
+		c = p.Service.GetSpec().GetRollback()
+	}
+	if c == nil {
+		return &modelv1.UpdateConfig{Parallelism: 1, Monitor: defaultMonitor}
+	}
+	return c
+}
+
+func rollingBack(s *modelv1.Service) bool {
+	switch s.GetUpdate().GetState() {
+	case modelv1.UpdateState_UPDATE_STATE_ROLLBACK_STARTED, modelv1.UpdateState_UPDATE_STATE_ROLLBACK_PAUSED:
+		return true
+	}
+	return false
+}
+
+// startFirst reports whether a new task starts before the old one stops.
+func (p *planner) startFirst() bool {
+	return p.config().GetOrder() == modelv1.UpdateOrder_UPDATE_ORDER_START_FIRST
+}
+
+// judge begins an update that is due, and stops, reverses or completes one that
+// is under way.
+func (p *planner) judge() {
+	if p.svc.GetCurrent() != 0 && p.svc.GetTarget() != p.svc.GetCurrent() && !p.updating() && !p.paused() {
+		p.edit(func(s *modelv1.Service) {
+			s.Update = &modelv1.UpdateStatus{
+				State: modelv1.UpdateState_UPDATE_STATE_UPDATING, StartedAt: p.now, Message: "update in progress"}
+		})
+	}
+	if !p.updating() {
+		return
+	}
+	if task := p.tooManyFailures(); task != nil {
+		p.fail(task)
+		return
+	}
+	p.complete()
+}
+
+// edit changes a copy of the service and reads the slots anew under it.
+func (p *planner) edit(change func(*modelv1.Service)) {
+	if p.svc == p.Service {
+		p.svc = proto.CloneOf(p.Service)
+	}
+	change(p.svc)
+	p.classify()
+}
+
+// tooManyFailures returns a task that failed, if more slots had one than the
+// update allows.
+func (p *planner) tooManyFailures() *Task {
+	var first *Task
+	failed, total := 0, 0
+	for i := range p.slots {
+		v := &p.slots[i]
+		if !v.wanted {
+			continue
+		}
+		total++
+		if v.failed != nil {
+			failed++
+			if first == nil {
+				first = v.failed
+			}
+		}
+	}
+	if first == nil || float64(failed)/float64(total) <= p.config().GetMaxFailureRatio() {
+		return nil
+	}
+	return first
+}
+
+// fail does what the policy says of an update that failed.
+func (p *planner) fail(t *Task) {
+	name := t.ID.String()
+	what := fmt.Sprintf("task %s %s", name, failureWord(t.Observed))
+	back := rollingBack(p.svc)
+	switch action := p.config().GetFailureAction(); {
+	case action == modelv1.FailureAction_FAILURE_ACTION_CONTINUE:
+		p.complete()
+	case back: // a rollback is never rolled back
+		p.edit(func(s *modelv1.Service) {
+			s.Update = p.status(modelv1.UpdateState_UPDATE_STATE_ROLLBACK_PAUSED, "rollback paused: "+what)
+		})
+	case action == modelv1.FailureAction_FAILURE_ACTION_ROLLBACK && p.svc.GetPrevious() != 0:
+		p.edit(func(s *modelv1.Service) { turnBack(s, p.now, "update rolled back: "+what) })
+	case action == modelv1.FailureAction_FAILURE_ACTION_ROLLBACK:
+		p.edit(func(s *modelv1.Service) {
+			s.Update = p.status(modelv1.UpdateState_UPDATE_STATE_PAUSED,
+				"update paused: "+what+", and there is no revision to roll back to")
+		})
+	default:
+		p.edit(func(s *modelv1.Service) {
+			s.Update = p.status(modelv1.UpdateState_UPDATE_STATE_PAUSED, "update paused: "+what)
+		})
+	}
+}
+
+func failureWord(s taskstate.State) string {
+	switch s {
+	case taskstate.Rejected:
+		return "was rejected"
+	case taskstate.Complete:
+		return "ended, though it should run on"
+	}
+	return "failed"
+}
+
+// status returns the update's record in another state.
+func (p *planner) status(state modelv1.UpdateState, message string) *modelv1.UpdateStatus {
+	return &modelv1.UpdateStatus{State: state, StartedAt: p.svc.GetUpdate().GetStartedAt(), Message: message}
+}
+
+// complete ends the update if every slot has been through it and the last was
+// watched for as long as the policy says.
+func (p *planner) complete() {
+	var last int64
+	for i := range p.slots {
+		v := &p.slots[i]
+		if !v.wanted || p.outOfReach(v) {
+			continue
+		}
+		if p.progress(v) != done {
+			return
+		}
+		last = max(last, v.tried)
+	}
+	if last > 0 {
+		if at := last + p.config().GetMonitor(); at > p.now {
+			p.wakeAt(at)
+			return
+		}
+	}
+	p.edit(func(s *modelv1.Service) {
+		state, message := modelv1.UpdateState_UPDATE_STATE_COMPLETED, "update completed"
+		if rollingBack(s) {
+			state, message = modelv1.UpdateState_UPDATE_STATE_ROLLBACK_COMPLETED, "rollback completed"
+		}
+		u := p.status(state, message)
+		u.CompletedAt = p.now
+		s.Update, s.Current = u, s.GetTarget()
+	})
+}
+
+// How far an update is with a slot.
+type progress uint8
+
+const (
+	waits    progress = iota // still of another revision
+	underWay                 // taken down, or its new task has not run yet
+	done
+)
+
+// progress returns how far the update is with the slot.
+func (p *planner) progress(v *slot) progress {
+	switch {
+	case v.keeper != nil && p.fresh(v.keeper):
+		if !v.tried0() && v.keeper.Observed != taskstate.Running {
+			return underWay
+		}
+		if p.startFirst() && p.staleLive(v) && v.keeper.Observed == taskstate.Running {
+			return underWay
+		}
+		return done
+	case v.tried0(): // its new task failed; the restart policy has it now
+		return done
+	case v.keeper != nil:
+		return waits
+	case v.newest != nil && !v.stopping && endedByItself(v.newest):
+		if p.fresh(v.newest) {
+			return done // at rest since before the update began
+		}
+		return waits
+	}
+	return underWay
+}
+
+// tried0 reports whether a task of this update has run or ended in the slot.
+func (v *slot) tried0() bool { return v.tried != 0 }
+
+// staleLive reports whether a task of another revision is still meant to run.
+func (p *planner) staleLive(v *slot) bool {
+	for i := range v.tasks {
+		if s, _ := p.stands(&v.tasks[i]); s == live && !p.fresh(&v.tasks[i]) {
+			return true
+		}
+	}
+	return false
+}
+
+// outOfReach reports whether an update must leave the slot alone for now: it is
+// of a node that takes no new tasks.
+func (p *planner) outOfReach(v *slot) bool { return p.global() && !p.takes(v.node) }
+
+// granted marks the slots that the update may change now: as many as its
+// parallelism leaves, those that do not run first.
+func (p *planner) granted() {
+	for i := range p.slots {
+		p.slots[i].granted = false
+	}
+	if !p.updating() {
+		return
+	}
+	var candidates []*slot
+	busy := 0
+	delay := p.config().GetDelay()
+	for i := range p.slots {
+		v := &p.slots[i]
+		if !v.wanted || p.outOfReach(v) {
+			continue
+		}
+		switch p.progress(v) {
+		case waits:
+			candidates = append(candidates, v)
+		case underWay:
+			busy++
+		case done:
+			if v.tried0() && delay > 0 && v.tried+delay > p.now {
+				busy++
+				if p.config().GetParallelism() > 0 {
+					p.wakeAt(v.tried + delay)
+				}
+			}
+		}
+	}
+	n := len(candidates)
+	if par := p.config().GetParallelism(); par > 0 {
+		n = min(n, max(0, int(min(par, maxReplicas))-busy))
+	}
+	slices.SortStableFunc(candidates, func(a, b *slot) int { return cmp.Compare(runsFirst(a), runsFirst(b)) })
+	for _, v := range candidates[:n] {
+		v.granted = true
+	}
+}
+
+func runsFirst(v *slot) int {
+	if v.running {
+		return 1
+	}
+	return 0
+}
