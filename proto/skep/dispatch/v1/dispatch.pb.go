@@ -526,7 +526,9 @@ type Wish struct {
 	// raft id of the node's member record; 0: it has none. A node whose manager
 	// runs under another id was removed from the group, and joins it anew or not
 	// as role says.
-	Member        uint64 `protobuf:"varint,4,opt,name=member,proto3" json:"member,omitempty"`
+	Member uint64 `protobuf:"varint,4,opt,name=member,proto3" json:"member,omitempty"`
+	// Index of the snapshot this was read from.
+	Index         uint64 `protobuf:"varint,5,opt,name=index,proto3" json:"index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -585,6 +587,13 @@ func (x *Wish) GetRoots() [][]byte {
 func (x *Wish) GetMember() uint64 {
 	if x != nil {
 		return x.Member
+	}
+	return 0
+}
+
+func (x *Wish) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
 	}
 	return 0
 }
@@ -1300,12 +1309,13 @@ const file_skep_dispatch_v1_dispatch_proto_rawDesc = "" +
 	"\x05hello\x18\x01 \x01(\v2\x12.skep.rpc.v1.HelloR\x05hello\x12)\n" +
 	"\x10heartbeat_period\x18\x02 \x01(\x03R\x0fheartbeatPeriod\x12\x14\n" +
 	"\x05lease\x18\x03 \x01(\x03R\x05lease\x12\x16\n" +
-	"\x06leader\x18\x04 \x01(\bR\x06leader\"s\n" +
+	"\x06leader\x18\x04 \x01(\bR\x06leader\"\x89\x01\n" +
 	"\x04Wish\x12'\n" +
 	"\x04role\x18\x01 \x01(\x0e2\x13.skep.model.v1.RoleR\x04role\x12\x14\n" +
 	"\x05renew\x18\x02 \x01(\bR\x05renew\x12\x14\n" +
 	"\x05roots\x18\x03 \x03(\fR\x05roots\x12\x16\n" +
-	"\x06member\x18\x04 \x01(\x04R\x06member\"\xc4\x01\n" +
+	"\x06member\x18\x04 \x01(\x04R\x06member\x12\x14\n" +
+	"\x05index\x18\x05 \x01(\x04R\x05index\"\xc4\x01\n" +
 	"\x03End\x124\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x1c.skep.dispatch.v1.End.ReasonR\x06reason\x12\x14\n" +
 	"\x05words\x18\x02 \x01(\tR\x05words\"q\n" +

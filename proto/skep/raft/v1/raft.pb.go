@@ -544,7 +544,9 @@ func (x *ReadyRequest) GetAddress() string {
 }
 
 type ReadyResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Index at which the member record exists.
+	Index         uint64 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -577,6 +579,13 @@ func (x *ReadyResponse) ProtoReflect() protoreflect.Message {
 // Deprecated: Use ReadyResponse.ProtoReflect.Descriptor instead.
 func (*ReadyResponse) Descriptor() ([]byte, []int) {
 	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ReadyResponse) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
 }
 
 type MoveRequest struct {
@@ -772,8 +781,9 @@ const file_skep_raft_v1_raft_proto_rawDesc = "" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\"A\n" +
 	"\fReadyRequest\x12\x17\n" +
 	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12\x18\n" +
-	"\aaddress\x18\x02 \x01(\tR\aaddress\"\x0f\n" +
-	"\rReadyResponse\"@\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"%\n" +
+	"\rReadyResponse\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\"@\n" +
 	"\vMoveRequest\x12\x17\n" +
 	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\"\x0e\n" +
@@ -786,7 +796,7 @@ const file_skep_raft_v1_raft_proto_rawDesc = "" +
 	"\bSnapshot\x12\x1d.skep.raft.v1.SnapshotRequest\x1a\x1e.skep.raft.v1.SnapshotResponse\"\t\xa2\xbb\x18\x05\n" +
 	"\x01\x04 \x01(\x01\x12H\n" +
 	"\x04Ping\x12\x19.skep.raft.v1.PingRequest\x1a\x1a.skep.raft.v1.PingResponse\"\t\xa2\xbb\x18\x05\n" +
-	"\x01\x02 \x012\xb7\x02\n" +
+	"\x01\x01 \x012\xb7\x02\n" +
 	"\aMembers\x12H\n" +
 	"\x04Join\x12\x19.skep.raft.v1.JoinRequest\x1a\x1a.skep.raft.v1.JoinResponse\"\t\xa2\xbb\x18\x05\n" +
 	"\x01\x02\x10\x01\x12K\n" +

@@ -36,7 +36,9 @@ type RaftClient interface {
 	Stream(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[StreamRequest, StreamResponse], error)
 	// A snapshot's file, on a stream of its own.
 	Snapshot(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[SnapshotRequest, SnapshotResponse], error)
-	// Whether an address answers, and as whom. Dialled back before a join.
+	// Whether an address answers, and as whom: the handshake proves it. Dialled
+	// back before a join, when the node knows no record to check a caller by; the
+	// answer holds nothing that its certificate does not say.
 	Ping(ctx context.Context, in *PingRequest, opts ...grpc.CallOption) (*PingResponse, error)
 }
 
@@ -94,7 +96,9 @@ type RaftServer interface {
 	Stream(grpc.BidiStreamingServer[StreamRequest, StreamResponse]) error
 	// A snapshot's file, on a stream of its own.
 	Snapshot(grpc.ClientStreamingServer[SnapshotRequest, SnapshotResponse]) error
-	// Whether an address answers, and as whom. Dialled back before a join.
+	// Whether an address answers, and as whom: the handshake proves it. Dialled
+	// back before a join, when the node knows no record to check a caller by; the
+	// answer holds nothing that its certificate does not say.
 	Ping(context.Context, *PingRequest) (*PingResponse, error)
 	mustEmbedUnimplementedRaftServer()
 }
