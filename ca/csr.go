@@ -1,0 +1,45 @@
+package ca
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/sha256"
+	"crypto/x509"
+	"fmt"
+)
+
+// MaxCSRBytes bounds a certificate request.
+const MaxCSRBytes = 8 << 10
+
+// A PublicKey is the only thing taken from a certificate request.
+type PublicKey struct {
+	// DER SubjectPublicKeyInfo.
+	DER    []byte
+	SHA256 Digest
+}
+
+// ParseCSR checks a certificate request in DER: its size, that its key is ECDSA
+// on P-256, and that whoever made it holds the key. Names, addresses and
+// extensions in it are ignored.
+func ParseCSR(der []byte) (PublicKey, error) {
+	if len(der) == 0 || len(der) > MaxCSRBytes {
+		return PublicKey{}, fmt.Errorf("certificate request: %d bytes, want 1 to %d", len(der), MaxCSRBytes)
+	}
+	csr, err := x509.ParseCertificateRequest(der)
+	if err != nil {
+		return PublicKey{}, fmt.Errorf("certificate request: %w", err)
+	}
+	key, ok := csr.PublicKey.(*ecdsa.PublicKey)
+	if !ok || key.Curve != elliptic.P256() {
+		return PublicKey{}, fmt.Errorf("certificate request: key is %v, want ECDSA on P-256", csr.PublicKeyAlgorithm)
+	}
+	if err := csr.CheckSignature(); err != nil {
+		return PublicKey{}, fmt.Errorf("certificate request: its maker does not hold the key: %w", err)
+	}
+	// Encoded again, so that one key has one encoding whatever the request's was.
+	spki, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return PublicKey{}, fmt.Errorf("certificate request: %w", err)
+	}
+	return PublicKey{DER: spki, SHA256: sha256.Sum256(spki)}, nil
+}

@@ -1,0 +1,216 @@
+package rpc
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	"github.com/skep-project/skep/ca"
+	"github.com/skep-project/skep/internal/id"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
+	rpcv1 "github.com/skep-project/skep/proto/skep/rpc/v1"
+)
+
+// passport is the original caller of a forwarded call, in metadata.
+type passport struct {
+	Kind       Kind      `json:"kind"`
+	Cluster    id.ID     `json:"cluster,omitzero"`
+	Node       id.ID     `json:"node,omitzero"`
+	Generation uint64    `json:"generation,omitempty"`
+	Key        []byte    `json:"key,omitempty"`
+	NotBefore  time.Time `json:"not_before,omitzero"`
+	NotAfter   time.Time `json:"not_after,omitzero"`
+	CertRole   int32     `json:"cert_role,omitempty"`
+	Since      time.Time `json:"since,omitzero"`
+	User       string    `json:"user,omitempty"`
+	At         id.ID     `json:"at,omitzero"`
+	Address    string    `json:"address,omitempty"`
+}
+
+// lead does a leader's work here or has the leader do it, and keeps trying while
+// an election is going on: each try is safe to repeat, because it was refused
+// before it began or its request id says that it was done (R10).
+func (s *Server) lead(ctx context.Context, c *call, req proto.Message, next grpc.UnaryHandler) (any, error) {
+	leader := c.office.leader
+	if leader == nil {
+		return nil, s.notManager()
+	}
+	if c.forwarded && !leader.IsLeader() {
+		// Never carried twice: whoever sent it looks for the leader himself.
+		return nil, Refuse(Errorf(errdefs.ErrUnavailable, "%s: this manager is not the leader", c.method.name), "",
+			&rpcv1.NotLeader{})
+	}
+	wait, stop := context.WithTimeout(ctx, s.cfg.ElectionWait)
+	defer stop()
+	for {
+		resp, repeat, err := s.once(ctx, wait, c, req, next)
+		if err == nil || !repeat || c.forwarded {
+			return resp, err
+		}
+		select {
+		case <-time.After(electionPoll):
+		case <-wait.Done():
+			return nil, s.gaveUp(ctx, leader, err)
+		}
+	}
+}
+
+// once tries to have the call done. repeat is true if it failed for want of a
+// leader.
+func (s *Server) once(ctx, wait context.Context, c *call, req proto.Message, next grpc.UnaryHandler) (resp any, repeat bool, err error) {
+	leader := c.office.leader
+	if leader.IsLeader() {
+		resp, err := next(ctx, req)
+		// A leader's own reasons stand; those of one that lost its office do not.
+		return resp, again(err) && !leader.IsLeader(), err
+	}
+	conn, err := leader.Conn(wait)
+	if err != nil {
+		return nil, again(err), err
+	}
+	out, err := s.newResponse(c.method)
+	if err != nil {
+		return nil, false, err
+	}
+	signed, err := s.sign(ctx, c)
+	if err != nil {
+		return nil, false, err
+	}
+	if err := fromStatus(conn.Invoke(signed, c.method.name, req, out)); err != nil {
+		return nil, again(err), err
+	}
+	return out, false, nil
+}
+
+// again reports whether a try failed because there was no leader to do it.
+func again(err error) bool {
+	r := RefusalOf(err)
+	switch {
+	case r.GetNotLeader() != nil, r.GetNoQuorum() != nil:
+		return true
+	case r.GetAct() != nil:
+		return false
+	}
+	return errdefs.IsUnavailable(err)
+}
+
+// gaveUp says why no leader did the work: in the words people know if there is
+// none, else with the last reason.
+func (s *Server) gaveUp(ctx context.Context, leader Leader, last error) error {
+	r := RefusalOf(last)
+	switch {
+	case r.GetNoQuorum() != nil:
+		return last
+	case r.GetNotLeader() != nil:
+		return s.noLeader(ctx, leader)
+	}
+	if err := s.noLeader(ctx, leader); len(RefusalOf(err).GetNoQuorum().GetUnreachable()) > 0 {
+		return err
+	}
+	return last
+}
+
+// noLeader asks the manager's Conn once more, without waiting, for the names of
+// those who are missing.
+func (s *Server) noLeader(ctx context.Context, leader Leader) error {
+	now, stop := context.WithCancel(context.WithoutCancel(ctx))
+	stop() // it must not wait
+	if _, err := leader.Conn(now); RefusalOf(err).GetNoQuorum() != nil {
+		return err
+	}
+	return RefuseNoLeader(nil, 0, 0)
+}
+
+func (s *Server) newResponse(m *method) (proto.Message, error) {
+	t, err := protoregistry.GlobalTypes.FindMessageByName(m.output)
+	if err != nil {
+		return nil, fmt.Errorf("forward %s: its answer: %w", m.name, err)
+	}
+	return t.New().Interface(), nil
+}
+
+// sign returns ctx with the metadata that says for whom the call is carried.
+func (s *Server) sign(ctx context.Context, c *call) (context.Context, error) {
+	p := passport{Kind: c.caller.Kind, User: c.caller.User, At: c.caller.At, Address: c.caller.Address}
+	if who := c.caller.Identity; c.caller.Kind == Node {
+		p.Cluster, p.Node, p.Generation = who.Cluster, who.Node, who.Generation
+		p.Key, p.NotBefore, p.NotAfter = who.KeySHA256[:], who.NotBefore, who.NotAfter
+		p.CertRole, p.Since = int32(who.Role), c.proof.Since
+	}
+	text, err := json.Marshal(p)
+	if err != nil {
+		return nil, fmt.Errorf("forward %s: %w", c.method.name, err)
+	}
+	out := metadata.Pairs(mdForwarded, "1", mdCaller, string(text))
+	if StaleAsked(ctx) {
+		out.Set(mdStale, "1")
+	}
+	return metadata.NewOutgoingContext(ctx, out), nil
+}
+
+// forwardedCaller puts the original caller in the place of the manager that
+// carried the call, if one did. Only a manager by its live record may.
+func (s *Server) forwardedCaller(ctx context.Context, c *call) error {
+	if len(metadata.ValueFromIncomingContext(ctx, mdForwarded)) == 0 {
+		return nil
+	}
+	name := c.method.name
+	if c.caller.Kind != Node || c.office.authorizer == nil || !c.method.policy.GetLeader() {
+		return Errorf(errdefs.ErrPermissionDenied, "%s: %s may not carry calls for others", name, c.caller.Key())
+	}
+	if c.proof.Expired {
+		return expired(c.proof)
+	}
+	role, err := c.office.authorizer.Node(ctx, c.proof)
+	if err != nil {
+		return err
+	}
+	if role != modelv1.Role_ROLE_MANAGER {
+		return Errorf(errdefs.ErrPermissionDenied, "%s: node %s is not a manager and may not carry calls for others", name, c.caller.Node)
+	}
+	values := metadata.ValueFromIncomingContext(ctx, mdCaller)
+	if len(values) != 1 {
+		return Errorf(errdefs.ErrInvalidArgument, "%s: forwarded without its caller", name)
+	}
+	original, since, err := readPassport(values[0])
+	if err != nil {
+		return Errorf(errdefs.ErrInvalidArgument, "%s: forwarded: %v", name, err)
+	}
+	original.Via = c.caller.Node
+	c.caller, c.forwarded = original, true
+	if original.Kind == Node {
+		c.proof = c.newProof(since, false)
+	}
+	return nil
+}
+
+func readPassport(text string) (Caller, time.Time, error) {
+	var p passport
+	if err := json.Unmarshal([]byte(text), &p); err != nil {
+		return Caller{}, time.Time{}, fmt.Errorf("caller: %w", err)
+	}
+	out := Caller{Kind: p.Kind, Address: p.Address}
+	switch p.Kind {
+	case Anyone:
+	case User:
+		out.User, out.At = p.User, p.At
+	case Node:
+		key, err := ca.DigestFromBytes(p.Key)
+		if err != nil {
+			return Caller{}, time.Time{}, fmt.Errorf("caller's key: %w", err)
+		}
+		out.Node = p.Node
+		out.Identity = ca.Identity{Cluster: p.Cluster, Node: p.Node, Role: modelv1.Role(p.CertRole), Generation: p.Generation,
+			KeySHA256: key, NotBefore: p.NotBefore, NotAfter: p.NotAfter}
+	default:
+		return Caller{}, time.Time{}, fmt.Errorf("caller: unknown kind %d", p.Kind)
+	}
+	return out, p.Since, nil
+}
