@@ -1,0 +1,96 @@
+package store
+
+import (
+	"iter"
+	"slices"
+
+	"github.com/tidwall/btree"
+)
+
+// An order is one way to walk a table: the primary key or an index.
+type order[T any] struct {
+	// less orders every two different objects, ties broken by the primary key.
+	less func(a, b T) bool
+	// holds reports whether an object is in this order at all. Nil: all are.
+	holds func(T) bool
+}
+
+// A table keeps the objects of one kind in a copy-on-write tree per order, the
+// primary one first. A table that was published is only read; fork gives one to
+// write to, at the cost of a few words.
+//
+// Invariant: an object is in the tree of each order that holds it, once.
+type table[T any] struct {
+	orders []order[T]
+	trees  []*btree.BTreeG[T]
+}
+
+func newTable[T any](orders ...order[T]) table[T] {
+	t := table[T]{orders: orders}
+	for _, o := range orders {
+		// Readers share trees that nobody writes, so the tree's own lock is for
+		// nothing.
+		t.trees = append(t.trees, btree.NewBTreeGOptions(o.less, btree.Options{NoLocks: true}))
+	}
+	return t
+}
+
+// fork returns a table to write to; t stays as it is. Two forks of one table are
+// not made at once (the tree renumbers itself), but readers of t go on meanwhile.
+func (t table[T]) fork() table[T] {
+	f := table[T]{orders: t.orders, trees: slices.Clone(t.trees)}
+	for i, tree := range f.trees {
+		f.trees[i] = tree.IsoCopy()
+	}
+	return f
+}
+
+// len returns the number of objects.
+func (t table[T]) len() int { return t.trees[0].Len() }
+
+// get returns the object whose primary key is probe's.
+func (t table[T]) get(probe T) (T, bool) { return t.trees[0].Get(probe) }
+
+// set puts v in the place of the object with its primary key.
+func (t table[T]) set(v T) (old T, had bool) {
+	old, had = t.trees[0].Set(v)
+	for i, o := range t.orders[1:] {
+		tree := t.trees[i+1]
+		if had && o.contains(old) && (!o.contains(v) || o.less(old, v) || o.less(v, old)) {
+			tree.Delete(old)
+		}
+		if o.contains(v) {
+			tree.Set(v)
+		}
+	}
+	return old, had
+}
+
+// delete removes the object whose primary key is probe's.
+func (t table[T]) delete(probe T) (old T, had bool) {
+	old, had = t.trees[0].Delete(probe)
+	if !had {
+		return old, false
+	}
+	for i, o := range t.orders[1:] {
+		if o.contains(old) {
+			t.trees[i+1].Delete(old)
+		}
+	}
+	return old, true
+}
+
+func (o order[T]) contains(v T) bool { return o.holds == nil || o.holds(v) }
+
+// all walks the table by its primary key.
+func (t table[T]) all() iter.Seq[T] {
+	return func(yield func(T) bool) { t.trees[0].Scan(yield) }
+}
+
+// run walks one order from the first object not less than from for as long as in
+// holds.
+func (t table[T]) run(by int, from T, in func(T) bool) iter.Seq[T] {
+	return func(yield func(T) bool) {
+		t.trees[by].Ascend(from, func(v T) bool { return in(v) && yield(v) })
+	}
+}
