@@ -1,0 +1,381 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/skep-project/skep/internal/id"
+	"github.com/skep-project/skep/manager/store"
+	dispatchv1 "github.com/skep-project/skep/proto/skep/dispatch/v1"
+	logv1 "github.com/skep-project/skep/proto/skep/log/v1"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
+)
+
+const (
+	// defaultLease and defaultHeartbeat are the cluster's settings where they are zero (D10).
+	defaultLease     = 10 * time.Second
+	defaultHeartbeat = 2 * time.Second
+	// maxBatch is how many operations one commit of the desk holds at most.
+	maxBatch = 2000
+)
+
+// errClosed says that the tenure is over.
+var errClosed = errors.New("the leader's desk is closed")
+
+// A desk is where the leader hears of all nodes: from its own sessions and,
+// through relays, from those of the other managers.
+type desk struct {
+	cfg Config
+
+	mu       sync.Mutex // guards the fields below; held for memory only
+	leases   *leases
+	describe map[id.ID]*modelv1.NodeDescription
+	reports  []filed
+	lines    map[*line]struct{}
+	closed   bool
+
+	wake chan struct{} // capacity 1: something waits to be committed
+}
+
+// filed is a batch of one node's reports on its way to a commit.
+type filed struct {
+	line     *line
+	sequence uint64
+	reports  []*dispatchv1.NodeReports
+}
+
+// A line is one manager's connection to the desk. The desk writes what it has
+// accounted for; the line's owner sends it on.
+type line struct {
+	manager id.ID
+
+	mu        sync.Mutex // guards the fields below
+	accounted map[id.ID]*dispatchv1.Accounted
+	sequence  uint64
+
+	wake chan struct{} // capacity 1: there is something to answer
+}
+
+// newDesk opens the desk over the nodes of the store, each with a full lease (R3).
+func newDesk(cfg Config) *desk {
+	snap := cfg.Store.Snapshot()
+	spec := snap.Cluster().GetSpec()
+	d := &desk{
+		cfg:      cfg,
+		leases:   newLeases(orDefault(spec.GetLease(), defaultLease), !spec.GetMassExpiryGuardOff()),
+		describe: make(map[id.ID]*modelv1.NodeDescription),
+		lines:    make(map[*line]struct{}),
+		wake:     make(chan struct{}, 1),
+	}
+	d.adopt(snap)
+	return d
+}
+
+func orDefault(nanos int64, d time.Duration) time.Duration {
+	if nanos > 0 {
+		return time.Duration(nanos)
+	}
+	return d
+}
+
+// adopt makes the leases' nodes those of the store.
+func (d *desk) adopt(snap *store.Snapshot) {
+	for n := range snap.Nodes() {
+		if node, err := id.FromBytes(n.GetId()); err == nil {
+			d.leases.adopt(node, n.GetStatus())
+		}
+	}
+}
+
+// run lives through the ticks and commits until ctx ends.
+func (d *desk) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return d.tick(ctx) })
+	g.Go(func() error { return d.commit(ctx) })
+	g.Go(func() error { return d.follow(ctx) })
+	err := g.Wait()
+	d.close()
+	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
+		return nil
+	}
+	return err
+}
+
+// follow keeps the leases' nodes those of the store as nodes come and go.
+func (d *desk) follow(ctx context.Context) error {
+	w := d.cfg.Store.Watch(store.Key{Kind: logv1.Kind_KIND_NODE}, store.Key{Kind: logv1.Kind_KIND_CLUSTER})
+	defer w.Close()
+	for {
+		changes, reset := w.Take()
+		snap := d.cfg.Store.Snapshot()
+		d.mu.Lock()
+		if reset {
+			d.adopt(snap)
+		}
+		for _, c := range changes {
+			d.changed(snap, c)
+		}
+		d.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-w.C():
+		}
+	}
+}
+
+// changed takes in one change of a node or of the cluster's settings.
+func (d *desk) changed(snap *store.Snapshot, c store.Change) {
+	if c.Kind == logv1.Kind_KIND_CLUSTER {
+		d.leases.full = ticks(orDefault(snap.Cluster().GetSpec().GetLease(), defaultLease))
+		return
+	}
+	node, err := id.FromBytes(c.Key)
+	if err != nil {
+		return
+	}
+	if n := snap.Node(node); n != nil {
+		d.leases.adopt(node, n.GetStatus())
+	} else {
+		d.leases.forget(node)
+	}
+}
+
+func (d *desk) tick(ctx context.Context) error {
+	t := time.NewTicker(leaseTick)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-t.C:
+		}
+		d.mu.Lock()
+		deferred := d.leases.tick(d.now())
+		d.mu.Unlock()
+		if deferred > 0 {
+			d.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "most nodes fell silent at once; replacement waits one more lease",
+				slog.Int("nodes", deferred))
+		}
+		signal(d.wake)
+	}
+}
+
+// now is the time that statuses are stamped with; never behind log time.
+func (d *desk) now() time.Time {
+	now := time.Now()
+	if lt := d.cfg.Store.Snapshot().LogTime(); lt.After(now) {
+		return lt
+	}
+	return now
+}
+
+// connect opens a line for manager.
+func (d *desk) connect(manager id.ID) (*line, error) {
+	l := &line{manager: manager, accounted: make(map[id.ID]*dispatchv1.Accounted), wake: make(chan struct{}, 1)}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil, errClosed
+	}
+	d.lines[l] = struct{}{}
+	return l, nil
+}
+
+func (d *desk) disconnect(l *line) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.lines, l)
+}
+
+func (d *desk) close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.closed = true
+	for l := range d.lines {
+		signal(l.wake)
+	}
+}
+
+// done reports whether the tenure is over.
+func (d *desk) done() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.closed
+}
+
+// hear takes in one message of a line.
+func (d *desk) hear(l *line, req *dispatchv1.RelayRequest) error {
+	now := d.now()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return errClosed
+	}
+	for _, v := range req.GetLiveness() {
+		if err := d.liveness(l, v, now); err != nil {
+			return err
+		}
+	}
+	if len(req.GetReports()) > 0 {
+		d.reports = append(d.reports, filed{line: l, sequence: req.GetSequence(), reports: req.GetReports()})
+	}
+	signal(d.wake)
+	return nil
+}
+
+func (d *desk) liveness(l *line, v *dispatchv1.Liveness, now time.Time) error {
+	node, err := id.FromBytes(v.GetNode())
+	if err != nil {
+		return fmt.Errorf("liveness from manager %s: %w", l.manager, err)
+	}
+	if d.leases.nodes[node] == nil {
+		// A node that enrolled a moment ago: its record is here before its session.
+		if n := d.cfg.Store.Snapshot().Node(node); n != nil {
+			d.leases.adopt(node, n.GetStatus())
+		}
+	}
+	h := heard{
+		node: node, boot: v.GetBoot(), session: v.GetSession(), age: time.Duration(max(0, v.GetAge())),
+		ended: v.GetEnded(), farewell: v.GetFarewell(), address: v.GetObservedAddress(),
+	}
+	if !d.leases.hear(h, now) {
+		return nil
+	}
+	if v.GetDescription() != nil && !proto.Equal(v.GetDescription(), d.cfg.Store.Snapshot().Node(node).GetDescription()) {
+		d.describe[node] = v.GetDescription()
+	}
+	if !v.GetEnded() {
+		l.account(node, v.GetSession(), v.GetBeat())
+	}
+	return nil
+}
+
+// commit writes what has come in, one batch after the other: what arrives while
+// one is in flight makes the next.
+func (d *desk) commit(ctx context.Context) error {
+	for {
+		units, done := d.batch()
+		if len(units) == 0 {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-d.wake:
+			}
+			continue
+		}
+		if err := d.cfg.Commit(ctx, units); err != nil {
+			// Not acknowledged: the managers keep the reports and a new leader's
+			// desk gets them again (R5).
+			return fmt.Errorf("commit what nodes reported: %w", err)
+		}
+		for _, f := range done {
+			f.line.acknowledge(f.sequence)
+		}
+	}
+}
+
+// batch takes what waits, as one unit of operations that never conflict.
+func (d *desk) batch() ([]*logv1.Unit, []filed) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	snap := d.cfg.Store.Snapshot()
+	var ops []*logv1.Operation
+	for _, c := range d.leases.changed() {
+		desc := d.describe[c.node]
+		delete(d.describe, c.node)
+		ops = append(ops, seenOp(c.node, c.status, desc))
+	}
+	for node, desc := range d.describe { // described anew without a change of state
+		if n := d.leases.nodes[node]; n != nil {
+			ops = append(ops, seenOp(node, n.status, desc))
+		}
+		delete(d.describe, node)
+	}
+	n := 0
+	for ; n < len(d.reports) && len(ops) < maxBatch; n++ {
+		for _, r := range d.reports[n].reports {
+			ops = appendReports(ops, snap, r)
+		}
+	}
+	done := d.reports[:n:n]
+	d.reports = d.reports[n:]
+	if len(ops) == 0 {
+		for _, f := range done {
+			f.line.acknowledge(f.sequence) // every report in it was known already
+		}
+		return nil, nil
+	}
+	return []*logv1.Unit{{Operations: ops}}, done
+}
+
+func seenOp(node id.ID, status *modelv1.NodeStatus, desc *modelv1.NodeDescription) *logv1.Operation {
+	return &logv1.Operation{Op: &logv1.Operation_NodeSeen{NodeSeen: &logv1.NodeSeen{
+		Node: node.Bytes(), Status: status, Description: desc,
+	}}}
+}
+
+// appendReports adds the reports that would change something. Apply joins them
+// in any order (R5), so leaving out one that is known already loses nothing.
+func appendReports(ops []*logv1.Operation, snap *store.Snapshot, r *dispatchv1.NodeReports) []*logv1.Operation {
+	for _, tr := range r.GetReports() {
+		task, err := id.FromBytes(tr.GetTask())
+		if err != nil || tr.GetStatus() == nil {
+			continue
+		}
+		t := snap.Task(task)
+		if t == nil || string(t.Node.Bytes()) != string(r.GetNode()) || t.Observed >= tr.GetStatus().GetState() {
+			continue
+		}
+		ops = append(ops, &logv1.Operation{Op: &logv1.Operation_Report{Report: &logv1.Report{
+			Task: tr.GetTask(), Node: r.GetNode(), Status: tr.GetStatus(),
+		}}})
+	}
+	return ops
+}
+
+// account notes that a beat counts.
+func (l *line) account(node id.ID, session, beat uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.accounted[node] = &dispatchv1.Accounted{Node: node.Bytes(), Session: session, Beat: beat}
+	signal(l.wake)
+}
+
+// acknowledge notes that reports up to sequence are committed.
+func (l *line) acknowledge(sequence uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.sequence = max(l.sequence, sequence)
+	signal(l.wake)
+}
+
+// answer takes what is to be told, nil if nothing is new.
+func (l *line) answer(told uint64) *dispatchv1.RelayResponse {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.accounted) == 0 && l.sequence == told {
+		return nil
+	}
+	resp := &dispatchv1.RelayResponse{Sequence: l.sequence}
+	for _, a := range l.accounted {
+		resp.Accounted = append(resp.Accounted, a)
+	}
+	clear(l.accounted)
+	return resp
+}
+
+// signal sets a level: a wake that waits already is enough.
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

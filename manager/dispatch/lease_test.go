@@ -1,0 +1,198 @@
+package dispatch
+
+import (
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/skep-project/skep/internal/id"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
+)
+
+const (
+	ready   = modelv1.NodeState_NODE_STATE_READY
+	unknown = modelv1.NodeState_NODE_STATE_UNKNOWN
+	down    = modelv1.NodeState_NODE_STATE_DOWN
+)
+
+var epoch = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+// nodeN is a node's id that is easy to tell from others.
+func nodeN(n byte) id.ID { return id.ID{15: n} }
+
+func word(n byte, session uint64) heard {
+	return heard{node: nodeN(n), boot: []byte("boot-1"), session: session, address: "10.0.0.1"}
+}
+
+func leasesOf(nodes byte) *leases {
+	l := newLeases(10*time.Second, true)
+	for n := byte(1); n <= nodes; n++ {
+		l.adopt(nodeN(n), nil)
+	}
+	return l
+}
+
+func (l *leases) state(n byte) modelv1.NodeState { return l.nodes[nodeN(n)].status.GetState() }
+
+func (l *leases) live1(n int, now time.Time) {
+	for range n {
+		l.tick(now)
+	}
+}
+
+func TestANodeHeardIsReadyAndOneUnheardIsDownAfterItsLease(t *testing.T) {
+	t.Parallel()
+	l := leasesOf(1)
+	if !l.hear(word(1, 1), epoch) || l.state(1) != ready {
+		t.Fatalf("state after a beat = %v, want READY", l.state(1))
+	}
+	l.live1(ticks(10*time.Second)/2-1, epoch)
+	if l.state(1) != ready {
+		t.Errorf("state before half a lease = %v, want READY", l.state(1))
+	}
+	l.live1(1, epoch)
+	if l.state(1) != unknown {
+		t.Errorf("state after half a lease = %v, want UNKNOWN", l.state(1))
+	}
+	l.live1(ticks(10*time.Second)/2-1, epoch)
+	if l.state(1) != unknown {
+		t.Errorf("state one tick before the lease's end = %v, want UNKNOWN", l.state(1))
+	}
+	l.live1(1, epoch)
+	if s := l.nodes[nodeN(1)].status; s.GetState() != down || s.GetLostSince() == 0 {
+		t.Errorf("status after the lease = %v, want DOWN and since when it was lost", s)
+	}
+	if !l.hear(word(1, 2), epoch) || l.state(1) != ready {
+		t.Errorf("state after it is back = %v, want READY", l.state(1))
+	}
+}
+
+func TestABrokenSessionIsNotADeadHost(t *testing.T) {
+	t.Parallel()
+	l := leasesOf(1)
+	l.hear(word(1, 1), epoch)
+	end := word(1, 1)
+	end.ended = true
+	l.hear(end, epoch)
+	if l.state(1) != unknown {
+		t.Fatalf("state of a broken session = %v, want UNKNOWN at once", l.state(1))
+	}
+	l.live1(ticks(10*time.Second)-1, epoch)
+	if l.state(1) != unknown {
+		t.Errorf("state within the lease = %v, want UNKNOWN", l.state(1))
+	}
+	if l.hear(word(1, 1), epoch) {
+		t.Error("a late beat of the ended session counted")
+	}
+	if !l.hear(word(1, 2), epoch) || l.state(1) != ready {
+		t.Errorf("state with a new session = %v, want READY", l.state(1))
+	}
+}
+
+func TestWhatADaemonSaysBeforeItStopsIsBelieved(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name  string
+		says  modelv1.Farewell
+		after time.Duration
+		want  modelv1.NodeState
+	}{
+		{"a restarting daemon has more than its lease", modelv1.Farewell_FAREWELL_RESTARTING, 50 * time.Second, unknown},
+		{"but not for ever", modelv1.Farewell_FAREWELL_RESTARTING, 60 * time.Second, down},
+		{"a host that goes down is down at once", modelv1.Farewell_FAREWELL_HOST_DOWN, 0, down},
+		{"a node that leaves is down at once", modelv1.Farewell_FAREWELL_LEAVING, 0, down},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l := leasesOf(1)
+			l.hear(word(1, 1), epoch)
+			end := word(1, 1)
+			end.ended, end.farewell = true, tt.says
+			l.hear(end, epoch)
+			l.live1(int(tt.after/leaseTick), epoch)
+			if got := l.state(1); got != tt.want {
+				t.Errorf("state %v after it said %v = %v, want %v", tt.after, tt.says, got, tt.want)
+			}
+		})
+	}
+}
+
+func TestAnOlderSessionIsNoNews(t *testing.T) {
+	t.Parallel()
+	l := leasesOf(1)
+	l.hear(word(1, 7), epoch)
+	end := word(1, 6)
+	end.ended = true
+	if l.hear(end, epoch) || l.state(1) != ready {
+		t.Errorf("the end of an older session made the node %v, want READY still", l.state(1))
+	}
+	reborn := word(1, 1)
+	reborn.boot = []byte("boot-2")
+	if !l.hear(reborn, epoch) {
+		t.Error("a node that lost its journal with its host was not heard")
+	}
+}
+
+func TestMostNodesVanishingAtOnceAreGivenOneMoreLease(t *testing.T) {
+	t.Parallel()
+	l := leasesOf(4)
+	for n := byte(1); n <= 4; n++ {
+		l.hear(word(n, 1), epoch)
+	}
+	full := ticks(10 * time.Second)
+	for range full {
+		l.tick(epoch)
+		l.hear(word(4, 1), epoch)
+	}
+	if l.state(1) == down {
+		t.Fatal("three of four nodes were declared Down together without the second lease")
+	}
+	for range full {
+		l.tick(epoch)
+		l.hear(word(4, 1), epoch)
+	}
+	if l.state(1) != down || l.state(4) != ready {
+		t.Errorf("states after the second lease = %v, %v, want DOWN and READY", l.state(1), l.state(4))
+	}
+}
+
+// TestNoNodeIsDownBeforeItsLease holds the core to its invariant under any
+// order of beats, ends and ticks.
+func TestNoNodeIsDownBeforeItsLease(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		l := leasesOf(3)
+		silent := map[byte]int{}
+		said := map[byte]bool{}
+		session := map[byte]uint64{}
+		for range rapid.IntRange(1, 300).Draw(t, "steps") {
+			n := rapid.ByteRange(1, 3).Draw(t, "node")
+			switch rapid.IntRange(0, 9).Draw(t, "what") {
+			case 0:
+				session[n]++
+				if l.hear(word(n, session[n]), epoch) {
+					silent[n], said[n] = 0, false
+				}
+			case 1:
+				h := word(n, session[n])
+				h.ended = true
+				if rapid.Bool().Draw(t, "leaving") {
+					h.farewell = modelv1.Farewell_FAREWELL_LEAVING
+				}
+				if l.hear(h, epoch) && h.farewell != 0 {
+					said[n] = true
+				}
+			default:
+				l.tick(epoch)
+				for m := range l.nodes {
+					silent[m[15]]++
+				}
+			}
+			for m := byte(1); m <= 3; m++ {
+				if l.state(m) == down && silent[m] < ticks(10*time.Second) && !said[m] {
+					t.Fatalf("node %d is Down after %d ticks of silence", m, silent[m])
+				}
+			}
+		}
+	})
+}

@@ -1,0 +1,240 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/skep-project/skep/internal/id"
+	"github.com/skep-project/skep/internal/rpc"
+	"github.com/skep-project/skep/manager/store"
+	dispatchv1 "github.com/skep-project/skep/proto/skep/dispatch/v1"
+	logv1 "github.com/skep-project/skep/proto/skep/log/v1"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
+	rpcv1 "github.com/skep-project/skep/proto/skep/rpc/v1"
+)
+
+// catchUp is how long a session waits for this replica to hold what its agent
+// has obeyed already (R1).
+const catchUp = 2 * time.Second
+
+// A session is one node's open stream to this manager.
+type session struct {
+	node    id.ID
+	boot    []byte
+	counter uint64
+	address string
+
+	// Owned by sessions, under its mutex.
+	beat        uint64
+	beatAt      time.Time
+	description *modelv1.NodeDescription
+	described   bool // the present desk has the description
+	farewell    modelv1.Farewell
+
+	// slots bounds the batches that wait for their commit: one value each.
+	slots chan struct{}
+
+	mu        sync.Mutex // guards the fields below
+	confirmed uint64     // beat
+	committed uint64     // report sequence
+	ended     *dispatchv1.End
+
+	wake chan struct{} // capacity 1: there is something to tell the agent
+}
+
+// tell is liveness for the desk, with the description if it has not got it.
+func (x *session) tell(now time.Time) *dispatchv1.Liveness {
+	v := x.liveness(now)
+	if x.described {
+		v.Description = nil
+	}
+	x.described = true
+	return v
+}
+
+func (x *session) liveness(now time.Time) *dispatchv1.Liveness {
+	return &dispatchv1.Liveness{
+		Node: x.node.Bytes(), Boot: x.boot, Session: x.counter, Beat: x.beat,
+		Age: int64(now.Sub(x.beatAt)), Farewell: x.farewell,
+		Description: x.description, ObservedAddress: x.address,
+	}
+}
+
+// confirm notes a counted beat and a committed report.
+func (x *session) confirm(beat, sequence uint64) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.confirmed, x.committed = max(x.confirmed, beat), max(x.committed, sequence)
+	signal(x.wake)
+}
+
+// end tells the agent to go elsewhere; the first reason stands.
+func (x *session) end(why dispatchv1.End_Reason, words string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.ended == nil {
+		x.ended = &dispatchv1.End{Reason: why, Words: words}
+	}
+	signal(x.wake)
+}
+
+// Session serves one node until its stream ends.
+func (s *Server) Session(stream dispatchv1.Dispatch_SessionServer) error {
+	ctx := stream.Context()
+	caller, ok := rpc.FromContext(ctx)
+	if !ok || caller.Node.IsZero() {
+		return rpc.Errorf(errdefs.ErrPermissionDenied, "open session: caller is not a node")
+	}
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	open := first.GetOpen()
+	if open == nil {
+		return rpc.Errorf(errdefs.ErrInvalidArgument, "open session of node %s: the first message does not open it", caller.Node)
+	}
+	if !s.cfg.Raft.InContact() {
+		return rpc.Refuse(rpc.Errorf(errdefs.ErrUnavailable, "open session of node %s: this manager is out of contact with the quorum", caller.Node), "the agent tries the other managers by itself")
+	}
+	if end := s.catchUp(ctx, open); end != nil {
+		return stream.Send(&dispatchv1.SessionResponse{End: end})
+	}
+	x := &session{
+		node: caller.Node, boot: open.GetHello().GetBoot(), counter: open.GetSession(), address: caller.Address,
+		beat: first.GetBeat(), beatAt: time.Now(), description: first.GetDescription(),
+		slots: make(chan struct{}, maxHeld), wake: make(chan struct{}, 1),
+	}
+	if why := s.sessions.begin(x); why != "" {
+		return stream.Send(&dispatchv1.SessionResponse{End: &dispatchv1.End{Reason: dispatchv1.End_REASON_REPLACED, Words: why}})
+	}
+	defer func() { s.sessions.finish(x, time.Now()) }()
+	if first.GetReports() != nil {
+		x.slots <- struct{}{}
+		s.sessions.report(x, first.GetReports())
+	}
+	return s.serve(ctx, stream, x, open)
+}
+
+// catchUp waits until this replica holds what the agent has obeyed and what was
+// committed before now; an answer says why it does not.
+func (s *Server) catchUp(ctx context.Context, open *dispatchv1.Open) *dispatchv1.End {
+	ctx, stop := context.WithTimeout(ctx, catchUp)
+	defer stop()
+	if err := s.cfg.Raft.Barrier(ctx); err != nil {
+		return &dispatchv1.End{Reason: dispatchv1.End_REASON_BEHIND, Words: fmt.Sprintf("this manager cannot confirm what is newest: %v", err)}
+	}
+	snap := s.cfg.Store.Snapshot()
+	if string(open.GetHistory()) == string(snap.Cluster().GetHistory()) && snap.Index() < open.GetIndex() {
+		return &dispatchv1.End{Reason: dispatchv1.End_REASON_BEHIND,
+			Words: fmt.Sprintf("this manager is at index %d, the node has obeyed %d", snap.Index(), open.GetIndex())}
+	}
+	return nil
+}
+
+// errEnded says that the session was told to end.
+var errEnded = errors.New("session ended")
+
+// serve runs both directions until one of them ends.
+func (s *Server) serve(ctx context.Context, stream dispatchv1.Dispatch_SessionServer, x *session, open *dispatchv1.Open) error {
+	g, ctx := errgroup.WithContext(ctx)
+	// The reader ends with the stream: grpc cancels the stream's context when
+	// Session returns, so it is not waited for here but by the server's stop.
+	reader := make(chan error, 1)
+	go func() { reader <- s.listen(ctx, stream, x) }()
+	g.Go(func() error { return s.speak(ctx, stream, x, open) })
+	g.Go(func() error {
+		select {
+		case err := <-reader:
+			return err
+		case <-ctx.Done():
+			return nil
+		}
+	})
+	if err := g.Wait(); err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, errEnded) {
+		return err
+	}
+	return nil
+}
+
+// listen takes in what the agent says.
+func (s *Server) listen(ctx context.Context, stream dispatchv1.Dispatch_SessionServer, x *session) error {
+	for {
+		req, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		if req.GetBeat() > 0 {
+			s.sessions.beat(x, req.GetBeat(), time.Now())
+		}
+		if req.GetDescription() != nil {
+			s.sessions.describe(x, req.GetDescription())
+		}
+		if req.GetFarewell() != modelv1.Farewell_FAREWELL_UNSPECIFIED {
+			s.sessions.farewell(x, req.GetFarewell())
+		}
+		if req.GetReports() != nil {
+			select {
+			case x.slots <- struct{}{}:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			s.sessions.report(x, req.GetReports())
+		}
+	}
+}
+
+// speak tells the agent its work and what has been counted.
+func (s *Server) speak(ctx context.Context, stream dispatchv1.Dispatch_SessionServer, x *session, open *dispatchv1.Open) error {
+	w := s.cfg.Store.Watch(store.KeyTasksOfNode(x.node),
+		store.Key{Kind: logv1.Kind_KIND_NODE, ID: x.node}, store.Key{Kind: logv1.Kind_KIND_CLUSTER})
+	defer w.Close()
+	v := &voice{
+		session: x, work: newWork(x.node), heldManagers: open.GetManagersIndex(),
+		heldHistory: open.GetHistory(),
+	}
+	list, listed := s.managers.get()
+	changes, reset := w.Take()
+	resp := v.compose(s.cfg.Store.Snapshot(), list, changes, true)
+	resp.Welcome = s.welcome()
+	for {
+		if resp != nil {
+			if err := stream.Send(resp); err != nil {
+				return err
+			}
+			if resp.GetEnd() != nil {
+				return errEnded
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-x.wake:
+		case <-w.C():
+		case <-listed:
+		}
+		list, listed = s.managers.get()
+		changes, reset = w.Take()
+		resp = v.compose(s.cfg.Store.Snapshot(), list, changes, reset)
+	}
+}
+
+// welcome is a session's first answer.
+func (s *Server) welcome() *dispatchv1.Welcome {
+	spec := s.cfg.Store.Snapshot().Cluster().GetSpec()
+	leads, _, _ := s.cfg.Raft.Leader()
+	return &dispatchv1.Welcome{
+		Hello:           s.hello(),
+		HeartbeatPeriod: int64(orDefault(spec.GetHeartbeatPeriod(), defaultHeartbeat)),
+		Lease:           int64(orDefault(spec.GetLease(), defaultLease)),
+		Leader:          leads,
+	}
+}
+
+func (s *Server) hello() *rpcv1.Hello { return s.cfg.Hello() }

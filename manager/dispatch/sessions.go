@@ -1,0 +1,195 @@
+package dispatch
+
+import (
+	"sync"
+	"time"
+
+	"github.com/skep-project/skep/internal/id"
+	dispatchv1 "github.com/skep-project/skep/proto/skep/dispatch/v1"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
+)
+
+// maxHeld is how many batches of reports of one session may wait for their
+// commit. A session that has as many is read no further until one is done.
+const maxHeld = 64
+
+// sessions is all that this manager's sessions have told and the leader has not
+// yet counted.
+type sessions struct {
+	mu     sync.Mutex // guards the fields below; held for memory only
+	byNode map[id.ID]*session
+	dirty  map[*session]struct{}
+	ended  []*dispatchv1.Liveness
+	held   []held
+	next   int    // index in held of the first that the present pipe was not sent
+	last   uint64 // number of the newest batch
+	closed string // why no session is taken, if none is
+
+	wake chan struct{} // capacity 1: the uplink has something to send
+}
+
+// held is a batch of reports kept until the leader has committed it (R5).
+type held struct {
+	session  *session
+	number   uint64 // on the relay
+	sequence uint64 // the agent's
+	reports  []*dispatchv1.TaskReport
+}
+
+func newSessions() *sessions {
+	return &sessions{
+		byNode: make(map[id.ID]*session),
+		dirty:  make(map[*session]struct{}),
+		wake:   make(chan struct{}, 1),
+	}
+}
+
+// begin registers x as its node's session here, in place of an older one. It
+// returns why it is refused, or "".
+func (s *sessions) begin(x *session) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed != "" {
+		return s.closed
+	}
+	if old := s.byNode[x.node]; old != nil {
+		if old.counter > x.counter && string(old.boot) == string(x.boot) {
+			return "a newer session of this node is open"
+		}
+		old.end(dispatchv1.End_REASON_REPLACED, "a newer session of this node is open")
+		delete(s.dirty, old)
+	}
+	s.byNode[x.node] = x
+	s.mark(x)
+	return ""
+}
+
+// mark notes that the leader is to hear of x. s.mu is held.
+func (s *sessions) mark(x *session) {
+	s.dirty[x] = struct{}{}
+	signal(s.wake)
+}
+
+// finish takes x out; the leader hears that it ended, unless a newer one of the
+// same node took its place here.
+func (s *sessions) finish(x *session, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.dirty, x)
+	if s.byNode[x.node] != x {
+		return
+	}
+	delete(s.byNode, x.node)
+	v := x.liveness(now)
+	v.Ended, v.Description = true, nil
+	s.ended = append(s.ended, v)
+	signal(s.wake)
+}
+
+// beat notes a heartbeat of x.
+func (s *sessions) beat(x *session, beat uint64, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	x.beat, x.beatAt = max(x.beat, beat), now
+	s.mark(x)
+}
+
+// describe notes what x said of its node.
+func (s *sessions) describe(x *session, d *modelv1.NodeDescription) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	x.description, x.described = d, false
+	s.mark(x)
+}
+
+// farewell notes what x's node means by going.
+func (s *sessions) farewell(x *session, f modelv1.Farewell) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	x.farewell = f
+}
+
+// report keeps a batch until it is committed.
+func (s *sessions) report(x *session, r *dispatchv1.Reports) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last++
+	s.held = append(s.held, held{session: x, number: s.last, sequence: r.GetSequence(), reports: r.GetReports()})
+	signal(s.wake)
+}
+
+// whole is what a new desk hears first: every session, and every batch that no
+// desk has acknowledged.
+func (s *sessions) whole(now time.Time) *dispatchv1.RelayRequest {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	req := &dispatchv1.RelayRequest{Complete: true}
+	for _, x := range s.byNode {
+		x.described = false
+		req.Liveness = append(req.Liveness, x.tell(now))
+	}
+	clear(s.dirty)
+	s.next = 0
+	s.attach(req)
+	return req
+}
+
+// news is what the present desk has not heard, nil if that is nothing.
+func (s *sessions) news(now time.Time) *dispatchv1.RelayRequest {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.dirty) == 0 && len(s.ended) == 0 && s.next == len(s.held) {
+		return nil
+	}
+	req := &dispatchv1.RelayRequest{}
+	for x := range s.dirty {
+		req.Liveness = append(req.Liveness, x.tell(now))
+	}
+	clear(s.dirty)
+	s.attach(req)
+	return req
+}
+
+// attach adds ended sessions and batches to a message. s.mu is held.
+func (s *sessions) attach(req *dispatchv1.RelayRequest) {
+	req.Liveness = append(req.Liveness, s.ended...)
+	s.ended = nil
+	for _, h := range s.held[s.next:] {
+		req.Reports = append(req.Reports, &dispatchv1.NodeReports{Node: h.session.node.Bytes(), Reports: h.reports})
+		req.Sequence = h.number
+	}
+	s.next = len(s.held)
+}
+
+// heard takes in what the leader has counted and committed.
+func (s *sessions) heard(resp *dispatchv1.RelayResponse) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range resp.GetAccounted() {
+		node, err := id.FromBytes(a.GetNode())
+		if err != nil {
+			continue
+		}
+		if x := s.byNode[node]; x != nil && x.counter == a.GetSession() {
+			x.confirm(a.GetBeat(), 0)
+		}
+	}
+	done := 0
+	for done < s.next && s.held[done].number <= resp.GetSequence() {
+		s.held[done].session.confirm(0, s.held[done].sequence)
+		<-s.held[done].session.slots
+		done++
+	}
+	s.held = s.held[done:]
+	s.next -= done
+}
+
+// close tells every session to go elsewhere and takes no new one.
+func (s *sessions) close(why string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = why
+	for _, x := range s.byNode {
+		x.end(dispatchv1.End_REASON_STOPPING, why)
+	}
+}

@@ -1,0 +1,170 @@
+package dispatch
+
+import (
+	"bytes"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/skep-project/skep/internal/id"
+	"github.com/skep-project/skep/manager/store"
+	cav1 "github.com/skep-project/skep/proto/skep/ca/v1"
+	dispatchv1 "github.com/skep-project/skep/proto/skep/dispatch/v1"
+	logv1 "github.com/skep-project/skep/proto/skep/log/v1"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
+)
+
+// work is what one session was told to run. It holds no snapshot: only what the
+// next message is compared with.
+type work struct {
+	node      id.ID
+	desired   map[id.ID]modelv1.TaskState
+	templates map[templateKey]struct{}
+}
+
+type templateKey struct {
+	service  id.ID
+	revision uint64
+}
+
+func newWork(node id.ID) *work {
+	return &work{node: node, desired: make(map[id.ID]modelv1.TaskState), templates: make(map[templateKey]struct{})}
+}
+
+// complete is everything snap holds for the node, in place of all that was sent.
+func (w *work) complete(snap *store.Snapshot) *dispatchv1.Assignments {
+	clear(w.desired)
+	clear(w.templates)
+	a := &dispatchv1.Assignments{
+		History: snap.Cluster().GetHistory(), Index: snap.Index(), Complete: true,
+		// A session begins behind a barrier, so a leader has confirmed this history.
+		Confirmed: true,
+	}
+	for t := range snap.TasksByNode(w.node) {
+		w.put(snap, a, t)
+	}
+	return a
+}
+
+// diff is what changes make different for the node, nil if they do not. A
+// change narrows where to look; what is sent comes from snap.
+func (w *work) diff(snap *store.Snapshot, changes []store.Change) *dispatchv1.Assignments {
+	a := &dispatchv1.Assignments{History: snap.Cluster().GetHistory(), Index: snap.Index(), Confirmed: true}
+	for _, c := range changes {
+		if c.Kind != logv1.Kind_KIND_TASK {
+			continue
+		}
+		task, err := id.FromBytes(c.Key)
+		if err != nil {
+			continue
+		}
+		was, sent := w.desired[task]
+		t := snap.Task(task)
+		switch {
+		case t != nil && t.Node == w.node && (!sent || was != t.Desired):
+			w.put(snap, a, t)
+		case sent && (t == nil || t.Node != w.node):
+			delete(w.desired, task)
+			a.Drop = append(a.Drop, task.Bytes())
+		}
+	}
+	if len(a.GetPut()) == 0 && len(a.GetDrop()) == 0 {
+		return nil
+	}
+	return a
+}
+
+// put adds one task, and its template if the session has not had it.
+func (w *work) put(snap *store.Snapshot, a *dispatchv1.Assignments, t *store.Task) {
+	if w.desired[t.ID] == t.Desired && t.Desired != 0 {
+		return // a task that changed twice stands in the message already
+	}
+	w.desired[t.ID] = t.Desired
+	a.Put = append(a.Put, &dispatchv1.Assignment{
+		Task: t.ID.Bytes(), Service: t.Service.Bytes(), Revision: t.Revision, Slot: t.Slot,
+		Desired: t.Desired, CreatedIndex: t.CreatedIndex,
+	})
+	key := templateKey{t.Service, t.Revision}
+	if _, ok := w.templates[key]; ok {
+		return
+	}
+	rev := snap.Revision(t.Service, t.Revision)
+	if rev == nil {
+		return // an ended task may outlive its template; the node has what it needs of it
+	}
+	w.templates[key] = struct{}{}
+	svc := snap.Service(t.Service)
+	a.Templates = append(a.Templates, &dispatchv1.Template{
+		Service: t.Service.Bytes(), Revision: t.Revision, Template: rev.GetTemplate(),
+		ServiceName: svc.GetSpec().GetName(), ServiceLabels: svc.GetSpec().GetLabels(),
+	})
+}
+
+// voice composes what one session's agent is told next.
+type voice struct {
+	session *session
+	work    *work
+
+	beat         uint64
+	reports      uint64
+	wish         *dispatchv1.Wish
+	heldManagers uint64
+	heldHistory  []byte
+}
+
+// compose returns the next message, nil if there is nothing to say.
+func (v *voice) compose(snap *store.Snapshot, list *cav1.ManagerList, changes []store.Change, whole bool) *dispatchv1.SessionResponse {
+	resp := &dispatchv1.SessionResponse{}
+	some := v.counted(resp)
+	if whole {
+		resp.Assignments, some = v.work.complete(snap), true
+	} else if a := v.work.diff(snap, changes); a != nil {
+		resp.Assignments, some = a, true
+	}
+	if list != nil && (list.GetIndex() > v.heldManagers || !bytes.Equal(list.GetHistory(), v.heldHistory)) {
+		v.heldManagers, v.heldHistory = list.GetIndex(), list.GetHistory()
+		resp.Managers, some = list, true
+	}
+	if wish := wishOf(snap, v.work.node); !proto.Equal(wish, v.wish) {
+		v.wish = wish
+		resp.Wish, some = proto.CloneOf(wish), true
+		if resp.Wish != nil {
+			resp.Wish.Index = snap.Index()
+		}
+	}
+	if !some {
+		return nil
+	}
+	return resp
+}
+
+// counted adds what the leader has counted and how the session ends.
+func (v *voice) counted(resp *dispatchv1.SessionResponse) (some bool) {
+	x := v.session
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.confirmed > v.beat {
+		v.beat, resp.Beat, some = x.confirmed, x.confirmed, true
+	}
+	if x.committed > v.reports {
+		v.reports, resp.Reports, some = x.committed, x.committed, true
+	}
+	if x.ended != nil {
+		resp.End, some = x.ended, true
+	}
+	return some
+}
+
+// wishOf is what the node's record wants of it.
+func wishOf(snap *store.Snapshot, node id.ID) *dispatchv1.Wish {
+	n := snap.Node(node)
+	if n == nil {
+		return nil
+	}
+	return &dispatchv1.Wish{
+		Role:   n.GetSpec().GetRole(),
+		Renew:  n.GetCurrent().GetRole() != n.GetSpec().GetRole(),
+		Roots:  slices.Clone(snap.Cluster().GetRoot().GetCertificates()),
+		Member: snap.MemberByNode(node).GetRaftId(),
+	}
+}
