@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
@@ -104,11 +105,24 @@ var ulimits = map[string]string{
 	"rttime": "RLIMIT_RTTIME", "sigpending": "RLIMIT_SIGPENDING", "stack": "RLIMIT_STACK",
 }
 
+// openFiles is the default bound on open files: low for programs that look at
+// the soft limit, high for those that raise it, and never above our own, which
+// runc might not be allowed to exceed.
+func openFiles() specs.POSIXRlimit {
+	l := specs.POSIXRlimit{Type: "RLIMIT_NOFILE", Soft: 1024, Hard: 524288}
+	var own unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &own) == nil {
+		l.Hard = min(l.Hard, own.Max)
+		l.Soft = min(l.Soft, l.Hard)
+	}
+	return l
+}
+
 // rlimits returns the process limits: what the service asks for, and always a
 // bound on open files that is high enough for a server. -1 is no limit.
 func rlimits(asked []*modelv1.Ulimit) ([]specs.POSIXRlimit, error) {
 	set := map[string]specs.POSIXRlimit{
-		"RLIMIT_NOFILE": {Type: "RLIMIT_NOFILE", Soft: 1024, Hard: 524288},
+		"RLIMIT_NOFILE": openFiles(),
 	}
 	for _, u := range asked {
 		name, ok := ulimits[strings.ToLower(u.GetName())]

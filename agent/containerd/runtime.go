@@ -17,6 +17,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -28,6 +29,8 @@ import (
 	"github.com/containerd/containerd/v2/pkg/dialer"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
+	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
@@ -107,6 +110,7 @@ type Runtime struct {
 	lanes   lanes
 	pulls   flights
 	started bell
+	silence *log.Entry
 }
 
 var _ exec.Runtime = (*Runtime)(nil)
@@ -129,7 +133,7 @@ func New(cfg Config) (*Runtime, error) {
 	if err != nil {
 		return nil, fmt.Errorf("containerd runtime: %w", errors.Join(err, conn.Close()))
 	}
-	return &Runtime{cfg: cfg, client: c}, nil
+	return &Runtime{cfg: cfg, client: c, silence: silence()}, nil
 }
 
 // dial returns a connection that comes back within a second of containerd.
@@ -169,9 +173,16 @@ func (r *Runtime) Run(ctx context.Context) error {
 	}
 }
 
-// ours returns ctx with the namespace of our containers.
+// ours returns ctx with the namespace of our containers, and with a logger for
+// containerd's client that is silent: what matters comes back as an error.
 func (r *Runtime) ours(ctx context.Context) context.Context {
-	return namespaces.WithNamespace(ctx, r.cfg.Namespace)
+	return log.WithLogger(namespaces.WithNamespace(ctx, r.cfg.Namespace), r.silence)
+}
+
+func silence() *log.Entry {
+	l := logrus.New()
+	l.SetOutput(io.Discard)
+	return logrus.NewEntry(l)
 }
 
 // words turns an error of containerd into one of the agent: unavailability is

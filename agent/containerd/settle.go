@@ -33,7 +33,7 @@ func (r *Runtime) settleInLane(ctx context.Context, c client.Container, end exec
 	if known := exitOf(labels); known != nil {
 		end = *known
 	} else {
-		end.OOM = end.Code != 0 && r.oomKilled(ctx, c)
+		end.OOM = end.Code != 0 && (end.OOM || r.oomKilled(ctx, c))
 		if _, err := c.SetLabels(ctx, exitLabels(end)); err != nil {
 			return exec.Exit{}, r.words("write down the exit of container "+c.ID(), err)
 		}

@@ -15,6 +15,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/skep-project/skep/agent/exec"
+	"github.com/skep-project/skep/internal/id"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
 
@@ -50,7 +51,7 @@ func (r *Runtime) specOpts(s exec.Spec, tmpl *modelv1.TaskTemplate, img imagespe
 		oci.WithProcessCwd(workdir(img, c)),
 		oci.WithHostname(hostname),
 		oci.WithHostNamespace(specs.NetworkNamespace),
-		oci.WithCgroup(path.Join(r.cfg.CgroupParent, s.Task.String())),
+		oci.WithCgroup(r.cgroup(s.Task)),
 		oci.WithNoNewPrivileges,
 		oci.WithMounts(without(host, mounts)),
 		oci.WithMounts(mounts),
@@ -68,6 +69,11 @@ func (r *Runtime) specOpts(s exec.Spec, tmpl *modelv1.TaskTemplate, img imagespe
 	}
 	// The profile depends on the capabilities, so it comes last.
 	return append(opts, seccomp.WithDefaultProfile()), nil
+}
+
+// cgroup returns the path of a task's cgroup below the root of each hierarchy.
+func (r *Runtime) cgroup(task id.ID) string {
+	return path.Join(r.cfg.CgroupParent, task.String())
 }
 
 // arguments returns the command line: command replaces the image's entrypoint

@@ -135,6 +135,9 @@ func (w *watch) pause(ctx context.Context) {
 	defer stop()
 	if w.seen == nil {
 		w.seen = w.shim.wait(ctx, w.ContainerID())
+		if w.seen != nil { // the cgroup may be gone when containerd is back
+			w.seen.OOM = oomKills(cgroupRoot, w.cgroup(w.spec.Task)) > 0
+		}
 	}
 	<-ctx.Done()
 }
