@@ -78,12 +78,11 @@ func (b *Bundle) Verify(chain []*x509.Certificate, now time.Time) (Identity, err
 		Intermediates: x509.NewCertPool(),
 		// The chain is judged at the leaf's own birth; the leaf's time is below.
 		CurrentTime: leaf.NotBefore,
-		KeyUsages:   []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}
 	for _, c := range chain[1:] {
 		opts.Intermediates.AddCert(c)
 	}
-	// Both usages are asked for, each by itself: VerifyOptions takes any of a list.
+	// Each usage by itself: VerifyOptions is content with any of a list.
 	for _, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth} {
 		opts.KeyUsages = []x509.ExtKeyUsage{usage}
 		if _, err := leaf.Verify(opts); err != nil {

@@ -1,0 +1,265 @@
+// Package issue signs: roots that sign themselves, and the leaves of nodes.
+//
+// It is the only importer of cfssl. What a leaf says comes from a ca.Profile and
+// the committed record, and only the public key from the request. Prepare draws
+// what cannot be drawn twice (serial and times); Sign makes of one record, any
+// number of times and on any manager, the same certificate but for the bytes of
+// the signature (R17).
+//
+// Invariant: nothing is signed that was not recorded, and a signed leaf is read
+// back and compared with its record before it leaves.
+package issue
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"time"
+
+	"github.com/cloudflare/cfssl/config"
+	"github.com/cloudflare/cfssl/csr"
+	"github.com/cloudflare/cfssl/log"
+	"github.com/cloudflare/cfssl/signer"
+	"github.com/cloudflare/cfssl/signer/local"
+
+	"github.com/skep-project/skep/ca"
+	"github.com/skep-project/skep/internal/id"
+	"github.com/skep-project/skep/internal/sealed"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
+)
+
+const (
+	serialBytes = 16
+	// rootBackdate is more than any leaf's, so that a root is never younger than
+	// what it signed.
+	rootBackdate = 24 * time.Hour
+)
+
+// cfssl speaks through a logger of its own; what matters comes back as an error.
+func init() { log.Level = log.LevelFatal + 1 }
+
+// NewRoot makes the root of a new cluster: a certificate that signs itself and
+// its private key in PKCS#8.
+func NewRoot(cluster id.ID, now time.Time) (der []byte, key sealed.Secret, err error) {
+	priv, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, sealed.Secret{}, fmt.Errorf("make root key: %w", err)
+	}
+	request, err := request(priv)
+	if err != nil {
+		return nil, sealed.Secret{}, fmt.Errorf("make root: %w", err)
+	}
+	s, err := local.NewSigner(priv, nil, x509.ECDSAWithSHA256, &config.Signing{Default: rootProfile()})
+	if err != nil {
+		return nil, sealed.Secret{}, fmt.Errorf("make root: %w", err)
+	}
+	signed, err := s.Sign(signer.SignRequest{
+		Request: request,
+		Subject: &signer.Subject{CN: "skep root " + cluster.Short(), Names: []csr.Name{{O: cluster.String()}}},
+		Hosts:   []string{},
+		// Seconds are all a certificate holds.
+		NotBefore: now.Add(-rootBackdate).Truncate(time.Second),
+		NotAfter:  now.Add(ca.RootLifetime).Truncate(time.Second),
+	})
+	if err != nil {
+		return nil, sealed.Secret{}, fmt.Errorf("sign root: %w", err)
+	}
+	der, err = fromPEM(signed)
+	if err != nil {
+		return nil, sealed.Secret{}, fmt.Errorf("sign root: %w", err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(priv)
+	if err != nil {
+		return nil, sealed.Secret{}, fmt.Errorf("make root key: %w", err)
+	}
+	return der, sealed.NewSecret(pkcs8), nil
+}
+
+func request(priv crypto.Signer) (string, error) {
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, priv)
+	if err != nil {
+		return "", err
+	}
+	return toPEM(der), nil
+}
+
+// whitelist lets nothing of a request through but the public key.
+func whitelist() *config.CSRWhitelist {
+	return &config.CSRWhitelist{PublicKey: true, PublicKeyAlgorithm: true, SignatureAlgorithm: false}
+}
+
+func rootProfile() *config.SigningProfile {
+	return &config.SigningProfile{
+		Usage:  []string{"cert sign", "crl sign"},
+		Expiry: ca.RootLifetime,
+		// One step below: a rotation signs the next root with this one.
+		CAConstraint: config.CAConstraint{IsCA: true, MaxPathLen: 1},
+		CSRWhitelist: whitelist(),
+	}
+}
+
+func leafProfile() *config.SigningProfile {
+	return &config.SigningProfile{
+		Usage:                       []string{"digital signature", "server auth", "client auth"},
+		Expiry:                      ca.WorkerLifetime, // every request brings its own times
+		ClientProvidesSerialNumbers: true,
+		CSRWhitelist:                whitelist(),
+		ExtensionWhitelist:          map[string]bool{ca.GenerationOID.String(): true},
+	}
+}
+
+// An Issuer signs with one root.
+type Issuer struct {
+	root   *x509.Certificate
+	bundle *ca.Bundle
+	signer *local.Signer
+}
+
+// New returns the issuer of a cluster's root: certificates as in
+// modelv1.RootCA, the first of which signs, and its key in PKCS#8.
+func New(certificates [][]byte, key sealed.Secret) (*Issuer, error) {
+	bundle, err := ca.ParseBundle(certificates)
+	if err != nil {
+		return nil, fmt.Errorf("issuer: %w", err)
+	}
+	root, err := x509.ParseCertificate(certificates[0])
+	if err != nil {
+		return nil, fmt.Errorf("issuer: root certificate: %w", err)
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(key.Reveal())
+	if err != nil {
+		// The cause may quote bytes of the key.
+		return nil, fmt.Errorf("issuer: the key of %s is not readable", root.Subject.CommonName)
+	}
+	priv, ok := parsed.(*ecdsa.PrivateKey)
+	if !ok || !priv.PublicKey.Equal(root.PublicKey) {
+		return nil, fmt.Errorf("issuer: the key is not that of %s", root.Subject.CommonName)
+	}
+	s, err := local.NewSigner(priv, root, x509.ECDSAWithSHA256, &config.Signing{Default: leafProfile()})
+	if err != nil {
+		return nil, fmt.Errorf("issuer: %w", err)
+	}
+	return &Issuer{root: root, bundle: bundle, signer: s}, nil
+}
+
+// Roots returns what nodes should trust.
+func (is *Issuer) Roots() *ca.Bundle { return is.bundle }
+
+// Prepare returns the record of a leaf that may be signed once the record is
+// committed. now is log time or the leader's clock.
+func (is *Issuer) Prepare(p ca.Profile, key ca.PublicKey, now time.Time) (*modelv1.Certificate, error) {
+	if err := p.Check(); err != nil {
+		return nil, fmt.Errorf("prepare certificate: %w", err)
+	}
+	notAfter := now.Add(p.Lifetime).Truncate(time.Second)
+	if notAfter.After(is.root.NotAfter) {
+		notAfter = is.root.NotAfter
+	}
+	notBefore := now.Add(-ca.Backdate(p.Lifetime)).Truncate(time.Second)
+	if notBefore.Before(is.root.NotBefore) || !notAfter.After(now) {
+		return nil, fmt.Errorf("prepare certificate: %s is valid from %s to %s, it cannot sign at %s",
+			is.root.Subject.CommonName, is.root.NotBefore, is.root.NotAfter, now.UTC())
+	}
+	serial := make([]byte, serialBytes)
+	_, _ = rand.Read(serial) // never fails: the runtime ends the process instead
+	serial[0] = serial[0]&0x7f | 0x40
+	issuer := ca.RootDigest(is.root.Raw)
+	return &modelv1.Certificate{
+		Generation: p.Generation,
+		KeySha256:  key.SHA256[:],
+		PublicKey:  key.DER,
+		Serial:     serial,
+		Role:       p.Role,
+		NotBefore:  notBefore.UnixNano(),
+		NotAfter:   notAfter.UnixNano(),
+		IssuedAt:   now.UnixNano(),
+		Issuer:     issuer[:],
+	}, nil
+}
+
+// Sign returns the chain (DER, leaf first, no roots) of the recorded certificate
+// of a node. request is any certificate request, in DER, of the recorded key.
+func (is *Issuer) Sign(cluster, node id.ID, record *modelv1.Certificate, request []byte) ([][]byte, error) {
+	key, err := ca.ParseCSR(request)
+	if err != nil {
+		return nil, fmt.Errorf("sign certificate of node %s: %w", node, err)
+	}
+	issuer := ca.RootDigest(is.root.Raw)
+	switch {
+	case !bytes.Equal(key.DER, record.GetPublicKey()):
+		return nil, fmt.Errorf("sign certificate of node %s: the request's key is not the recorded one", node)
+	case !bytes.Equal(issuer[:], record.GetIssuer()):
+		return nil, fmt.Errorf("sign certificate of node %s: it was prepared for another root", node)
+	}
+	value, err := ca.GenerationValue(record.GetGeneration())
+	if err != nil {
+		return nil, fmt.Errorf("sign certificate of node %s: generation: %w", node, err)
+	}
+	p := ca.Profile{Cluster: cluster, Node: node, Role: record.GetRole(), Generation: record.GetGeneration(),
+		Lifetime: time.Duration(record.GetNotAfter() - record.GetIssuedAt())}
+	signed, err := is.signer.Sign(signer.SignRequest{
+		Request:    toPEM(request),
+		Subject:    &signer.Subject{CN: node.String(), Names: []csr.Name{{O: cluster.String()}}},
+		Hosts:      p.Names(),
+		Serial:     new(big.Int).SetBytes(record.GetSerial()),
+		NotBefore:  time.Unix(0, record.GetNotBefore()),
+		NotAfter:   time.Unix(0, record.GetNotAfter()),
+		Extensions: []signer.Extension{{ID: config.OID(ca.GenerationOID), Value: hex.EncodeToString(value)}},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("sign certificate of node %s: %w", node, err)
+	}
+	der, err := fromPEM(signed)
+	if err == nil {
+		err = is.lint(der, p, record)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("sign certificate of node %s: %w", node, err)
+	}
+	return [][]byte{der}, nil
+}
+
+// lint reads a leaf back and compares it with what was meant.
+func (is *Issuer) lint(der []byte, p ca.Profile, record *modelv1.Certificate) error {
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		return fmt.Errorf("read back: %w", err)
+	}
+	who, err := is.bundle.Verify([]*x509.Certificate{leaf}, time.Unix(0, record.GetIssuedAt()))
+	if err != nil {
+		return fmt.Errorf("read back: %w", err)
+	}
+	want := ca.Identity{Cluster: p.Cluster, Node: p.Node, Role: p.Role, Generation: p.Generation,
+		KeySHA256: ca.Digest(record.GetKeySha256()),
+		NotBefore: time.Unix(0, record.GetNotBefore()).UTC(), NotAfter: time.Unix(0, record.GetNotAfter()).UTC()}
+	if who != want {
+		return fmt.Errorf("read back: the leaf says %+v, want %+v", who, want)
+	}
+	if subject := (pkix.Name{CommonName: p.Node.String(), Organization: []string{p.Cluster.String()}}); leaf.Subject.String() != subject.String() {
+		return fmt.Errorf("read back: subject %q, want %q", leaf.Subject, subject)
+	}
+	if len(leaf.DNSNames) != len(p.Names()) || len(leaf.IPAddresses)+len(leaf.EmailAddresses)+len(leaf.URIs) != 0 {
+		return fmt.Errorf("read back: it holds names nobody meant")
+	}
+	return nil
+}
+
+func toPEM(der []byte) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
+}
+
+func fromPEM(text []byte) ([]byte, error) {
+	block, rest := pem.Decode(text)
+	if block == nil || len(rest) != 0 {
+		return nil, fmt.Errorf("the signer's answer is not one certificate")
+	}
+	return block.Bytes, nil
+}
