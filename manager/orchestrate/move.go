@@ -1,7 +1,6 @@
 package orchestrate
 
 import (
-
 	"github.com/skep-project/skep/internal/taskstate"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
@@ -27,14 +26,25 @@ func (p *planner) move(v *slot) {
 	case p.updating() && !p.fresh(v.keeper) && v.tried0():
 		m.Create = p.attempt(v)
 	}
-	if m.Create != 0 {
-		if p.outOfReach(v) {
-			m.Create = 0
-		} else if t := v.newest; t != nil && t.Desired <= taskstate.Running && taskstate.Terminal(t.Observed) {
-			m.Decide = append(m.Decide, p.shutdown(t, "")) // it is followed now
-		}
+	if p.outOfReach(v) {
+		m.Create = 0
+	}
+	if m.Create != 0 || (v.keeper != nil && (p.fresh(v.keeper) || !p.updating())) {
+		m.Decide = append(m.Decide, p.followed(v)...)
 	}
 	p.emit(m)
+}
+
+// followed tells the tasks that ended by themselves and have another in their
+// place to shut down: that is how they are known to need no successor.
+func (p *planner) followed(v *slot) []Decision {
+	var out []Decision
+	for i := range v.tasks {
+		if t := &v.tasks[i]; t.Desired <= taskstate.Running && taskstate.Terminal(t.Observed) {
+			out = append(out, p.shutdown(t, ""))
+		}
+	}
+	return out
 }
 
 // dismiss tells a task of the slot to shut down if it must not or need not run.
@@ -152,4 +162,3 @@ func (p *planner) restartDelay() int64 {
 	}
 	return defaultDelay
 }
-

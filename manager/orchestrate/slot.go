@@ -17,7 +17,8 @@ type slot struct {
 	tasks  []Task // oldest first
 	wanted bool
 
-	// newest is the last task that is not on its way to be deleted.
+	// newest is the last task that was not told to stop; without one, the last
+	// that is not on its way to be deleted.
 	newest *Task
 	// keeper is the task that holds the slot: of those meant to run on a sound
 	// node, one of the target revision, one that runs, the oldest.

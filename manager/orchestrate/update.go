@@ -41,7 +41,9 @@ func (p *planner) classifySlot(v *slot) {
 			}
 		}
 		if t.Desired < taskstate.Remove {
-			v.newest = t
+			if v.newest == nil || t.Desired <= taskstate.Running || v.newest.Desired > taskstate.Running {
+				v.newest = t
+			}
 			p.note(v, t)
 		}
 	}
@@ -129,6 +131,9 @@ func (p *planner) startFirst() bool {
 // judge begins an update that is due, and stops, reverses or completes one that
 // is under way.
 func (p *planner) judge() {
+	if p.svc.GetCurrent() == 0 && p.svc.GetTarget() != 0 && p.svc.GetUpdate() == nil {
+		p.edit(func(s *modelv1.Service) { s.Current = s.GetTarget() }) // a new service
+	}
 	if p.svc.GetCurrent() != 0 && p.svc.GetTarget() != p.svc.GetCurrent() && !p.updating() && !p.paused() {
 		p.edit(func(s *modelv1.Service) {
 			s.Update = &modelv1.UpdateStatus{
@@ -301,7 +306,7 @@ func (p *planner) staleLive(v *slot) bool {
 func (p *planner) outOfReach(v *slot) bool { return p.global() && !p.takes(v.node) }
 
 // granted marks the slots that the update may change now: as many as its
-// parallelism leaves, those that do not run first.
+// parallelism leaves.
 func (p *planner) granted() {
 	for i := range p.slots {
 		p.slots[i].granted = false
@@ -335,15 +340,21 @@ func (p *planner) granted() {
 	if par := p.config().GetParallelism(); par > 0 {
 		n = min(n, max(0, int(min(par, maxReplicas))-busy))
 	}
-	slices.SortStableFunc(candidates, func(a, b *slot) int { return cmp.Compare(runsFirst(a), runsFirst(b)) })
+	slices.SortStableFunc(candidates, func(a, b *slot) int { return cmp.Compare(a.worth(), b.worth()) })
 	for _, v := range candidates[:n] {
 		v.granted = true
 	}
 }
 
-func runsFirst(v *slot) int {
-	if v.running {
+// worth orders the candidates of an update: a slot that does not run loses
+// nothing, so it goes first; one whose task finds no node goes last, for its
+// next one may find none either and hold up the rest.
+func (v *slot) worth() int {
+	switch {
+	case v.running:
 		return 1
+	case v.keeper != nil && v.keeper.Node.IsZero():
+		return 2
 	}
 	return 0
 }

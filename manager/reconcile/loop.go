@@ -1,0 +1,152 @@
+// Package reconcile is the one loop that keeps the cluster as it should be.
+//
+// It runs on the leader, for its tenure. Each round takes one snapshot, plans
+// every dirty service (orchestrate: which tasks; schedule: where; reap: what may
+// go), and commits what the plans say as independent units, one per slot's move
+// (R11). It decides nothing itself and keeps nothing that a new leader would need:
+// it begins with every service dirty.
+//
+// Events only narrow where to look. A service is dirty when it, a task of it, or
+// a node that holds a task of it changed; when its timer is due; when a unit of
+// its was dropped; and, while it has tasks that found no node, when a node
+// changed or, if room was lacking, a task ended.
+//
+// A unit expects the versions of what it relies on: the service, the decided
+// index of the tasks it changes, the record of the node it places on. Reports and
+// liveness move none of these, so they never make a unit conflict.
+//
+// Invariant: a round that finds everything as it should be proposes nothing.
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/skep-project/skep/internal/id"
+	"github.com/skep-project/skep/manager/store"
+	logv1 "github.com/skep-project/skep/proto/skep/log/v1"
+)
+
+// Config configures a Loop. Every field is required.
+type Config struct {
+	// DB proposes; its store is Store.
+	DB    *store.DB
+	Store *store.Store
+	// Log receives the loop's records.
+	Log *slog.Logger
+}
+
+func (c Config) check() error {
+	if c.DB == nil || c.Store == nil || c.Log == nil {
+		return errors.New("reconcile: DB, Store and Log are required")
+	}
+	return nil
+}
+
+// A Loop reconciles services for one tenure.
+type Loop struct{ Config }
+
+// New returns a loop. Run starts it.
+func New(cfg Config) *Loop { return &Loop{Config: cfg} }
+
+// How long the loop waits after a round that brought nothing, the first time and
+// at most; the wait doubles in between.
+const (
+	firstPause = 5 * time.Millisecond
+	maxPause   = time.Second
+)
+
+// Run reconciles until ctx ends, and then returns nil. Another end means that the
+// log holds what this version cannot read.
+func (l *Loop) Run(ctx context.Context) error {
+	if err := l.check(); err != nil {
+		return err
+	}
+	w := newWatcher(l.Store)
+	defer w.close()
+	pause := time.Duration(0)
+	for ctx.Err() == nil {
+		snap := w.look()
+		r := newRound(l.Config, snap, w)
+		for _, service := range w.takeDirty() {
+			w.planned(service, r.service(service))
+		}
+		advanced, err := l.commit(ctx, w, r)
+		var unreadable *store.Unreadable
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.As(err, &unreadable):
+			return err
+		case err != nil:
+			l.Log.LogAttrs(ctx, slog.LevelWarn, "reconcile round got no answer, planning again", slog.Any("err", err))
+		}
+		pause = nextPause(pause, advanced)
+		w.wait(ctx, pause)
+	}
+	return nil
+}
+
+// nextPause returns how long to wait before looking again, whatever happened
+// meanwhile: not at all after a round that advanced.
+func nextPause(last time.Duration, advanced bool) time.Duration {
+	if advanced {
+		return 0
+	}
+	return min(max(2*last, firstPause), maxPause)
+}
+
+// now is the time a plan is made for: never behind log time.
+func now(snap *store.Snapshot) time.Time {
+	t := time.Now()
+	if lt := snap.LogTime(); lt.After(t) {
+		return lt
+	}
+	return t
+}
+
+// commit proposes the round's units; the moves first, then the records of the
+// services, whose versions the moves expect. What was dropped keeps its service
+// dirty. advanced is false if there were units and none was applied.
+func (l *Loop) commit(ctx context.Context, w *watcher, r *round) (advanced bool, err error) {
+	proposed, applied := 0, 0
+	for _, batch := range []*batch{&r.moves, &r.records} {
+		if len(batch.units) == 0 {
+			continue
+		}
+		proposed += len(batch.units)
+		dropped, err := l.DB.Units(ctx, batch.units)
+		if err != nil {
+			w.mark(slices.Concat(r.moves.owners, r.records.owners)...)
+			return false, err
+		}
+		for _, i := range dropped {
+			w.mark(batch.owners[i])
+		}
+		applied += len(batch.units) - len(dropped)
+		if len(dropped) > 0 {
+			l.Log.LogAttrs(ctx, slog.LevelDebug, "units dropped, planning their services again", slog.Int("dropped", len(dropped)))
+		}
+	}
+	return proposed == 0 || applied > 0, nil
+}
+
+// A batch is units and the service each belongs to.
+type batch struct {
+	units  []*logv1.Unit
+	owners []id.ID
+}
+
+func (b *batch) add(service id.ID, expects []*logv1.Expect, ops []*logv1.Operation) {
+	b.units = append(b.units, &logv1.Unit{Expects: expects, Operations: ops})
+	b.owners = append(b.owners, service)
+}
+
+// sortedIDs returns the keys of m in order.
+func sortedIDs[V any](m map[id.ID]V) []id.ID {
+	return slices.SortedFunc(maps.Keys(m), id.Compare)
+}
