@@ -92,10 +92,12 @@ func (r *Runner) Waits() bool {
 
 // Run leads the task until it is terminal or ctx ends; the container is not
 // touched when ctx ends. A panic on the way is the end of this task only: it
-// fails with the words of the panic.
-func (r *Runner) Run(ctx context.Context) {
+// fails with the words of the panic, which are Run's error. Whether its
+// container runs is then not known.
+func (r *Runner) Run(ctx context.Context) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
+			err = fmt.Errorf("task %s: the agent failed: %v", r.name, p)
 			r.panicked(ctx, p)
 		}
 	}()
@@ -104,7 +106,7 @@ func (r *Runner) Run(ctx context.Context) {
 		action, stepCtx, stop := r.begin(ctx)
 		if action == End {
 			stop()
-			return
+			return nil
 		}
 		if action != t.action {
 			t = trial{action: action}
@@ -112,6 +114,7 @@ func (r *Runner) Run(ctx context.Context) {
 		r.step(ctx, stepCtx, &t)
 		r.end(stop)
 	}
+	return nil
 }
 
 // trial counts the tries of one action.

@@ -106,7 +106,9 @@ func TestATaskThatEndsByItself(t *testing.T) {
 				return exectest.Script{Ends: true, RunFor: time.Minute, Exit: tt.exit}
 			})
 			r := s.runner(taskstate.Running, nil)
-			r.Run(t.Context())
+			if err := r.Run(t.Context()); err != nil {
+				t.Fatal(err)
+			}
 			got, _ := s.last()
 			if got.GetState() != tt.state || got.GetError() != tt.err || got.GetExitCode() != tt.exit.Code {
 				t.Errorf("exit %+v: %v, want %s and %q", tt.exit, got, taskstate.Name(tt.state), tt.err)
@@ -120,7 +122,9 @@ func TestAMissingImageIsRejectedWithItsReason(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage()
 		s.spec.Template.Container.Image = "missing"
-		s.runner(taskstate.Running, nil).Run(t.Context())
+		if err := s.runner(taskstate.Running, nil).Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 		if got := s.want(t, "accepted preparing rejected"); got.GetError() != "no such image: missing" {
 			t.Errorf("rejected because of %q", got.GetError())
 		}
@@ -172,7 +176,7 @@ func TestARestartedAgentGoesOnWhereItStood(t *testing.T) {
 		s := newStage()
 		ctx, stop := context.WithCancel(t.Context())
 		var first sync.WaitGroup
-		first.Go(func() { s.runner(taskstate.Running, nil).Run(ctx) })
+		first.Go(func() { _ = s.runner(taskstate.Running, nil).Run(ctx) })
 		synctest.Wait()
 		stop()
 		first.Wait()
@@ -214,7 +218,9 @@ func TestAPanicFailsItsTaskOnly(t *testing.T) {
 		s := newStage()
 		r := s.runner(taskstate.Running, nil)
 		r.ctrl = broken{r.ctrl}
-		r.Run(t.Context())
+		if err := r.Run(t.Context()); err == nil {
+			t.Error("run returned no error after a panic")
+		}
 		if got := s.want(t, "accepted preparing ready starting failed"); !strings.Contains(got.GetError(), "nil map") {
 			t.Errorf("failed because of %q, want the words of the panic", got.GetError())
 		}
