@@ -61,7 +61,7 @@ func (h *Host) endDaemon(ctx context.Context, s syscall.Signal) error {
 	if !h.DaemonRuns() {
 		return fmt.Errorf("lab: the daemon of %s does not run", h.name)
 	}
-	if err := h.daemon.Signal(s); err != nil {
+	if err := h.daemon.Signal(ctx, s); err != nil {
 		return err
 	}
 	_, err := h.daemon.Wait(ctx)

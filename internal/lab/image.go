@@ -21,8 +21,8 @@ import (
 
 // alpine makes an image of one layer from the machine's static busybox: small,
 // without a download, and with the commands that people expect of its name.
-func alpine() (v1.Image, error) {
-	layer, err := alpineLayer()
+func alpine(ctx context.Context) (v1.Image, error) {
+	layer, err := alpineLayer(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +48,7 @@ func alpine() (v1.Image, error) {
 }
 
 // busybox returns the machine's static busybox and the names it answers to.
-func busybox() (program []byte, applets []string, err error) {
+func busybox(ctx context.Context) (program []byte, applets []string, err error) {
 	path, err := exec.LookPath("busybox")
 	if err != nil {
 		return nil, nil, fmt.Errorf("busybox: %w; install busybox-static (make deps)", err)
@@ -65,7 +65,7 @@ func busybox() (program []byte, applets []string, err error) {
 			return nil, nil, fmt.Errorf("busybox %s is not static; install busybox-static (make deps)", path)
 		}
 	}
-	ctx, stop := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, stop := context.WithTimeout(ctx, 10*time.Second)
 	defer stop()
 	list, err := exec.CommandContext(ctx, path, "--list").Output()
 	if err != nil {
@@ -74,8 +74,8 @@ func busybox() (program []byte, applets []string, err error) {
 	return program, strings.Fields(string(list)), nil
 }
 
-func alpineLayer() ([]byte, error) {
-	program, applets, err := busybox()
+func alpineLayer(ctx context.Context) ([]byte, error) {
+	program, applets, err := busybox(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -39,8 +39,8 @@ func (p *Proc) Done() <-chan struct{} { return p.done }
 func (p *Proc) Code() int { return p.code }
 
 // Signal sends a signal to the process alone.
-func (p *Proc) Signal(s syscall.Signal) error {
-	_, err := p.m.call(context.Background(), request{Op: opSignal, Pid: p.pid, Signal: int(s)}, nil)
+func (p *Proc) Signal(ctx context.Context, s syscall.Signal) error {
+	_, err := p.m.call(ctx, request{Op: opSignal, Pid: p.pid, Signal: int(s)}, nil)
 	if err != nil {
 		return fmt.Errorf("lab: signal %s on %s: %w", p.argv[0], p.host.name, err)
 	}

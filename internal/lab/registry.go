@@ -44,7 +44,7 @@ func serveRegistry(ctx context.Context, gateway netip.Addr) (*registryServer, er
 
 // push puts the lab's one image under each name.
 func (r *registryServer) push(ctx context.Context, names ...string) error {
-	image, err := alpine()
+	image, err := alpine(ctx)
 	if err != nil {
 		return fmt.Errorf("image: %w", err)
 	}
