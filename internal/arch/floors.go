@@ -52,7 +52,7 @@ var impure = []string{
 
 // owners are the libraries that one room keeps from all others.
 var owners = map[string]string{
-	"github.com/cloudflare/cfssl":     "ca/issue",
+	"github.com/cloudflare/cfssl":      "ca/issue",
 	"github.com/containerd/containerd": "agent/containerd",
 	"github.com/tidwall/btree":         "manager/store",
 	"github.com/urfave/cli":            "cli",
