@@ -1,0 +1,312 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"github.com/containerd/errdefs"
+	"github.com/skep-project/skep/internal/id"
+	"github.com/skep-project/skep/internal/taskstate"
+	"github.com/skep-project/skep/manager/store"
+	"github.com/skep-project/skep/manager/store/storetest"
+	logv1 "github.com/skep-project/skep/proto/skep/log/v1"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
+	"google.golang.org/protobuf/proto"
+)
+
+func service(x id.ID, name string) *modelv1.Service {
+	return &modelv1.Service{Id: x.Bytes(), Spec: &modelv1.ServiceSpec{Name: name}}
+}
+
+// count adds one to a number kept in a service's name.
+func count(x id.ID) func(*store.Tx) error {
+	return func(tx *store.Tx) error {
+		v := proto.CloneOf(tx.Service(x))
+		v.LastRevision++
+		return tx.PutService(v)
+	}
+}
+
+func create(t testing.TB, db *store.DB, x id.ID, name string) {
+	t.Helper()
+	_, err := db.Update(t.Context(), nil, func(tx *store.Tx) error { return tx.PutService(service(x, name)) })
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestRivalUpdatesAllCount(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, db, _ := storetest.New()
+		x := id.New()
+		create(t, db, x, "counter")
+		const writers, each = 8, 25
+		var wg sync.WaitGroup
+		for range writers {
+			wg.Go(func() {
+				for range each {
+					for { // a writer that was aborted tries again
+						_, err := db.Update(t.Context(), nil, count(x))
+						if err == nil {
+							break
+						}
+						if !errdefs.IsAborted(err) {
+							t.Error(err)
+							return
+						}
+					}
+				}
+			})
+		}
+		wg.Wait()
+		if got := s.Snapshot().Service(x).GetLastRevision(); got != writers*each {
+			t.Errorf("counted %d, want %d", got, writers*each)
+		}
+	})
+}
+
+func TestAConflictIsRetriedOnANewerSnapshotAndGivenUpInWords(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, db, log := storetest.New()
+		x := id.New()
+		create(t, db, x, "web")
+		rivals, tries := 3, 0
+		log.Before = func([]byte) error {
+			if tries++; tries <= rivals {
+				v := proto.CloneOf(s.Snapshot().Service(x))
+				return log.Do(&logv1.Operation{Op: &logv1.Operation_PutService{PutService: v}})
+			}
+			return nil
+		}
+		index, err := db.Update(t.Context(), nil, count(x))
+		if err != nil || tries != rivals+1 || s.Snapshot().Index() < index {
+			t.Errorf("Update = %d, %v after %d tries, want success at the fourth", index, err, tries)
+		}
+		rivals, tries = 1000, 0
+		_, err = db.Update(t.Context(), nil, count(x))
+		if !errdefs.IsAborted(err) || tries != 10 || !strings.Contains(err.Error(), "service "+x.String()) {
+			t.Errorf("Update = %v after %d tries, want Aborted after 10 that names the service", err, tries)
+		}
+	})
+}
+
+func TestATransactionSeesItsOwnWritesAndNobodyElseDoes(t *testing.T) {
+	t.Parallel()
+	s, db, _ := storetest.New()
+	x := id.New()
+	_, err := db.Update(t.Context(), nil, func(tx *store.Tx) error {
+		if err := errors.Join(tx.PutService(service(x, "web")), tx.Claim(store.ClaimServiceName, "web", x)); err != nil {
+			return err
+		}
+		if tx.ServiceByName("web") == nil || s.Snapshot().ServiceByName("web") != nil {
+			t.Error("the write is not where it belongs")
+		}
+		v := proto.CloneOf(tx.Service(x))
+		v.Removing = true
+		return tx.PutService(v)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := s.Snapshot().ServiceByName("web")
+	if !v.GetRemoving() || v.GetMeta().GetVersion() != 1 {
+		t.Errorf("service = %v", v)
+	}
+}
+
+func TestAnErrorOfTheFunctionEndsTheUpdate(t *testing.T) {
+	t.Parallel()
+	s, db, log := storetest.New()
+	log.Before = func([]byte) error { t.Error("it was proposed"); return nil }
+	mine := errors.New("mine")
+	if _, err := db.Update(t.Context(), nil, func(tx *store.Tx) error {
+		return errors.Join(tx.PutService(service(id.New(), "x")), mine)
+	}); !errors.Is(err, mine) {
+		t.Errorf("Update = %v, want mine", err)
+	}
+	if _, err := db.Update(t.Context(), nil, func(*store.Tx) error { return nil }); err != nil || s.Snapshot().Index() != 0 {
+		t.Errorf("an update that writes nothing: %v", err)
+	}
+}
+
+func TestWhatIsTakenIsSaidAtOnce(t *testing.T) {
+	t.Parallel()
+	_, db, _ := storetest.New()
+	a, b := id.New(), id.New()
+	create(t, db, a, "web")
+	if _, err := db.Update(t.Context(), nil, func(tx *store.Tx) error {
+		return errors.Join(tx.Claim("k", "x", a), tx.Claim(store.InUse(store.KindService), store.InUseKey(a, b), b))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name string
+		fn   func(tx *store.Tx) error
+	}{
+		{"a claim", func(tx *store.Tx) error { return tx.Claim("k", "x", b) }},
+		{"a release", func(tx *store.Tx) error { return tx.Release("k", "x", b) }},
+		{"a new object with the id of another", func(tx *store.Tx) error { return tx.PutService(service(a, "again")) }},
+		{"a change of an older version", func(tx *store.Tx) error {
+			return tx.PutService(&modelv1.Service{Id: a.Bytes(), Meta: &modelv1.Meta{Version: 99}})
+		}},
+		{"deleting what is in use", func(tx *store.Tx) error { return tx.Delete(store.KindService, a.Bytes()) }},
+	} {
+		var c *store.Conflict
+		if _, err := db.Update(t.Context(), nil, tt.fn); !errors.As(err, &c) {
+			t.Errorf("%s: %v, want a *Conflict", tt.name, err)
+		}
+	}
+}
+
+func TestARequestHasOneAnswer(t *testing.T) {
+	t.Parallel()
+	s, db, _ := storetest.New()
+	x := id.New()
+	req := &logv1.Request{Caller: "user:a", Id: []byte("1"), Hash: []byte("h"), Objects: [][]byte{x.Bytes()}}
+	runs := 0
+	run := func(req *logv1.Request) error {
+		_, err := db.Update(t.Context(), req, func(tx *store.Tx) error {
+			runs++
+			return tx.PutService(service(id.New(), "s"))
+		})
+		return err
+	}
+	if err := run(req); err != nil {
+		t.Fatal(err)
+	}
+	var d *store.Duplicate
+	if err := run(req); !errors.As(err, &d) || !slices.Equal(d.Objects, []id.ID{x}) || d.Index != 1 || runs != 1 {
+		t.Errorf("the retry: %v (%+v) after %d runs, want the first answer", err, d, runs)
+	}
+	other := proto.CloneOf(req)
+	other.Hash = []byte("other")
+	if err := run(other); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("another request under the id: %v, want InvalidArgument", err)
+	}
+	if got := s.Snapshot().Index(); got != 1 {
+		t.Errorf("index = %d, want 1", got)
+	}
+}
+
+func TestARequestThatWasAnsweredMeanwhileHasOneAnswer(t *testing.T) {
+	t.Parallel()
+	_, db, log := storetest.New()
+	req := &logv1.Request{Caller: "c", Id: []byte("1"), Hash: []byte("h")}
+	fn := func(tx *store.Tx) error { return tx.PutService(service(id.New(), "s")) }
+	log.Before = func([]byte) error { // the first try, thought lost, commits now
+		log.Before = nil
+		_, err := db.Update(t.Context(), req, fn)
+		return err
+	}
+	var d *store.Duplicate
+	if _, err := db.Update(t.Context(), req, fn); !errors.As(err, &d) {
+		t.Errorf("Update = %v, want a duplicate", err)
+	}
+}
+
+func TestTheWaitBetweenTriesEndsWithTheContext(t *testing.T) {
+	t.Parallel()
+	s, db, log := storetest.New()
+	x := id.New()
+	create(t, db, x, "web")
+	ctx, cancel := context.WithCancel(t.Context())
+	log.Before = func([]byte) error {
+		cancel()
+		return log.Do(&logv1.Operation{Op: &logv1.Operation_PutService{PutService: proto.CloneOf(s.Snapshot().Service(x))}})
+	}
+	if _, err := db.Update(ctx, nil, count(x)); !errors.Is(err, context.Canceled) {
+		t.Errorf("Update = %v, want Canceled", err)
+	}
+}
+
+func TestUnitsAreCutAndDroppedByNumber(t *testing.T) {
+	t.Parallel()
+	s, db, log := storetest.New()
+	web, node := id.New(), id.New()
+	create(t, db, web, "web")
+	if err := log.Do(&logv1.Operation{Op: &logv1.Operation_PutNode{PutNode: &modelv1.Node{Id: node.Bytes()}}}); err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	proposals := 0
+	log.Before = func(tx []byte) error {
+		mu.Lock()
+		defer mu.Unlock()
+		proposals++
+		if len(tx) > 1<<20 {
+			t.Errorf("a proposal of %d bytes", len(tx))
+		}
+		return nil
+	}
+	var units []*logv1.Unit
+	var want []int
+	for i := range 12_000 {
+		task := &modelv1.Task{Id: id.New().Bytes(), Service: web.Bytes(), Node: node.Bytes(), Slot: uint64(i + 1), Desired: taskstate.Running}
+		u := &logv1.Unit{Operations: []*logv1.Operation{{Op: &logv1.Operation_CreateTask{CreateTask: task}}}}
+		if i%1000 == 7 {
+			u.Expects = []*logv1.Expect{{Kind: store.KindService, Key: web.Bytes(), Version: 999}}
+			want = append(want, i)
+		}
+		units = append(units, u)
+	}
+	dropped, err := db.Units(t.Context(), units)
+	if err != nil || !slices.Equal(dropped, want) {
+		t.Errorf("Units = %v, %v; want %v dropped", dropped, err, want)
+	}
+	if proposals != 3 {
+		t.Errorf("%d proposals, want 3 of at most 5000 operations", proposals)
+	}
+	if got := s.Snapshot().CountByNode(node); got != 12_000-len(want) {
+		t.Errorf("%d tasks on the node, want %d", got, 12_000-len(want))
+	}
+	if dropped, err := db.Units(t.Context(), units[:1]); err != nil || !slices.Equal(dropped, []int{0}) {
+		t.Errorf("one unit that conflicts: %v, %v", dropped, err)
+	}
+	if dropped, err := db.Units(t.Context(), nil); err != nil || len(dropped) != 0 {
+		t.Errorf("no units: %v, %v", dropped, err)
+	}
+	broken := errors.New("no quorum")
+	log.Before = func([]byte) error { return broken }
+	if _, err := db.Units(t.Context(), units); !errors.Is(err, broken) {
+		t.Errorf("Units = %v, want the proposer's error", err)
+	}
+}
+
+func BenchmarkUpdate(b *testing.B) {
+	_, db, _ := storetest.New()
+	var ids []id.ID
+	for i := range 1000 {
+		x := id.New()
+		create(b, db, x, fmt.Sprintf("s%d", i))
+		ids = append(ids, x)
+	}
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		if _, err := db.Update(b.Context(), nil, count(ids[i%len(ids)])); err != nil {
+			b.Fatal(err)
+		}
+		i++
+	}
+}
+
+func BenchmarkUpdateParallel(b *testing.B) {
+	_, db, _ := storetest.New()
+	b.RunParallel(func(pb *testing.PB) {
+		x := id.New()
+		create(b, db, x, x.String())
+		for pb.Next() {
+			if _, err := db.Update(b.Context(), nil, count(x)); err != nil {
+				b.Error(err)
+			}
+		}
+	})
+}
