@@ -3,6 +3,7 @@ package ca
 import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
@@ -42,4 +43,22 @@ func ParseCSR(der []byte) (PublicKey, error) {
 		return PublicKey{}, fmt.Errorf("certificate request: %w", err)
 	}
 	return PublicKey{DER: spki, SHA256: sha256.Sum256(spki)}, nil
+}
+
+// NewKey draws the private key of a node: ECDSA on P-256.
+func NewKey() (*ecdsa.PrivateKey, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("make key: %w", err)
+	}
+	return key, nil
+}
+
+// NewCSR returns a certificate request in DER that says nothing but the key.
+func NewCSR(key *ecdsa.PrivateKey) ([]byte, error) {
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		return nil, fmt.Errorf("make certificate request: %w", err)
+	}
+	return der, nil
 }

@@ -1,0 +1,265 @@
+// Package authority is the certificate authority as a service: a token buys a
+// node its first certificate, a certificate its next.
+//
+// It checks tokens and requests, limits how fast strangers may ask, and orders
+// the steps: prepare, record, sign (D8). What is recorded is its Members' affair,
+// an adapter over the cluster's state; how a leaf is made is issue's.
+//
+// Invariant: a certificate leaves only after the record that names its key,
+// serial and generation was committed; the same key gets the same record (R17).
+package authority
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/time/rate"
+
+	"github.com/skep-project/skep/ca"
+	"github.com/skep-project/skep/ca/issue"
+	"github.com/skep-project/skep/internal/id"
+	"github.com/skep-project/skep/internal/rpc"
+	"github.com/skep-project/skep/internal/sealed"
+	cav1 "github.com/skep-project/skep/proto/skep/ca/v1"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
+)
+
+const maxHostname = 253
+
+// A Cluster is what the authority needs to know of the cluster of the moment.
+type Cluster struct {
+	ID id.ID
+	// Roots is DER, the one that signs first; Key is its PKCS#8.
+	Roots [][]byte
+	Key   sealed.Secret
+	Spec  *modelv1.ClusterSpec
+	// WorkerToken and ManagerToken are the secrets of the standing tokens; zero
+	// if there is none.
+	WorkerToken  sealed.Secret
+	ManagerToken sealed.Secret
+}
+
+// An Enrolment is a machine that may come in.
+type Enrolment struct {
+	Key          ca.PublicKey
+	Role         modelv1.Role
+	Availability modelv1.Availability
+	Hostname     string
+	// Address is the host it asked from; TokenHash the SHA-256 of the token's
+	// secret.
+	Address   string
+	TokenHash []byte
+}
+
+// A Renewal is a node that asks for its next certificate.
+type Renewal struct {
+	// Caller is what its present certificate proves.
+	Caller ca.Identity
+	Key    ca.PublicKey
+}
+
+// Prepare makes the record of a certificate; it may be called more than once for
+// one request, and only the last answer is committed.
+type Prepare func(node id.ID, role modelv1.Role, generation uint64, now time.Time) (*modelv1.Certificate, error)
+
+// Members records who belongs to the cluster. Its methods return when what they
+// say is committed.
+type Members interface {
+	Cluster(ctx context.Context) (Cluster, error)
+	// Enrol returns the node and the certificate recorded for e's key: those it
+	// finds, or those it makes with prepare.
+	Enrol(ctx context.Context, e Enrolment, prepare Prepare) (id.ID, *modelv1.Certificate, error)
+	// Renew returns the certificate recorded for r's key, the caller's next.
+	Renew(ctx context.Context, r Renewal, prepare Prepare) (*modelv1.Certificate, error)
+	Managers() *cav1.ManagerList
+}
+
+// Config configures a Server. The zero value of every field but Members and Log
+// works.
+type Config struct {
+	// Members records. Required.
+	Members Members
+	// PerAddress and Total limit Enroll, in requests a second; their bursts are
+	// ten times that. Zero means 5 and 100.
+	PerAddress rate.Limit
+	Total      rate.Limit
+	// PerNode limits Renew. Zero means one in two seconds, with bursts of five.
+	PerNode rate.Limit
+	// Log receives the authority's records. Required.
+	Log *slog.Logger
+}
+
+// A Server serves skep.ca.v1.Authority on the leader.
+type Server struct {
+	cav1.UnimplementedAuthorityServer
+	members   Members
+	log       *slog.Logger
+	strangers *limiter
+	total     *rate.Limiter
+	nodes     *limiter
+}
+
+// New returns a server.
+func New(cfg Config) (*Server, error) {
+	if cfg.Members == nil || cfg.Log == nil {
+		return nil, errors.New("authority: members and log are needed")
+	}
+	if cfg.PerAddress == 0 {
+		cfg.PerAddress = 5
+	}
+	if cfg.Total == 0 {
+		cfg.Total = 100
+	}
+	if cfg.PerNode == 0 {
+		cfg.PerNode = 0.5
+	}
+	return &Server{
+		members: cfg.Members, log: cfg.Log,
+		strangers: newLimiter(cfg.PerAddress, burst(cfg.PerAddress)),
+		total:     rate.NewLimiter(cfg.Total, burst(cfg.Total)),
+		nodes:     newLimiter(cfg.PerNode, 5),
+	}, nil
+}
+
+func burst(l rate.Limit) int { return max(1, int(10*l)) }
+
+// Enroll gives the bearer of a token a node and its first certificate.
+func (s *Server) Enroll(ctx context.Context, req *cav1.EnrollRequest) (*cav1.EnrollResponse, error) {
+	caller, _ := rpc.FromContext(ctx)
+	host := hostOf(caller.Address)
+	if !s.strangers.Allow(bucketOf(host)) || !s.total.Allow() {
+		return nil, tooFast("enrol")
+	}
+	token, err := ca.ParseToken(req.GetToken())
+	if err != nil {
+		return nil, badToken(err)
+	}
+	key, err := ca.ParseCSR(req.GetCsr())
+	if err != nil {
+		return nil, fmt.Errorf("enrol: %w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	if len(req.GetHostname()) > maxHostname {
+		return nil, fmt.Errorf("enrol: hostname of %d bytes, at most %d: %w", len(req.GetHostname()), maxHostname, errdefs.ErrInvalidArgument)
+	}
+	cluster, is, err := s.open(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("enrol: %w", err)
+	}
+	role, err := admit(cluster, is, token)
+	if err != nil {
+		return nil, err
+	}
+	hash := sha256.Sum256(token.Secret.Reveal())
+	e := Enrolment{Key: key, Role: role, Availability: req.GetAvailability(), Hostname: req.GetHostname(), Address: host, TokenHash: hash[:]}
+	node, record, err := s.members.Enrol(ctx, e, prepare(cluster, is, key))
+	if err != nil {
+		return nil, fmt.Errorf("enrol: %w", err)
+	}
+	issued, err := s.answer(cluster, is, node, record, req.GetCsr())
+	if err != nil {
+		return nil, fmt.Errorf("enrol: %w", err)
+	}
+	s.log.LogAttrs(ctx, slog.LevelInfo, "node enrolled", slog.String("node", node.String()),
+		slog.String("role", role.String()), slog.String("addr", host))
+	return &cav1.EnrollResponse{Issued: issued}, nil
+}
+
+// admit returns the role the token gives. Both standing tokens are compared, in
+// constant time, whichever matches.
+func admit(cluster Cluster, is *issue.Issuer, token ca.Token) (modelv1.Role, error) {
+	if _, ok := is.Roots().Find(token.Digest); !ok {
+		return 0, badToken(errors.New("it is of another cluster"))
+	}
+	worker := !cluster.WorkerToken.IsZero() && cluster.WorkerToken.Equal(token.Secret)
+	manager := !cluster.ManagerToken.IsZero() && cluster.ManagerToken.Equal(token.Secret)
+	switch {
+	case manager:
+		return modelv1.Role_ROLE_MANAGER, nil
+	case worker:
+		return modelv1.Role_ROLE_WORKER, nil
+	}
+	return 0, badToken(errors.New("it is not one of the cluster's: it was rotated or mistyped"))
+}
+
+func badToken(why error) error {
+	return rpc.Refuse(rpc.Errorf(errdefs.ErrPermissionDenied, "join token refused: %v", why),
+		`a manager prints the present one with "ctl swarm join-token worker" or "ctl swarm join-token manager"`)
+}
+
+func tooFast(what string) error {
+	return rpc.Refuse(rpc.Errorf(errdefs.ErrResourceExhausted, "%s: too many requests", what), "wait a few seconds and try again")
+}
+
+// Renew gives a node its next certificate, for the role its record wants.
+func (s *Server) Renew(ctx context.Context, req *cav1.RenewRequest) (*cav1.RenewResponse, error) {
+	caller, ok := rpc.FromContext(ctx)
+	if !ok || caller.Kind != rpc.Node {
+		return nil, fmt.Errorf("renew: only a node renews its certificate: %w", errdefs.ErrPermissionDenied)
+	}
+	if !s.nodes.Allow(caller.Node.String()) {
+		return nil, tooFast("renew")
+	}
+	issued, err := s.RenewFor(ctx, caller.Identity, req.GetCsr())
+	if err != nil {
+		return nil, err
+	}
+	return &cav1.RenewResponse{Issued: issued}, nil
+}
+
+// RenewFor gives the node that proved who the next certificate. The leader calls
+// it for itself.
+func (s *Server) RenewFor(ctx context.Context, who ca.Identity, csr []byte) (*cav1.Issued, error) {
+	key, err := ca.ParseCSR(csr)
+	if err != nil {
+		return nil, fmt.Errorf("renew: %w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	cluster, is, err := s.open(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("renew: %w", err)
+	}
+	record, err := s.members.Renew(ctx, Renewal{Caller: who, Key: key}, prepare(cluster, is, key))
+	if err != nil {
+		return nil, fmt.Errorf("renew certificate of node %s: %w", who.Node, err)
+	}
+	issued, err := s.answer(cluster, is, who.Node, record, csr)
+	if err != nil {
+		return nil, fmt.Errorf("renew: %w", err)
+	}
+	s.log.LogAttrs(ctx, slog.LevelInfo, "certificate renewed", slog.String("node", who.Node.String()),
+		slog.String("role", record.GetRole().String()), slog.Uint64("generation", record.GetGeneration()))
+	return issued, nil
+}
+
+func (s *Server) open(ctx context.Context) (Cluster, *issue.Issuer, error) {
+	cluster, err := s.members.Cluster(ctx)
+	if err != nil {
+		return Cluster{}, nil, err
+	}
+	is, err := issue.New(cluster.Roots, cluster.Key)
+	return cluster, is, err
+}
+
+func prepare(cluster Cluster, is *issue.Issuer, key ca.PublicKey) Prepare {
+	return func(node id.ID, role modelv1.Role, generation uint64, now time.Time) (*modelv1.Certificate, error) {
+		return is.Prepare(ca.Profile{Cluster: cluster.ID, Node: node, Role: role, Generation: generation,
+			Lifetime: ca.Lifetime(role, cluster.Spec)}, key, now)
+	}
+}
+
+// answer signs what was recorded.
+func (s *Server) answer(cluster Cluster, is *issue.Issuer, node id.ID, record *modelv1.Certificate, csr []byte) (*cav1.Issued, error) {
+	chain, err := is.Sign(cluster.ID, node, record, csr)
+	if err != nil {
+		return nil, err
+	}
+	return &cav1.Issued{
+		Cluster: cluster.ID.Bytes(), Node: node.Bytes(), Role: record.GetRole(),
+		Chain: chain, Roots: is.Roots().DER(), IssuedAt: record.GetIssuedAt(),
+		Managers: s.members.Managers(),
+	}, nil
+}

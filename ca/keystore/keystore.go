@@ -1,0 +1,337 @@
+// Package keystore keeps a node's identity on its disk.
+//
+// It owns the files of one directory: the key-encryption key, the node's key with
+// its chain, roots and facts as one file that is replaced as a whole, the key of a
+// renewal that is under way, and the ring of data keys on a manager. Private keys
+// and the ring are sealed under the key-encryption key. It asks nobody for
+// anything and decides nothing.
+//
+// Without autolock the key-encryption key lies beside what it seals, readable by
+// its owner only. That keeps a copied identity file or ring from being enough; it
+// does not keep out who can read the whole directory.
+//
+// Invariant: after a crash the identity is the old one or the new one, whole.
+package keystore
+
+import (
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/skep-project/skep/ca"
+	"github.com/skep-project/skep/internal/durable"
+	"github.com/skep-project/skep/internal/id"
+	"github.com/skep-project/skep/internal/sealed"
+	cav1 "github.com/skep-project/skep/proto/skep/ca/v1"
+	logv1 "github.com/skep-project/skep/proto/skep/log/v1"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
+)
+
+// The files.
+const (
+	fileKEK      = "kek"
+	fileIdentity = "identity.json"
+	filePending  = "pending-key"
+	fileRing     = "ring"
+)
+
+// Format is the version of the identity file. A newer one is not opened.
+const Format = 1
+
+const kekBytes = 32
+
+// The places that sealed blobs are bound to.
+var (
+	placeKey     = []byte("skep node key v1")
+	placePending = []byte("skep pending key v1")
+	placeRing    = []byte("skep ring v1")
+)
+
+// A Store is the keys of one node.
+type Store struct {
+	dir *os.Root
+	kek sealed.Secret
+}
+
+// Open reads the key-encryption key of dir, and makes one in a directory that
+// holds nothing yet. The directory stays the caller's.
+func Open(dir *os.Root) (*Store, error) {
+	s := &Store{dir: dir}
+	kek, err := durable.ReadFile(dir, fileKEK)
+	switch {
+	case err == nil && len(kek) == kekBytes:
+		s.kek = sealed.NewSecret(kek)
+		return s, nil
+	case err == nil:
+		return nil, fmt.Errorf("key store %s: %s has %d bytes, want %d: restore the file, or leave the swarm and join again: %w",
+			dir.Name(), fileKEK, len(kek), kekBytes, errdefs.ErrDataLoss)
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("key store %s: %w", dir.Name(), err)
+	}
+	for _, name := range []string{fileIdentity, fileRing} {
+		if _, err := dir.Stat(name); err == nil {
+			return nil, fmt.Errorf("key store %s: %s is there but %s is missing: restore it, or leave the swarm and join again: %w",
+				dir.Name(), name, fileKEK, errdefs.ErrDataLoss)
+		}
+	}
+	kek = make([]byte, kekBytes)
+	_, _ = rand.Read(kek) // never fails: the runtime ends the process instead
+	if err := durable.WriteFile(dir, fileKEK, kek); err != nil {
+		return nil, fmt.Errorf("key store %s: %w", dir.Name(), err)
+	}
+	s.kek = sealed.NewSecret(kek)
+	return s, nil
+}
+
+// KEK returns the node's key-encryption key, under which other stores on this
+// node seal too.
+func (s *Store) KEK() sealed.Secret { return s.kek }
+
+// Facts are what a node knows of itself besides its certificate.
+type Facts struct {
+	// Advertise and Listen are host:port as given or chosen at init or join.
+	Advertise string
+	Listen    string
+	// Availability is the one asked for at init or join.
+	Availability modelv1.Availability
+	// Managers is the newest list of whom to dial, nil if there is none, and
+	// ListedAt is when it came.
+	Managers *cav1.ManagerList
+	ListedAt time.Time
+}
+
+// A Node is all that is kept of one node's identity.
+type Node struct {
+	Key *ecdsa.PrivateKey
+	// Chain is DER, leaf first; Roots is DER, the one that signs first.
+	Chain    [][]byte
+	Roots    [][]byte
+	IssuedAt time.Time
+	Facts    Facts
+}
+
+// Credential returns what the node proves itself with.
+func (n *Node) Credential() (*ca.Credential, error) {
+	roots, err := ca.ParseBundle(n.Roots)
+	if err != nil {
+		return nil, err
+	}
+	return ca.NewCredential(n.Chain, n.Key, roots, n.IssuedAt)
+}
+
+// file is the identity file: a format, the SHA-256 of body and the body.
+type file struct {
+	Format int             `json:"format"`
+	Sum    []byte          `json:"sha256"`
+	Body   json.RawMessage `json:"body"`
+}
+
+// body is what is in it. The first fields repeat the certificate for readers.
+type body struct {
+	Cluster      id.ID     `json:"cluster"`
+	Node         id.ID     `json:"node"`
+	Role         string    `json:"role"`
+	Generation   uint64    `json:"generation"`
+	IssuedAt     time.Time `json:"issued_at"`
+	NotAfter     time.Time `json:"not_after"`
+	SealedPKCS8  []byte    `json:"sealed_pkcs8"`
+	Chain        [][]byte  `json:"chain"`
+	Roots        [][]byte  `json:"roots"`
+	Advertise    string    `json:"advertise,omitempty"`
+	Listen       string    `json:"listen,omitempty"`
+	Availability int32     `json:"availability,omitempty"`
+	Managers     []byte    `json:"managers,omitempty"`
+	ListedAt     time.Time `json:"listed_at,omitzero"`
+}
+
+// Save replaces the identity by n, durably, after checking that its parts belong
+// together.
+func (s *Store) Save(n *Node) error {
+	cred, err := n.Credential()
+	if err != nil {
+		return fmt.Errorf("save identity: %w", err)
+	}
+	key, err := s.sealKey(n.Key, placeKey)
+	if err != nil {
+		return fmt.Errorf("save identity: %w", err)
+	}
+	b := body{
+		Cluster: cred.Identity.Cluster, Node: cred.Identity.Node, Role: cred.Identity.Role.String(),
+		Generation: cred.Identity.Generation, IssuedAt: n.IssuedAt, NotAfter: cred.Identity.NotAfter,
+		SealedPKCS8: key, Chain: n.Chain, Roots: n.Roots,
+		Advertise: n.Facts.Advertise, Listen: n.Facts.Listen, Availability: int32(n.Facts.Availability), ListedAt: n.Facts.ListedAt,
+	}
+	if n.Facts.Managers != nil {
+		if b.Managers, err = proto.Marshal(n.Facts.Managers); err != nil {
+			return fmt.Errorf("save identity: list of managers: %w", err)
+		}
+	}
+	text, err := json.Marshal(b)
+	if err != nil {
+		return fmt.Errorf("save identity: %w", err)
+	}
+	sum := sha256.Sum256(text)
+	text, err = json.Marshal(file{Format: Format, Sum: sum[:], Body: text})
+	if err != nil {
+		return fmt.Errorf("save identity: %w", err)
+	}
+	return durable.WriteFile(s.dir, fileIdentity, append(text, '\n'))
+}
+
+// Load returns the identity. If there is none the error is fs.ErrNotExist: the
+// node is in no cluster.
+func (s *Store) Load() (*Node, error) {
+	text, err := durable.ReadFile(s.dir, fileIdentity)
+	if err != nil {
+		return nil, fmt.Errorf("load identity: %w", err)
+	}
+	b, err := readBody(text)
+	if err != nil {
+		return nil, fmt.Errorf("load identity from %s/%s: %w", s.dir.Name(), fileIdentity, err)
+	}
+	n := &Node{Chain: b.Chain, Roots: b.Roots, IssuedAt: b.IssuedAt, Facts: Facts{
+		Advertise: b.Advertise, Listen: b.Listen, Availability: modelv1.Availability(b.Availability), ListedAt: b.ListedAt,
+	}}
+	if n.Key, err = s.openKey(b.SealedPKCS8, placeKey); err != nil {
+		return nil, fmt.Errorf("load identity: key of node %s: %w", b.Node, err)
+	}
+	if len(b.Managers) > 0 {
+		n.Facts.Managers = &cav1.ManagerList{}
+		if err := proto.Unmarshal(b.Managers, n.Facts.Managers); err != nil {
+			return nil, fmt.Errorf("load identity: list of managers: %w", err)
+		}
+	}
+	if _, err := n.Credential(); err != nil {
+		return nil, fmt.Errorf("load identity: %w", err)
+	}
+	return n, nil
+}
+
+// readBody checks format and sum. It never quotes the file.
+func readBody(text []byte) (body, error) {
+	var f file
+	if err := json.Unmarshal(text, &f); err != nil {
+		return body{}, fmt.Errorf("not an identity file: %w", errdefs.ErrDataLoss)
+	}
+	if f.Format != Format {
+		return body{}, fmt.Errorf("format %d, this version knows %d: run the version that wrote it: %w", f.Format, Format, errdefs.ErrNotImplemented)
+	}
+	if sum := sha256.Sum256(f.Body); string(sum[:]) != string(f.Sum) {
+		return body{}, fmt.Errorf("its checksum is wrong, the file was changed or damaged: %w", errdefs.ErrDataLoss)
+	}
+	var b body
+	if err := json.Unmarshal(f.Body, &b); err != nil {
+		return body{}, fmt.Errorf("its body is not readable: %w", errdefs.ErrDataLoss)
+	}
+	return b, nil
+}
+
+// Pending returns the key of a request that is under way, so that a retry after
+// a crash asks for the same (R17), and makes and keeps one if there is none.
+func (s *Store) Pending() (*ecdsa.PrivateKey, error) {
+	blob, err := durable.ReadFile(s.dir, filePending)
+	switch {
+	case err == nil:
+		key, err := s.openKey(blob, placePending)
+		if err != nil {
+			return nil, fmt.Errorf("pending key: %w", err)
+		}
+		return key, nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("pending key: %w", err)
+	}
+	key, err := ca.NewKey()
+	if err != nil {
+		return nil, fmt.Errorf("pending key: %w", err)
+	}
+	if blob, err = s.sealKey(key, placePending); err != nil {
+		return nil, fmt.Errorf("pending key: %w", err)
+	}
+	if err := durable.WriteFile(s.dir, filePending, blob); err != nil {
+		return nil, fmt.Errorf("pending key: %w", err)
+	}
+	return key, nil
+}
+
+// ClearPending forgets the pending key, when its certificate is saved or when
+// it shall never be.
+func (s *Store) ClearPending() error { return durable.Remove(s.dir, filePending) }
+
+// SaveRing keeps the data keys, durably.
+func (s *Store) SaveRing(ring *logv1.Ring) error {
+	plain, err := proto.Marshal(ring)
+	if err != nil {
+		return fmt.Errorf("save ring: %w", err)
+	}
+	blob, err := sealed.Wrap(s.kek, plain, placeRing)
+	if err != nil {
+		return fmt.Errorf("save ring: %w", err)
+	}
+	return durable.WriteFile(s.dir, fileRing, blob)
+}
+
+// LoadRing returns the data keys; an error that is fs.ErrNotExist if this node
+// has none, as one that is no manager.
+func (s *Store) LoadRing() (*logv1.Ring, error) {
+	blob, err := durable.ReadFile(s.dir, fileRing)
+	if err != nil {
+		return nil, fmt.Errorf("load ring: %w", err)
+	}
+	plain, err := sealed.Unwrap(s.kek, blob, placeRing)
+	if err != nil {
+		return nil, fmt.Errorf("load ring: %w", err)
+	}
+	ring := &logv1.Ring{}
+	if err := proto.Unmarshal(plain, ring); err != nil {
+		return nil, fmt.Errorf("load ring: %w", errdefs.ErrDataLoss)
+	}
+	return ring, nil
+}
+
+// RemoveRing forgets the data keys, at a demotion (R24).
+func (s *Store) RemoveRing() error { return durable.Remove(s.dir, fileRing) }
+
+// Wipe removes everything, the identity first, when the node leaves. The store
+// is not to be used after it.
+func (s *Store) Wipe() error {
+	var errs []error
+	for _, name := range []string{fileIdentity, filePending, fileRing, fileKEK} {
+		errs = append(errs, durable.Remove(s.dir, name))
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Store) sealKey(key *ecdsa.PrivateKey, place []byte) ([]byte, error) {
+	plain, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, errors.New("the private key cannot be encoded")
+	}
+	return sealed.Wrap(s.kek, plain, place)
+}
+
+// openKey undoes sealKey. No error quotes what was inside.
+func (s *Store) openKey(blob, place []byte) (*ecdsa.PrivateKey, error) {
+	plain, err := sealed.Unwrap(s.kek, blob, place)
+	if err != nil {
+		return nil, err
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(plain)
+	if err != nil {
+		return nil, fmt.Errorf("it is not readable: %w", errdefs.ErrDataLoss)
+	}
+	key, ok := parsed.(*ecdsa.PrivateKey)
+	if !ok {
+		return nil, fmt.Errorf("it is a %T, want ECDSA: %w", parsed, errdefs.ErrDataLoss)
+	}
+	return key, nil
+}

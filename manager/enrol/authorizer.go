@@ -1,0 +1,182 @@
+package enrol
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/skep-project/skep/internal/id"
+	"github.com/skep-project/skep/internal/rpc"
+	"github.com/skep-project/skep/manager/store"
+	cav1 "github.com/skep-project/skep/proto/skep/ca/v1"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
+)
+
+const (
+	// newConnections is how long a superseded certificate still opens connections,
+	// and openStreams how long those that it opened live (R17).
+	newConnections = time.Minute
+	openStreams    = time.Hour
+	// lookAgain bounds the wait for a replica that is behind a certificate (R14).
+	lookAgain = 2 * time.Second
+)
+
+// Authorizer judges nodes by their live records (D7, R14, R17, R18).
+type Authorizer struct {
+	// Store holds the records. Required.
+	Store *store.Store
+	// Barrier returns when the replica holds all that was committed before it was
+	// called. Required.
+	Barrier func(ctx context.Context) error
+	// InContact reports whether this manager is in contact with the quorum.
+	// Required.
+	InContact func() bool
+	// StaleOK returns nil while the roles this replica knows may still be used for
+	// stale answers. Nil means never.
+	StaleOK func(ctx context.Context) error
+	// Invited reports whether a node is one this manager was told of when it
+	// joined: its replica is empty until the first of them has sent it the log. It
+	// counts only as long as the replica holds no members. May be nil.
+	Invited func(node id.ID) bool
+}
+
+var _ rpc.Authorizer = (*Authorizer)(nil)
+
+// verdict is what a record says of a certificate.
+type verdict int
+
+const (
+	current verdict = iota
+	former          // the slot before the current one
+	older           // superseded and forgotten, or another key of that generation
+	newer           // this replica is behind, or the certificate is of another time
+	unknown         // there is no record
+)
+
+func judge(n *modelv1.Node, p rpc.Proof) verdict {
+	cur, prev := n.GetCurrent(), n.GetPrevious()
+	switch {
+	case n == nil:
+		return unknown
+	case p.Generation > cur.GetGeneration():
+		return newer
+	case p.Generation == cur.GetGeneration() && bytes.Equal(p.KeySHA256[:], cur.GetKeySha256()):
+		return current
+	case prev != nil && p.Generation == prev.GetGeneration() && bytes.Equal(p.KeySHA256[:], prev.GetKeySha256()):
+		return former
+	}
+	return older
+}
+
+// Node returns the role of a node whose certificate is current.
+func (a *Authorizer) Node(ctx context.Context, p rpc.Proof) (modelv1.Role, error) {
+	if err := a.contact(ctx, p); err != nil {
+		return 0, err
+	}
+	n := a.Store.Snapshot().Node(p.Identity.Node)
+	v := judge(n, p)
+	if v == newer || v == unknown {
+		if p.Open || p.Stale {
+			return a.unsure(n, v, p)
+		}
+		// Perhaps this replica is behind: have it catch up and look again.
+		wait, stop := context.WithTimeout(ctx, lookAgain)
+		defer stop()
+		if err := a.Barrier(wait); err != nil {
+			return 0, fmt.Errorf("node %s: its record is newer than this manager's: %w", p.Identity.Node, err)
+		}
+		n = a.Store.Snapshot().Node(p.Identity.Node)
+		v = judge(n, p)
+	}
+	return conclude(n, v, p)
+}
+
+// contact refuses what a manager out of contact with the quorum must not answer.
+// Streams that are open already stay (R18).
+func (a *Authorizer) contact(ctx context.Context, p rpc.Proof) error {
+	if p.Open || a.InContact() {
+		return nil
+	}
+	if p.Stale && a.StaleOK != nil {
+		return a.StaleOK(ctx)
+	}
+	return rpc.Refuse(rpc.Errorf(errdefs.ErrUnavailable, "this manager is out of contact with the other managers"),
+		"ask another manager")
+}
+
+// unsure answers without waiting. A record that is gone ends an open stream; one
+// that is behind does not.
+func (a *Authorizer) unsure(n *modelv1.Node, v verdict, p rpc.Proof) (modelv1.Role, error) {
+	if v == unknown && a.InContact() {
+		return 0, removed(p.Identity.Node)
+	}
+	if v == newer {
+		return n.GetRole(), nil
+	}
+	return 0, fmt.Errorf("node %s: not known here: %w", p.Identity.Node, errdefs.ErrUnavailable)
+}
+
+func conclude(n *modelv1.Node, v verdict, p rpc.Proof) (modelv1.Role, error) {
+	switch v {
+	case current:
+		return n.GetRole(), nil
+	case former:
+		return n.GetRole(), formerSlot(n, p)
+	case unknown:
+		return 0, removed(p.Identity.Node)
+	case newer:
+		return 0, rpc.Refuse(rpc.Errorf(errdefs.ErrUnauthenticated,
+			"certificate of node %s has generation %d and its record knows only %d: the swarm was restored from an older state",
+			p.Identity.Node, p.Generation, n.GetCurrent().GetGeneration()),
+			`leave and join again: "ctl swarm leave --force", then "ctl swarm join"`)
+	}
+	return 0, superseded(p.Identity)
+}
+
+// formerSlot says whether the certificate before the current one still counts: it
+// may always repeat the request that replaced it (R17: the answer may have been
+// lost), its connections live for an hour, and it opens new ones for a minute.
+func formerSlot(n *modelv1.Node, p rpc.Proof) error {
+	if p.Method == cav1.Authority_Renew_FullMethodName {
+		return nil // Members.Renew answers only the key that was recorded
+	}
+	at := time.Unix(0, n.GetPrevious().GetSupersededAt())
+	now := time.Now()
+	if p.Since.Before(at.Add(newConnections)) && now.Before(at.Add(openStreams)) {
+		return nil
+	}
+	return superseded(p.Identity)
+}
+
+// Member returns nil if p's node belongs to the latest membership this manager
+// knows and its certificate is not older than the one known. It asks no quorum:
+// what it lets in brings the records (R14).
+func (a *Authorizer) Member(_ context.Context, p rpc.Proof) error {
+	snap := a.Store.Snapshot()
+	node := p.Identity.Node
+	if snap.MemberByNode(node) == nil {
+		if a.Invited != nil && empty(snap) && a.Invited(node) {
+			return nil
+		}
+		return rpc.Errorf(errdefs.ErrPermissionDenied, "node %s is not a member of the managers' group", node)
+	}
+	n := snap.Node(node)
+	switch judge(n, p) {
+	case current, newer:
+		return nil
+	case former:
+		return formerSlot(n, p)
+	case unknown, older:
+	}
+	return superseded(p.Identity)
+}
+
+func empty(snap *store.Snapshot) bool {
+	for range snap.Members() {
+		return false
+	}
+	return true
+}

@@ -1,0 +1,203 @@
+// Package enrol joins the certificate authority and the chain of calls to the
+// cluster's state.
+//
+// It records enrolments and renewals (Members, for ca/authority), judges nodes by
+// their live records (Authorizer, for internal/rpc) and says whom agents may dial
+// (ManagerList). It decides no policy of its own and signs nothing.
+//
+// Invariant: what it judges by is a snapshot of the store, and never anything a
+// certificate says but its node, generation and key.
+package enrol
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/skep-project/skep/ca"
+	"github.com/skep-project/skep/ca/authority"
+	"github.com/skep-project/skep/internal/id"
+	"github.com/skep-project/skep/internal/rpc"
+	"github.com/skep-project/skep/internal/sealed"
+	"github.com/skep-project/skep/manager/store"
+	cav1 "github.com/skep-project/skep/proto/skep/ca/v1"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
+	rpcv1 "github.com/skep-project/skep/proto/skep/rpc/v1"
+)
+
+// Members records enrolments and renewals in the store.
+type Members struct{ db *store.DB }
+
+// NewMembers returns the Members of a cluster.
+func NewMembers(db *store.DB) *Members { return &Members{db: db} }
+
+// Cluster returns what the authority needs of the cluster object.
+func (m *Members) Cluster(context.Context) (authority.Cluster, error) {
+	c := m.db.Snapshot().Cluster()
+	if c == nil {
+		return authority.Cluster{}, fmt.Errorf("this manager has no cluster yet: %w", errdefs.ErrUnavailable)
+	}
+	cluster, err := id.FromBytes(c.GetId())
+	if err != nil {
+		return authority.Cluster{}, fmt.Errorf("cluster: %w", err)
+	}
+	return authority.Cluster{
+		ID: cluster, Roots: c.GetRoot().GetCertificates(), Key: sealed.NewSecret(c.GetRoot().GetKey()), Spec: c.GetSpec(),
+		WorkerToken: sealed.NewSecret(c.GetWorkerToken()), ManagerToken: sealed.NewSecret(c.GetManagerToken()),
+	}, nil
+}
+
+// Managers returns the list of the moment.
+func (m *Members) Managers() *cav1.ManagerList { return ManagerList(m.db.Snapshot()) }
+
+// Enrol returns the node of e's key, made if need be.
+func (m *Members) Enrol(ctx context.Context, e authority.Enrolment, prepare authority.Prepare) (id.ID, *modelv1.Certificate, error) {
+	fresh := id.New() // kept over retries (R10)
+	var node id.ID
+	var record *modelv1.Certificate
+	_, err := m.db.Update(ctx, nil, func(tx *store.Tx) error {
+		key := hex.EncodeToString(e.Key.SHA256[:])
+		if owner, ok := tx.Holder(store.ClaimEnrolmentKey, key); ok {
+			node = owner
+			found, err := enrolled(tx, owner, e)
+			record = found
+			return err
+		}
+		node = fresh
+		made, err := prepare(fresh, e.Role, 1, now(tx.Base()))
+		if err != nil {
+			return err
+		}
+		record = made
+		if err := tx.PutNode(newNode(fresh, e, made)); err != nil {
+			return err
+		}
+		return tx.Claim(store.ClaimEnrolmentKey, key, fresh)
+	})
+	if err != nil {
+		return id.ID{}, nil, err
+	}
+	return node, record, nil
+}
+
+// enrolled returns the record that an earlier request of the same key made.
+func enrolled(tx *store.Tx, node id.ID, e authority.Enrolment) (*modelv1.Certificate, error) {
+	n := tx.Node(node)
+	if n == nil {
+		return nil, fmt.Errorf("node %s: its key is claimed but it is gone: %w", node, errdefs.ErrFailedPrecondition)
+	}
+	if !bytes.Equal(n.GetCurrent().GetKeySha256(), e.Key.SHA256[:]) {
+		return nil, fmt.Errorf("this key enrolled node %s, which has another certificate by now; join with a new key: %w",
+			node, errdefs.ErrFailedPrecondition)
+	}
+	return n.GetCurrent(), nil
+}
+
+func newNode(node id.ID, e authority.Enrolment, record *modelv1.Certificate) *modelv1.Node {
+	availability := e.Availability
+	if availability == modelv1.Availability_AVAILABILITY_UNSPECIFIED {
+		availability = modelv1.Availability_AVAILABILITY_ACTIVE
+	}
+	return &modelv1.Node{
+		Id:   node.Bytes(),
+		Spec: &modelv1.NodeSpec{Role: e.Role, Availability: availability},
+		// A manager's role follows with its membership (R25).
+		Role:         modelv1.Role_ROLE_WORKER,
+		Membership:   modelv1.Membership_MEMBERSHIP_ACCEPTED,
+		Description:  &modelv1.NodeDescription{Hostname: e.Hostname, Address: e.Address},
+		Status:       &modelv1.NodeStatus{State: modelv1.NodeState_NODE_STATE_UNKNOWN, Message: "joined, not heard yet", ObservedAddress: e.Address},
+		Current:      record,
+		TokenHash:    e.TokenHash,
+		JoinedFrom:   e.Address,
+		EnrolmentKey: e.Key.SHA256[:],
+	}
+}
+
+// Renew returns the caller's next certificate: the one recorded for the key if
+// the request came before, or a new generation for the role its record wants.
+func (m *Members) Renew(ctx context.Context, r authority.Renewal, prepare authority.Prepare) (*modelv1.Certificate, error) {
+	var record *modelv1.Certificate
+	_, err := m.db.Update(ctx, nil, func(tx *store.Tx) error {
+		old := tx.Node(r.Caller.Node)
+		if old == nil {
+			return removed(r.Caller.Node)
+		}
+		if bytes.Equal(old.GetCurrent().GetKeySha256(), r.Key.SHA256[:]) {
+			record = old.GetCurrent()
+			return nil
+		}
+		if !bytes.Equal(old.GetCurrent().GetKeySha256(), r.Caller.KeySHA256[:]) {
+			// The former slot may only repeat the request that superseded it.
+			return superseded(r.Caller)
+		}
+		at := now(tx.Base())
+		next, err := prepare(r.Caller.Node, old.GetSpec().GetRole(), old.GetCurrent().GetGeneration()+1, at)
+		if err != nil {
+			return err
+		}
+		record = next
+		n := proto.CloneOf(old)
+		n.Previous = n.GetCurrent()
+		n.Previous.SupersededAt = at.UnixNano()
+		n.Current = next
+		return tx.PutNode(n)
+	})
+	return record, err
+}
+
+// now is the leader's clock, and never before log time (R12).
+func now(snap *store.Snapshot) time.Time {
+	t := time.Now()
+	if log := snap.LogTime(); log.After(t) {
+		return log
+	}
+	return t
+}
+
+func superseded(who ca.Identity) error {
+	return rpc.Refuse(rpc.Errorf(errdefs.ErrUnauthenticated,
+		"certificate of node %s, generation %d: a newer one has taken its place", who.Node, who.Generation),
+		`if this host was copied or restored from a backup, leave and join again: "ctl swarm leave", then "ctl swarm join"`)
+}
+
+func removed(node id.ID) error {
+	why := fmt.Sprintf("node %s was removed from the swarm", node)
+	return rpc.Refuse(rpc.Errorf(errdefs.ErrPermissionDenied, "%s", why),
+		`to come back, leave and join again: "ctl swarm leave --force", then "ctl swarm join"`,
+		&rpcv1.MustRejoin{Reason: why})
+}
+
+// ManagerList returns whom agents may dial as of snap (R15): the voters that are
+// whole managers and have an address, in the order of their ids. Its index is the
+// snapshot's; a list of a greater index holds at least as much of the truth.
+func ManagerList(snap *store.Snapshot) *cav1.ManagerList {
+	list := &cav1.ManagerList{Index: snap.Index(), History: snap.Cluster().GetHistory()}
+	for m := range snap.Members() {
+		if !m.GetVoter() || m.GetAddress() == "" || m.GetKind() == modelv1.MemberKind_MEMBER_KIND_WITNESS {
+			continue
+		}
+		node, err := id.FromBytes(m.GetNode())
+		if err != nil {
+			continue // apply keeps such members out
+		}
+		n := snap.Node(node)
+		entry := &cav1.Manager{Node: m.GetNode(), Address: m.GetAddress()}
+		for _, c := range []*modelv1.Certificate{n.GetCurrent(), n.GetPrevious()} {
+			if k := c.GetKeySha256(); len(k) > 0 {
+				entry.Keys = append(entry.Keys, k)
+			}
+		}
+		list.Managers = append(list.Managers, entry)
+	}
+	slices.SortFunc(list.Managers, func(a, b *cav1.Manager) int {
+		return cmp.Or(bytes.Compare(a.GetNode(), b.GetNode()), cmp.Compare(a.GetAddress(), b.GetAddress()))
+	})
+	return list
+}
