@@ -87,7 +87,12 @@ func issued(who ca.Identity) time.Time {
 // is first used and again whenever it breaks. Errors of calls come back as kinds
 // of errdefs, with the server's text.
 func Dial(address string, config *tls.Config, more ...grpc.DialOption) (*grpc.ClientConn, error) {
-	conn, err := grpc.NewClient("passthrough:///"+address, append(dialOptions(credentials.NewTLS(config)), more...)...)
+	return DialWith(address, credentials.NewTLS(config), more...)
+}
+
+// DialWith is Dial with any transport credentials.
+func DialWith(address string, creds credentials.TransportCredentials, more ...grpc.DialOption) (*grpc.ClientConn, error) {
+	conn, err := grpc.NewClient("passthrough:///"+address, append(dialOptions(creds), more...)...)
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", address, err)
 	}

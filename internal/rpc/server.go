@@ -37,7 +37,8 @@ type Leader interface {
 	// IsLeader reports whether this manager may do a leader's work now.
 	IsLeader() bool
 	// Conn returns a connection to the leader. Its error, of kind Unavailable,
-	// is best made by RefuseNoLeader. The connection stays the Leader's.
+	// is best made by RefuseNoLeader, which also names the unreachable. When ctx is
+	// over it answers at once from what it knows. The connection stays the Leader's.
 	Conn(ctx context.Context) (*grpc.ClientConn, error)
 	// Barrier returns when the replica holds all that was committed before it
 	// was called.

@@ -1,0 +1,198 @@
+package client
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/skep-project/skep/ca"
+	"github.com/skep-project/skep/internal/rpc"
+	cav1 "github.com/skep-project/skep/proto/skep/ca/v1"
+)
+
+const (
+	firstRetry = time.Second
+	lastRetry  = time.Hour
+	// demandPause is the least time between two renewals that were asked for.
+	demandPause = 5 * time.Second
+	tryTimeout  = 30 * time.Second
+)
+
+// RenewerConfig configures a Renewer. Roll may be nil; the rest is required.
+type RenewerConfig struct {
+	// Holder is where handshakes take the credential from.
+	Holder *ca.Holder
+	// Pending returns the next key, kept on disk before it is used, and the same
+	// until Save.
+	Pending func() (*ecdsa.PrivateKey, error)
+	// Save keeps a credential and its key, durably, and forgets the pending key.
+	// managers may be nil.
+	Save func(cred *ca.Credential, key *ecdsa.PrivateKey, managers *cav1.ManagerList) error
+	// Renew asks any manager, under the present credential.
+	Renew func(ctx context.Context, csr []byte) (*cav1.Issued, error)
+	// Renewed is told of the new credential once it is in use. It must not block.
+	Renewed func(cred *ca.Credential)
+	// Roll draws from [0, 1). Nil means math/rand.
+	Roll func() float64
+	Log  *slog.Logger
+}
+
+// A Renewer keeps a node's certificate young.
+type Renewer struct {
+	cfg  RenewerConfig
+	now  chan struct{} // capacity 1: a demand that is waiting stands for all
+	last time.Time     // of the last renewal that was demanded
+	at   atomicTime
+}
+
+// NewRenewer returns a renewer that does nothing until Run.
+func NewRenewer(cfg RenewerConfig) (*Renewer, error) {
+	if cfg.Holder == nil || cfg.Pending == nil || cfg.Save == nil || cfg.Renew == nil || cfg.Log == nil {
+		return nil, errors.New("renewer: holder, pending, save, renew and log are needed")
+	}
+	if cfg.Roll == nil {
+		cfg.Roll = rand.Float64
+	}
+	if cfg.Renewed == nil {
+		cfg.Renewed = func(*ca.Credential) {}
+	}
+	return &Renewer{cfg: cfg, now: make(chan struct{}, 1)}, nil
+}
+
+// Now asks for a renewal at once: the record wants another role. It never blocks.
+func (r *Renewer) Now() {
+	select {
+	case r.now <- struct{}{}:
+	default:
+	}
+}
+
+// NextAt returns when the next renewal is due, zero if nothing is planned yet.
+func (r *Renewer) NextAt() time.Time { return r.at.load() }
+
+// Run renews until ctx ends.
+func (r *Renewer) Run(ctx context.Context) error {
+	for {
+		cred := r.cfg.Holder.Get()
+		if cred == nil {
+			return errors.New("renewer: the node has no certificate")
+		}
+		if !r.wait(ctx, cred) || !r.renew(ctx) {
+			return nil
+		}
+	}
+}
+
+// wait returns true when a renewal is due or demanded, false when ctx ends.
+func (r *Renewer) wait(ctx context.Context, cred *ca.Credential) bool {
+	at := ca.RenewAt(cred.IssuedAt, cred.Identity.NotAfter, r.cfg.Roll())
+	// Not twice within 5 % of the life, whatever clocks and rolls say (R21).
+	if least := cred.IssuedAt.Add(ca.RenewPause(cred.IssuedAt, cred.Identity.NotAfter)); at.Before(least) {
+		at = least
+	}
+	r.at.store(at)
+	due := time.NewTimer(time.Until(at))
+	defer due.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-due.C:
+		return true
+	case <-r.now:
+	}
+	pause := time.Until(r.last.Add(demandPause))
+	r.last = time.Now().Add(max(0, pause))
+	return sleep(ctx, pause)
+}
+
+// renew tries until it succeeds (true) or ctx ends (false).
+func (r *Renewer) renew(ctx context.Context) bool {
+	for delay := firstRetry; ; delay = min(2*delay, lastRetry) {
+		err := r.once(ctx)
+		if err == nil {
+			return true
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		// From 75 to 125 hundredths, so that nodes do not come back together.
+		pause := time.Duration((0.75 + 0.5*r.cfg.Roll()) * float64(delay))
+		r.say(err, pause)
+		if !r.pause(ctx, pause) {
+			return false
+		}
+	}
+}
+
+// pause waits for d or a demand; false if ctx ends.
+func (r *Renewer) pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	case <-r.now:
+		return sleep(ctx, firstRetry)
+	}
+}
+
+func (r *Renewer) say(err error, pause time.Duration) {
+	cred := r.cfg.Holder.Get()
+	level, text := slog.LevelWarn, "certificate not renewed, trying again"
+	if left := time.Until(cred.Identity.NotAfter); left <= 0 {
+		level, text = slog.LevelError, "certificate expired and not renewed, trying again"
+	}
+	r.cfg.Log.LogAttrs(context.Background(), level, text, slog.Any("err", err), slog.String("hint", rpc.HintOf(err)),
+		slog.Time("not_after", cred.Identity.NotAfter), slog.Duration("next", pause))
+}
+
+func (r *Renewer) once(ctx context.Context) error {
+	key, err := r.cfg.Pending()
+	if err != nil {
+		return err
+	}
+	csr, err := ca.NewCSR(key)
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithTimeout(ctx, tryTimeout)
+	defer stop()
+	issued, err := r.cfg.Renew(ctx, csr)
+	if err != nil {
+		return err
+	}
+	cred, err := Accept(issued, key)
+	if err != nil {
+		return err
+	}
+	old := r.cfg.Holder.Get().Identity
+	if now := cred.Identity; now.Cluster != old.Cluster || now.Node != old.Node || now.Generation <= old.Generation {
+		return fmt.Errorf("the authority gave node %s generation %d for node %s generation %d", now.Node, now.Generation, old.Node, old.Generation)
+	}
+	if err := r.cfg.Save(cred, key, issued.GetManagers()); err != nil {
+		return err
+	}
+	r.cfg.Holder.Set(cred)
+	r.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "certificate renewed", slog.String("node", old.Node.String()),
+		slog.Uint64("generation", cred.Identity.Generation), slog.String("role", cred.Identity.Role.String()),
+		slog.Time("not_after", cred.Identity.NotAfter))
+	r.cfg.Renewed(cred)
+	return nil
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(max(0, d))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
