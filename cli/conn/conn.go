@@ -39,16 +39,23 @@ type Conn struct {
 	hosts   []Host
 	at      int // the host in use
 	cc      *grpc.ClientConn
-	stale   bool
 	told    bool // that answers may be old
 	waiting string
+	hint    string
 }
 
-// Open returns a connection to the first of hosts that answers, or an error that
-// says how to start a daemon.
-func Open(ctx context.Context, s *say.Streams, hosts []Host) (*Conn, error) {
-	c := &Conn{streams: s, hosts: hosts, at: -1, waiting: "the daemon to answer"}
-	return c, c.next(ctx)
+// New returns a connection to the first of hosts that answers. It is made by the
+// first call, so that a command line that makes no sense is refused first.
+func New(s *say.Streams, hosts []Host) *Conn {
+	return &Conn{streams: s, hosts: hosts, at: -1, waiting: "the daemon to answer"}
+}
+
+// open finds a host if none is in use. Its error says how to start a daemon.
+func (c *Conn) open(ctx context.Context) error {
+	if c.cc != nil {
+		return nil
+	}
+	return c.next(ctx)
 }
 
 // Close ends the connection.
@@ -62,6 +69,12 @@ func (c *Conn) Close() {
 // Waiting says what the command waits for from now on; if its time is over, the
 // error names it.
 func (c *Conn) Waiting(format string, args ...any) { c.waiting = fmt.Sprintf(format, args...) }
+
+// Background says that what was asked for goes on without ctl from now on, and
+// which command shows how far it is.
+func (c *Conn) Background(command string) {
+	c.hint = fmt.Sprintf("it goes on in the background; %q shows how far it is", command)
+}
 
 // next moves on to the next host that answers, beginning behind the present one.
 func (c *Conn) next(ctx context.Context) error {
@@ -104,33 +117,70 @@ func RequestID() []byte {
 // A Method is a method of the Control client: controlv1.ControlClient.ListNodes.
 type Method[Q, A any] func(controlv1.ControlClient, context.Context, Q, ...grpc.CallOption) (A, error)
 
-// Read asks once at each host until one answers.
-func Read[Q, A any](ctx context.Context, c *Conn, method Method[Q, A], q Q) (A, error) {
-	for tries := 1; ; tries++ {
+// A LocalMethod is a method of the Local client: localv1.LocalClient.Info.
+type LocalMethod[Q, A any] func(localv1.LocalClient, context.Context, Q, ...grpc.CallOption) (A, error)
+
+// Ask makes a call to the daemon itself, once.
+func Ask[Q, A any](ctx context.Context, c *Conn, method LocalMethod[Q, A], q Q) (a A, err error) {
+	if err := c.open(ctx); err != nil {
+		return a, err
+	}
+	return method(localv1.NewLocalClient(c.cc), ctx, q)
+}
+
+// Read asks each host in turn until one answers.
+func Read[Q, A any](ctx context.Context, c *Conn, method Method[Q, A], q Q) (a A, err error) {
+	if err := c.open(ctx); err != nil {
+		return a, err
+	}
+	for range c.hosts {
 		var header metadata.MD
-		a, err := method(controlv1.NewControlClient(c.cc), ctx, q, grpc.Header(&header))
+		a, err = method(controlv1.NewControlClient(c.cc), ctx, q, grpc.Header(&header))
 		if err == nil {
 			c.markStale(header)
 			return a, nil
 		}
-		if !moved(err) || tries >= len(c.hosts) && c.hosts[c.at].knock(ctx) == nil {
+		if !moved(err) || len(c.hosts) == 1 {
 			return a, err
 		}
-		if nerr := c.next(ctx); nerr != nil {
-			return a, nerr
-		}
-		if tries > 2*len(c.hosts) {
+		if err := c.next(ctx); err != nil {
 			return a, err
 		}
 	}
+	return a, err
+}
+
+// Watch opens a stream at the host in use; broke is the error of the one before,
+// which decides whether there is to be another.
+func Watch[Q, S any](ctx context.Context, c *Conn, method Method[Q, S], q Q, broke error) (s S, err error) {
+	if broke != nil {
+		if !again(broke) {
+			return s, broke
+		}
+		for again(broke) { // somebody may come back
+			if err := c.Pause(ctx); err != nil {
+				return s, err
+			}
+			if c.next(ctx) == nil {
+				break
+			}
+		}
+	}
+	if err := c.open(ctx); err != nil {
+		return s, err
+	}
+	return method(controlv1.NewControlClient(c.cc), ctx, q)
 }
 
 // Change makes a changing call, and again with the same request while its
 // outcome is unknown or nobody can carry it out, until ctx ends.
-func Change[Q, A any](ctx context.Context, c *Conn, method Method[Q, A], q Q) (A, error) {
+func Change[Q, A any](ctx context.Context, c *Conn, method Method[Q, A], q Q) (a A, err error) {
+	if err := c.open(ctx); err != nil {
+		return a, err
+	}
 	pause := firstPause
 	for {
-		a, err := method(controlv1.NewControlClient(c.cc), ctx, q)
+		a, err = method(controlv1.NewControlClient(c.cc), ctx, q)
 		if err == nil || !again(err) {
 			return a, err
 		}
@@ -148,11 +198,19 @@ func Change[Q, A any](ctx context.Context, c *Conn, method Method[Q, A], q Q) (A
 	}
 }
 
-// Control returns the plain client, for streams.
-func (c *Conn) Control() controlv1.ControlClient { return controlv1.NewControlClient(c.cc) }
+// Again reports whether a call that ended with err may be made once more: its
+// outcome is unknown, or nobody was there to carry it out.
+func Again(err error) bool { return again(err) }
 
-// Local returns what the daemon answers for itself.
-func (c *Conn) Local() localv1.LocalClient { return localv1.NewLocalClient(c.cc) }
+// Pause waits for one poll of the streams, or until ctx ends.
+func (c *Conn) Pause(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(c.streams.Poll):
+		return nil
+	}
+}
 
 // Streams returns what the command speaks to.
 func (c *Conn) Streams() *say.Streams { return c.streams }
@@ -168,19 +226,6 @@ func again(err error) bool {
 // moved reports whether another host may answer where this one did not.
 func moved(err error) bool {
 	return errdefs.IsUnavailable(err) && rpc.RefusalOf(err).GetNoQuorum() == nil
-}
-
-// Resume makes a broken stream's connection good again.
-func (c *Conn) Resume(ctx context.Context, err error) error {
-	if !again(err) {
-		return err
-	}
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-time.After(firstPause):
-	}
-	return c.next(ctx)
 }
 
 // markStale tells once that an answer is old, and how old.

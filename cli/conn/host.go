@@ -1,6 +1,7 @@
 package conn
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -119,10 +120,7 @@ func With(s *say.Streams, act Action) cli.ActionFunc {
 		}
 		ctx, stop := context.WithTimeout(c.Context, limit)
 		defer stop()
-		api, err := Open(ctx, s, list)
-		if err != nil {
-			return err
-		}
+		api := New(s, list)
 		defer api.Close()
 		if c.Bool("stale") {
 			ctx = rpc.Stale(ctx)
@@ -131,13 +129,20 @@ func With(s *say.Streams, act Action) cli.ActionFunc {
 	}
 }
 
-// ended says what was waited for, if err comes of the time being over.
+// ended says what was waited for, if err comes of the time being over or of an
+// interrupt.
 func (c *Conn) ended(ctx context.Context, limit time.Duration, err error) error {
+	late := errors.Is(ctx.Err(), context.DeadlineExceeded)
 	switch {
-	case err == nil || !errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return c.gone(ctx, err)
+	case err == nil:
+		return nil
 	case errors.Is(err, context.DeadlineExceeded):
-		return say.Hinted(fmt.Errorf("gave up after %v waiting for %s", limit, c.waiting), "--timeout gives it longer")
+		return say.Hinted(fmt.Errorf("gave up after %v waiting for %s", limit, c.waiting),
+			cmp.Or(c.hint, "--timeout gives it longer"))
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil && !late:
+		return say.Hinted(fmt.Errorf("interrupted while waiting for %s", c.waiting), c.hint)
+	case late && again(err):
+		return c.gone(ctx, fmt.Errorf("gave up after %v waiting for %s: %w", limit, c.waiting, err))
 	}
 	return c.gone(ctx, err)
 }

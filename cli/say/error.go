@@ -22,17 +22,12 @@ type Error struct {
 	Code int
 	// Hint says what to do next, without a full stop. May be empty.
 	Hint string
-	// Err is what happened. Nil: it has been said already.
+	// Err is what happened.
 	Err error
 }
 
 // Error returns what happened.
-func (e *Error) Error() string {
-	if e.Err == nil {
-		return "exit"
-	}
-	return e.Err.Error()
-}
+func (e *Error) Error() string { return e.Err.Error() }
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
@@ -75,23 +70,25 @@ func hintIn(err error) string {
 			return e.Hint
 		}
 		err = e.Err
-		if err == nil {
-			return ""
-		}
 	}
 	return ""
 }
 
-// Report prints err as a line and its hint as one more, and returns the exit
-// code. hintOf finds the hint in an error that came over the wire; it may be nil.
+// Report prints err as a line and its hint as one more, each of several errors
+// for itself, and returns the exit code: the gravest. hintOf finds the hint in an
+// error that came over the wire; it may be nil.
 func Report(w io.Writer, err error, hintOf func(error) string) int {
 	if err == nil {
 		return Done
 	}
-	var e *Error
-	if !errors.As(err, &e) || e.Err != nil {
-		_, _ = fmt.Fprintln(w, "ctl: "+oneLine(words(err))) // speech
+	if list, ok := err.(interface{ Unwrap() []error }); ok {
+		code := Done
+		for _, e := range list.Unwrap() {
+			code = max(code, Report(w, e, hintOf))
+		}
+		return code
 	}
+	_, _ = fmt.Fprintln(w, "ctl: "+oneLine(words(err))) // speech: nobody to tell if it is lost
 	hint := hintIn(err)
 	if hint == "" && hintOf != nil {
 		hint = hintOf(err)

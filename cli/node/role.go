@@ -1,0 +1,133 @@
+package node
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/skep-project/skep/cli/conn"
+	"github.com/skep-project/skep/cli/progress"
+	"github.com/skep-project/skep/cli/say"
+	"github.com/skep-project/skep/cli/show"
+	"github.com/skep-project/skep/internal/rpc"
+	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
+)
+
+func promote(s *say.Streams) *cli.Command {
+	return roleCommand(s, turn{
+		name: "promote", usage: "make nodes managers", to: modelv1.Role_ROLE_MANAGER,
+		waits:   "node %s to become a manager",
+		done:    "Node %s promoted to a manager in the swarm.",
+		already: "Node %s is already a manager.",
+	})
+}
+
+func demote(s *say.Streams) *cli.Command {
+	return roleCommand(s, turn{
+		name: "demote", usage: "make nodes workers", to: modelv1.Role_ROLE_WORKER,
+		waits:   "manager %s to become a worker",
+		done:    "Manager %s demoted in the swarm.",
+		already: "Node %s is already a worker.",
+	})
+}
+
+// A turn is a change of role and its words.
+type turn struct {
+	name, usage          string
+	to                   modelv1.Role
+	waits, done, already string
+}
+
+func roleCommand(s *say.Streams, t turn) *cli.Command {
+	return &cli.Command{
+		Name:      t.name,
+		Usage:     t.usage,
+		ArgsUsage: "NODE...",
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "detach", Aliases: []string{"d"}, Usage: "do not wait until the node has its new role"},
+			conn.TimeoutFlag(conn.ForMembership),
+		},
+		Before: needNodes,
+		Action: conn.With(s, func(ctx context.Context, c *cli.Context, api *conn.Conn) error {
+			return each(ctx, c, func(ctx context.Context, ref string) error {
+				return t.make(ctx, api, ref, c.Bool("detach"))
+			})
+		}),
+	}
+}
+
+// make asks for the role and waits until the node has it.
+func (t turn) make(ctx context.Context, api *conn.Conn, ref string, detach bool) error {
+	s := api.Streams()
+	api.Waiting(t.waits, ref)
+	resp, err := conn.Change(ctx, api, controlv1.ControlClient.UpdateNode,
+		&controlv1.UpdateNodeRequest{RequestId: conn.RequestID(), Ref: ref, Role: t.to.Enum()})
+	if err != nil {
+		return err
+	}
+	s.Warnings(resp.GetWarnings())
+	if resp.GetUnchanged() {
+		return s.Data(t.already, ref)
+	}
+	if !detach {
+		api.Background("ctl node ls")
+		if err := t.wait(ctx, api, resp.GetNode(), ref); err != nil {
+			return err
+		}
+	}
+	return s.Data(t.done, ref)
+}
+
+func (t turn) wait(ctx context.Context, api *conn.Conn, n *controlv1.NodeView, ref string) error {
+	screen := progress.Screen{W: api.Streams().Err}
+	screen.Width, _ = api.Streams().Terminal()
+	self, id := n.GetSelf(), show.ID(n.GetNode().GetId())
+	for shown := ""; !t.reached(n); {
+		if line := t.line(n, ref); line != shown && screen.Width > 0 {
+			screen.Draw([]progress.Line{{Text: line}})
+			shown = line
+		}
+		if err := api.Pause(ctx); err != nil {
+			return err
+		}
+		resp, err := get(ctx, api, id)
+		switch {
+		case err == nil:
+			n = resp.GetNode()
+		case self && rpc.RefusalOf(err).GetNotManager() != nil && t.to == modelv1.Role_ROLE_WORKER:
+			n = nil // the node that answered was itself demoted: it has no swarm to tell of
+			screen.Draw(nil)
+			return nil
+		case !conn.Again(err) && rpc.RefusalOf(err).GetNoQuorum() == nil:
+			return err
+		}
+	}
+	screen.Draw(nil)
+	return nil
+}
+
+// reached reports whether the node has the role, and a manager its vote.
+func (t turn) reached(n *controlv1.NodeView) bool {
+	if t.to == modelv1.Role_ROLE_WORKER {
+		return n.GetNode().GetRole() == t.to && n.GetManager() == nil
+	}
+	m := n.GetManager()
+	return n.GetNode().GetRole() == t.to && m.GetVoter() &&
+		m.GetReachability() == controlv1.ManagerStatus_REACHABILITY_REACHABLE
+}
+
+// line says how far the node is.
+func (t turn) line(n *controlv1.NodeView, ref string) string {
+	at := "asked"
+	switch m := n.GetManager(); {
+	case status(n.GetNode()) != "Ready":
+		at = "the node is " + status(n.GetNode())
+	case m != nil && !m.GetVoter():
+		at = "it learns the log"
+	case m != nil && t.to == modelv1.Role_ROLE_MANAGER:
+		at = "its manager is " + reachability(m)
+	}
+	return fmt.Sprintf("waiting for "+t.waits+": %s", ref, at)
+}

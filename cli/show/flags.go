@@ -1,0 +1,118 @@
+package show
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/skep-project/skep/cli/say"
+	"github.com/skep-project/skep/internal/taskstate"
+	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
+)
+
+// ListFlags are the flags of a list.
+func ListFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringSliceFlag{Name: "filter", Aliases: []string{"f"}, KeepSpace: true, Usage: "`KEY=VALUE` that what is shown must meet"},
+		&cli.StringFlag{Name: "format", Usage: "table, \"table `TEMPLATE`\", json or a template"},
+		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "show ids only"},
+	}
+}
+
+// TaskFlags are the flags of a list of tasks.
+func TaskFlags() []cli.Flag {
+	return append(ListFlags(),
+		&cli.BoolFlag{Name: "no-resolve", Usage: "show ids in place of names"},
+		&cli.BoolFlag{Name: "no-trunc", Usage: "show ids, images and errors whole"})
+}
+
+// LookOf reads the look of a list.
+func LookOf(c *cli.Context) Look { return Look{Format: c.String("format"), Quiet: c.Bool("quiet")} }
+
+// InspectFlags are the flags of inspect.
+func InspectFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "format", Aliases: []string{"f"}, Usage: "json or a `TEMPLATE`"},
+		&cli.BoolFlag{Name: "pretty", Usage: "show what people read"},
+	}
+}
+
+// CheckInspect refuses flags that exclude each other.
+func CheckInspect(c *cli.Context) error {
+	if c.Bool("pretty") && c.String("format") != "" {
+		return say.Misuse("%s: --pretty and --format exclude each other", c.Command.HelpName)
+	}
+	return nil
+}
+
+// Filters is which filters a list knows: the key and what it narrows.
+type Filters map[string]func(f *controlv1.Filter, value string) bool
+
+// The filters there are.
+var (
+	byID     = func(f *controlv1.Filter, v string) bool { f.Ids = append(f.Ids, v); return v != "" }
+	byName   = func(f *controlv1.Filter, v string) bool { f.Names = append(f.Names, v); return v != "" }
+	byLabel  = func(f *controlv1.Filter, v string) bool { f.Labels = append(f.Labels, v); return v != "" }
+	byNode   = func(f *controlv1.Filter, v string) bool { f.Nodes = append(f.Nodes, v); return v != "" }
+	nodeKeys = Filters{"id": byID, "name": byName, "label": byLabel, "role": byRole, "membership": byMembership,
+		"node.label": func(f *controlv1.Filter, v string) bool { f.NodeLabels = append(f.NodeLabels, v); return v != "" }}
+	serviceKeys     = Filters{"id": byID, "name": byName, "label": byLabel, "mode": byMode}
+	serviceTaskKeys = Filters{"id": byID, "name": byName, "node": byNode, "desired-state": byDesired}
+	nodeTaskKeys    = Filters{"id": byID, "name": byName, "label": byLabel, "desired-state": byDesired}
+)
+
+// NodeFilter, ServiceFilter and the others read --filter of each list.
+func NodeFilter(c *cli.Context) (*controlv1.Filter, error)        { return nodeKeys.read(c) }
+func ServiceFilter(c *cli.Context) (*controlv1.Filter, error)     { return serviceKeys.read(c) }
+func ServiceTaskFilter(c *cli.Context) (*controlv1.Filter, error) { return serviceTaskKeys.read(c) }
+func NodeTaskFilter(c *cli.Context) (*controlv1.Filter, error)    { return nodeTaskKeys.read(c) }
+
+func (k Filters) read(c *cli.Context) (*controlv1.Filter, error) {
+	f := &controlv1.Filter{}
+	for _, text := range c.StringSlice("filter") {
+		key, value, ok := strings.Cut(text, "=")
+		key = strings.ToLower(strings.TrimSpace(key))
+		take, known := k[key]
+		switch {
+		case !known:
+			keys := slices.Sorted(func(yield func(string) bool) {
+				for name := range k {
+					if !yield(name) {
+						return
+					}
+				}
+			})
+			return nil, say.Hinted(say.Misuse("%s: there is no filter %q", c.Command.HelpName, key),
+				"filters are "+strings.Join(keys, ", "))
+		case !ok || !take(f, strings.TrimSpace(value)):
+			return nil, say.Misuse("%s: filter %q: this value means nothing here", c.Command.HelpName, text)
+		}
+	}
+	return f, nil
+}
+
+func byRole(f *controlv1.Filter, v string) bool {
+	r, ok := modelv1.Role_value["ROLE_"+strings.ToUpper(v)]
+	f.Roles = append(f.Roles, modelv1.Role(r))
+	return ok && r != 0
+}
+
+func byMembership(f *controlv1.Filter, v string) bool {
+	m, ok := modelv1.Membership_value["MEMBERSHIP_"+strings.ToUpper(v)]
+	f.Memberships = append(f.Memberships, modelv1.Membership(m))
+	return ok && m != 0
+}
+
+func byMode(f *controlv1.Filter, v string) bool {
+	f.Modes = append(f.Modes, v)
+	return v == "replicated" || v == "global"
+}
+
+// byDesired: "running" means all that should still run, as in Swarm.
+func byDesired(f *controlv1.Filter, v string) bool {
+	s, ok := taskstate.Parse(strings.ToLower(v))
+	f.Desired = append(f.Desired, s)
+	return ok
+}
