@@ -17,6 +17,7 @@ import (
 	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
+	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/skep-project/skep/agent/exec"
 	"github.com/skep-project/skep/internal/sealed"
@@ -31,15 +32,32 @@ const (
 	idleTimeout   = 20 * time.Second
 )
 
+// resolveTimeout bounds the search for an image over all of its mirrors.
+const resolveTimeout = 10 * time.Second
+
+// bounded is a resolver that gives up after resolveTimeout.
+type bounded struct{ remotes.Resolver }
+
+func (b bounded) Resolve(ctx context.Context, ref string) (string, imagespec.Descriptor, error) {
+	late := silent{host: registryOf(ref), after: resolveTimeout}
+	ctx, stop := context.WithTimeoutCause(ctx, resolveTimeout, late)
+	defer stop()
+	name, desc, err := b.Resolver.Resolve(ctx, ref)
+	if err != nil && errors.Is(context.Cause(ctx), late) {
+		err = errors.Join(late, err)
+	}
+	return name, desc, err
+}
+
 // resolver finds and fetches images as containerd's own hosts.toml files say.
 func (r *Runtime) resolver(ctx context.Context, creds credentials) remotes.Resolver {
-	return docker.NewResolver(docker.ResolverOptions{
+	return bounded{docker.NewResolver(docker.ResolverOptions{
 		Hosts: config.ConfigureHosts(ctx, config.HostOptions{
 			HostDir:      config.HostDirFromRoot(r.cfg.HostsDir),
 			Credentials:  creds.forHost,
 			UpdateClient: impatient,
 		}),
-	})
+	})}
 }
 
 // impatient makes a registry client give up on a silent host.
@@ -116,7 +134,7 @@ func pullError(ref string, err error) error {
 		return exec.Rejected(fmt.Errorf("pull image %s: registry %w", ref, mute))
 	case errors.As(err, &dialed) && dialed.Op == "dial" && dialed.Net != "unix":
 		return exec.Rejected(fmt.Errorf("pull image %s: registry %s cannot be reached: %w", ref, at, dialed))
-	case errors.Is(err, docker.ErrInvalidAuthorization):
+	case errors.Is(err, docker.ErrInvalidAuthorization), errors.As(err, &status) && refused(status):
 		return exec.Rejected(fmt.Errorf("pull image %s: registry %s refuses access: no such repository, or it wants other credentials", ref, at))
 	case errors.As(err, &status):
 		return exec.Rejected(fmt.Errorf("pull image %s: registry %s answers %q", ref, at, status.Status))
@@ -129,6 +147,10 @@ func pullError(ref string, err error) error {
 	default:
 		return exec.Rejected(fmt.Errorf("pull image %s: %w", ref, err))
 	}
+}
+
+func refused(s remoteerrors.ErrUnexpectedStatus) bool {
+	return s.StatusCode == http.StatusUnauthorized || s.StatusCode == http.StatusForbidden
 }
 
 // registryOf returns the host that a reference names, for words.

@@ -21,6 +21,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"golang.org/x/sys/unix"
 
 	"github.com/skep-project/skep/agent/containerd/private"
@@ -48,8 +50,12 @@ func Binaries(t testing.TB) string {
 	return dir
 }
 
-// binDir returns the directory bin of this module, where "make deps" puts them.
+// binDir returns the directory SKEP_CONTAINERD_BIN names, so that other versions
+// can be tested, or else bin of this module, where "make deps" puts them.
 func binDir() (string, error) {
+	if dir := os.Getenv("SKEP_CONTAINERD_BIN"); dir != "" {
+		return dir, nil
+	}
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", err
@@ -143,8 +149,8 @@ func (h *Host) PID(t testing.TB) int {
 	return pid
 }
 
-// clean removes everything. Shims and containers go first, by their processes,
-// so that it works when containerd does not.
+// clean removes everything: containers by containerd's own hand while it
+// answers, and what is left then by force.
 func (h *Host) clean(t testing.TB) {
 	if h.halt != nil {
 		h.halt()
@@ -153,12 +159,34 @@ func (h *Host) clean(t testing.TB) {
 	defer stop()
 	var errs []error
 	if h.Supervisor != nil {
+		removeContainers(ctx, h.Supervisor.Address())
 		errs = append(errs, h.Supervisor.Stop(ctx))
 	}
 	killBelow(h.Dir)
 	errs = append(errs, unmountBelow(h.Dir), removeCgroups(h.CgroupParent), os.RemoveAll(h.Dir))
 	if err := errors.Join(errs...); err != nil {
 		t.Errorf("clean up: %v", err)
+	}
+}
+
+// removeContainers removes every container of every namespace. What it cannot
+// remove is removed by force later.
+func removeContainers(ctx context.Context, address string) {
+	c, err := client.New(address, client.WithTimeout(time.Second))
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	all, _ := c.NamespaceService().List(ctx)
+	for _, namespace := range all {
+		ctx := namespaces.WithNamespace(ctx, namespace)
+		found, _ := c.Containers(ctx)
+		for _, container := range found {
+			if task, err := container.Task(ctx, nil); err == nil {
+				_, _ = task.Delete(ctx, client.WithProcessKill)
+			}
+			_ = container.Delete(ctx, client.WithSnapshotCleanup)
+		}
 	}
 }
 

@@ -1,0 +1,170 @@
+package containerd_test
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/skep-project/skep/agent/containerd/containerdtest"
+	"github.com/skep-project/skep/agent/exec"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
+)
+
+// of returns a template that runs the image's own command.
+func of(image string) *modelv1.TaskTemplate {
+	return &modelv1.TaskTemplate{Container: &modelv1.ContainerSpec{Image: image}}
+}
+
+func TestAnImageIsPulledByDigestAndRunsItsOwnCommand(t *testing.T) {
+	s := newStand(t)
+	server := containerdtest.NewRegistry(t, nil)
+	containerdtest.Alias(t, s.HostsDir, "other.test", server.URL)
+	digest := containerdtest.Push(t, server, "deep/path/app:3", containerdtest.Busybox(t, func(c *v1.Config) {
+		c.Entrypoint, c.Cmd, c.User, c.WorkingDir = []string{"sh", "-c"}, []string{"id -u; pwd; exit 6"}, "app:crew", "/etc"
+	}))
+	for _, image := range []string{"other.test/deep/path/app@" + digest, "other.test/deep/path/app:3", "other.test/deep/path/app:3@" + digest} {
+		end, printed := s.run(of(image))
+		if end.Code != 6 || printed != "1000\n/etc\n" {
+			t.Errorf("%s: code %d, printed %q; want 6, user 1000 in /etc", image, end.Code, printed)
+		}
+	}
+	c := s.runtime.Task(s.spec(of("other.test/deep/path/app@sha256:" + strings.Repeat("0", 64))))
+	if err := c.Prepare(s.ctx); !errors.Is(err, exec.ErrRejected) {
+		t.Errorf("another digest: %v, want it rejected", err)
+	}
+}
+
+func TestAnImageThatIsHereIsUsedWithoutItsRegistry(t *testing.T) {
+	s := newStand(t)
+	var requests atomic.Int64
+	server := containerdtest.NewRegistry(t, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			requests.Add(1)
+			next.ServeHTTP(w, r)
+		})
+	})
+	containerdtest.Alias(t, s.HostsDir, "once.test", server.URL)
+	containerdtest.Push(t, server, "app:1", containerdtest.Busybox(t, nil))
+	s.run(of("once.test/app:1"))
+	before := requests.Load()
+	s.run(of("once.test/app:1"))
+	server.Close()
+	if end, _ := s.run(of("once.test/app:1")); end.Code != 0 || requests.Load() != before {
+		t.Errorf("code %d, %d requests for an image that is here; want 0 and none", end.Code, requests.Load()-before)
+	}
+}
+
+func TestEqualPullsAreOne(t *testing.T) {
+	s := newStand(t)
+	var manifests atomic.Int64
+	server := containerdtest.NewRegistry(t, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/manifests/") {
+				manifests.Add(1)
+			}
+			next.ServeHTTP(w, r)
+		})
+	})
+	containerdtest.Alias(t, s.HostsDir, "busy.test", server.URL)
+	containerdtest.Push(t, server, "app:1", containerdtest.Busybox(t, nil))
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			if err := s.runtime.Task(s.spec(of("busy.test/app:1"))).Prepare(s.ctx); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := manifests.Load(); n != 1 {
+		t.Errorf("the manifest was fetched %d times, want once", n)
+	}
+}
+
+func TestCredentialsAreShownToTheRegistryOnly(t *testing.T) {
+	s := newStand(t)
+	server := containerdtest.NewRegistry(t, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if user, pass, ok := r.BasicAuth(); !ok || user != "bee" || pass != "honey" {
+				w.Header().Set("WWW-Authenticate", `Basic realm="hive"`)
+				http.Error(w, "who are you", http.StatusUnauthorized)
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	})
+	image := strings.TrimPrefix(server.URL, "http://") + "/app:1"
+	containerdtest.Push(t, server, "app:1", containerdtest.Busybox(t, nil),
+		remote.WithAuth(&authn.Basic{Username: "bee", Password: "honey"}))
+	attempt := func(auth string) error {
+		tmpl := of(image)
+		tmpl.Container.RegistryAuth = []byte(auth)
+		return s.runtime.Task(s.spec(tmpl)).Prepare(s.ctx)
+	}
+	for _, auth := range []string{"", `{"username":"bee","password":"wax"}`} {
+		err := attempt(auth)
+		if !errors.Is(err, exec.ErrRejected) || !strings.Contains(err.Error(), "refuses access") || strings.Contains(err.Error(), "wax") {
+			t.Errorf("with %q: %v; want it rejected because access is refused", auth, err)
+		}
+	}
+	right := `{"username":"bee","password":"honey"}`
+	s.must(attempt(base64.URLEncoding.EncodeToString([]byte(right))))
+	s.must(attempt(right))
+}
+
+func TestASilentRegistryCostsSeconds(t *testing.T) {
+	s := newStand(t)
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts and says nothing
+	s.must(err)
+	t.Cleanup(func() { silent.Close() })
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	s.must(err)
+	s.must(closed.Close())
+	containerdtest.Alias(t, s.HostsDir, "silent.test", "http://"+silent.Addr().String())
+	containerdtest.Alias(t, s.HostsDir, "closed.test", "http://"+closed.Addr().String())
+	containerdtest.Alias(t, s.HostsDir, "dark.test", "http://192.0.2.1:5000") // nobody, by RFC 5737
+	var wg sync.WaitGroup
+	for host, words := range map[string]string{
+		"silent.test": "registry " + silent.Addr().String() + " did not answer within 5",
+		"closed.test": "connection refused",
+		"dark.test":   "192.0.2.1:5000",
+	} {
+		wg.Go(func() {
+			begin := time.Now()
+			err := s.runtime.Task(s.spec(of(host + "/app:1"))).Prepare(s.ctx)
+			if !errors.Is(err, exec.ErrRejected) || !strings.Contains(err.Error(), words) {
+				t.Errorf("%s: %v; want it rejected with %q", host, err, words)
+			}
+			if took := time.Since(begin); took > 8*time.Second {
+				t.Errorf("%s: it took %v, want seconds", host, took)
+			}
+			t.Log(err)
+		})
+	}
+	wg.Wait()
+}
+
+func TestAPullEndsWithItsContext(t *testing.T) {
+	s := newStand(t)
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	s.must(err)
+	t.Cleanup(func() { silent.Close() })
+	containerdtest.Alias(t, s.HostsDir, "silent.test", "http://"+silent.Addr().String())
+	ctx, stop := context.WithTimeout(s.ctx, 50*time.Millisecond)
+	defer stop()
+	err = s.runtime.Task(s.spec(of("silent.test/app:1"))).Prepare(ctx)
+	if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, exec.ErrRejected) {
+		t.Errorf("%v; want it ended by its context and not rejected", err)
+	}
+}
