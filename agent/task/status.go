@@ -1,6 +1,7 @@
 package task
 
 import (
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -28,7 +29,7 @@ var messages = map[State]string{
 // time now.
 func statusOf(v Verdict, container string, now time.Time) *modelv1.TaskStatus {
 	s := &modelv1.TaskStatus{
-		State: v.State, AgentAt: now.UnixNano(), Message: messages[v.State], Error: v.Error,
+		State: v.State, AgentAt: now.UnixNano(), Message: messages[v.State], Error: words(v.Error),
 	}
 	if v.State >= taskstate.Ready && v.State != taskstate.Rejected {
 		s.Container = container
@@ -40,6 +41,17 @@ func statusOf(v Verdict, container string, now time.Time) *modelv1.TaskStatus {
 		}
 	}
 	return s
+}
+
+// maxWords bounds an error on its way to the managers.
+const maxWords = 1 << 10
+
+// words returns a runtime's error as it may travel: valid UTF-8, and not long.
+func words(err string) string {
+	if len(err) > maxWords {
+		err = err[:maxWords] + " …"
+	}
+	return strings.ToValidUTF8(err, "�")
 }
 
 // advance returns next after status. Invariant: a state only moves forward.

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 
@@ -69,20 +70,23 @@ type batch struct {
 // write is one row; a nil value deletes it.
 type write struct{ table, key, value []byte }
 
-// OpenJournal opens or makes the journal at path. A journal of another node or
+// JournalName is the journal's file in the agent's directory.
+const JournalName = "journal.db"
+
+// OpenJournal opens or makes the journal in dir. A journal of another node or
 // cluster, of a format this version does not know, or sealed under another key
 // is an error.
-func OpenJournal(path string, kek sealed.Secret, cluster, node id.ID) (*Journal, error) {
-	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: lockPatience})
+func OpenJournal(dir *os.Root, kek sealed.Secret, cluster, node id.ID) (*Journal, error) {
+	db, err := bolt.Open(JournalName, 0o600, &bolt.Options{Timeout: lockPatience, OpenFile: dir.OpenFile})
 	if err != nil {
 		if errors.Is(err, bolterrors.ErrTimeout) {
 			err = errors.New("another process holds it; is a daemon running with this state directory?")
 		}
-		return nil, fmt.Errorf("open journal %s: %w", path, err)
+		return nil, fmt.Errorf("open journal %s in %s: %w", JournalName, dir.Name(), err)
 	}
 	j := &Journal{db: db, kek: kek, cluster: cluster, node: node, open: &batch{}, turn: make(chan struct{}, 1)}
 	if err := j.establish(); err != nil {
-		return nil, fmt.Errorf("open journal %s: %w", path, errors.Join(err, db.Close()))
+		return nil, fmt.Errorf("open journal %s in %s: %w", JournalName, dir.Name(), errors.Join(err, db.Close()))
 	}
 	return j, nil
 }

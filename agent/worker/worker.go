@@ -54,6 +54,10 @@ type Config struct {
 	Log *slog.Logger
 }
 
+// adoptPatience is how long Run waits for the runtime to say what runs before
+// it goes on without.
+const adoptPatience = 10 * time.Second
+
 // A Worker holds the assigned set. Its methods may be called from any goroutine.
 type Worker struct {
 	cfg     Config
@@ -159,6 +163,8 @@ func (w *Worker) Run(ctx context.Context) error {
 // adopt looks for containers of assigned tasks that were started by an earlier
 // agent. If the runtime does not answer, each runner finds out by itself.
 func (w *Worker) adopt(ctx context.Context) {
+	ctx, stop := context.WithTimeout(ctx, adoptPatience)
+	defer stop()
 	found, err := w.cfg.Runtime.List(ctx)
 	if err != nil {
 		w.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "the running containers are not known yet", slog.Any("err", err))

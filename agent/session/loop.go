@@ -1,0 +1,236 @@
+package session
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	cav1 "github.com/skep-project/skep/proto/skep/ca/v1"
+)
+
+// How a client tries: every manager once without waiting, then again after a
+// pause that grows.
+const (
+	firstPause   = 50 * time.Millisecond
+	longestPause = 2 * time.Second
+	// A manager has this long to say its hello; longer in later rounds, for
+	// one that first has to catch up.
+	firstPatience   = 1500 * time.Millisecond
+	longestPatience = 5 * time.Second
+	// lonelyRounds without success are worth a warning.
+	lonelyRounds = 5
+)
+
+// loop is the state of Run; its goroutine alone touches it.
+type loop struct {
+	*Client
+	links *sync.WaitGroup
+
+	main *link // the stream that counts
+	next *link // the one that is tried beside it or in its stead
+
+	doubted bool            // main's beats are unconfirmed
+	round   []*cav1.Manager // to be tried before the next pause
+	rounds  int             // without success
+	retry   *time.Timer
+	due     bool // retry is armed
+}
+
+// Run keeps a session until ctx ends. When it returns, nothing of it is left
+// running.
+func (c *Client) Run(ctx context.Context) error {
+	var links sync.WaitGroup
+	defer links.Wait()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	l := &loop{Client: c, links: &links, retry: time.NewTimer(0)}
+	defer l.retry.Stop()
+	defer c.setMain(nil)
+	l.due = true
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-l.retry.C:
+			l.due = false
+			l.try(ctx)
+		case e := <-c.events:
+			l.hear(ctx, e)
+		}
+	}
+}
+
+// hear acts on the news of a link; those of one that was given up are no news.
+func (l *loop) hear(ctx context.Context, e event) {
+	if e.link != l.main && e.link != l.next {
+		return
+	}
+	switch e.news {
+	case welcomed:
+		l.cfg.Log.LogAttrs(ctx, slog.LevelDebug, "a manager answered", slog.String("manager", nodeOf(e.link.manager)))
+		if l.main == nil {
+			l.promote(ctx)
+		}
+	case confirmed:
+		l.confirmed(ctx, e.link)
+	case doubted:
+		l.doubt(ctx, e.link)
+	case ended:
+		l.ended(ctx, e.link, e.err)
+	}
+}
+
+// promote makes the link that is tried the one that counts.
+func (l *loop) promote(ctx context.Context) {
+	if l.main != nil {
+		l.main.stop()
+	}
+	l.main, l.next, l.doubted = l.next, nil, false
+	l.setMain(l.main)
+	l.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "session opened", slog.String("manager", nodeOf(l.main.manager)),
+		slog.String("address", l.main.manager.GetAddress()))
+}
+
+// confirmed: the first of two streams that the leader accounts for is kept.
+func (l *loop) confirmed(ctx context.Context, k *link) {
+	if k == l.next {
+		l.promote(ctx)
+	}
+	if l.next != nil {
+		l.next.stop()
+		l.next = nil
+	}
+	l.doubted, l.rounds, l.round = false, 0, nil
+	l.disarm()
+}
+
+// doubt: what the leader does not account for is not enough.
+func (l *loop) doubt(ctx context.Context, k *link) {
+	if k == l.next {
+		k.stop()
+		l.next = nil
+		l.schedule(ctx)
+		return
+	}
+	if !l.doubted {
+		l.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "the leader does not confirm this node's beats; another manager is tried",
+			slog.String("manager", nodeOf(k.manager)))
+	}
+	l.doubted = true
+	if l.next == nil {
+		l.schedule(ctx)
+	}
+}
+
+func (l *loop) ended(ctx context.Context, k *link, err error) {
+	level := slog.LevelInfo
+	if k == l.next && l.rounds > 0 {
+		level = slog.LevelDebug // said once per manager and loss
+	}
+	l.cfg.Log.LogAttrs(ctx, level, "no session with a manager",
+		slog.String("manager", nodeOf(k.manager)), slog.String("address", k.manager.GetAddress()), slog.Any("err", err))
+	if k == l.next {
+		l.next = nil
+		l.schedule(ctx)
+		return
+	}
+	l.main = nil
+	l.setMain(nil)
+	if l.next != nil {
+		select {
+		case <-l.next.greeted:
+			l.promote(ctx)
+		default:
+		}
+		return // its welcome promotes it
+	}
+	l.disarm()
+	if l.round == nil { // this session was confirmed: it broke, it was not refused
+		l.round = l.shuffled(k.manager)
+	}
+	l.schedule(ctx)
+}
+
+// schedule arms the next try, if one is needed: at once while the round has
+// managers left, else after a pause.
+func (l *loop) schedule(ctx context.Context) {
+	if l.due || l.isParting() {
+		return
+	}
+	l.due = true
+	if len(l.round) > 0 {
+		l.retry.Reset(0)
+		return
+	}
+	pause := min(firstPause<<min(l.rounds, 8), longestPause)
+	l.retry.Reset(pause/2 + rand.N(pause/2+1))
+	l.rounds++
+	if l.rounds == lonelyRounds && l.main == nil {
+		l.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "no manager answers; containers are left as they are and every manager is tried on",
+			slog.Int("managers", len(l.cfg.Worker.Managers().GetManagers())))
+	}
+}
+
+func (l *loop) disarm() {
+	l.retry.Stop()
+	l.due = false
+}
+
+// try opens a link to the next manager of the round.
+func (l *loop) try(ctx context.Context) {
+	if l.isParting() || l.next != nil || (l.main != nil && !l.doubted) {
+		return
+	}
+	if len(l.round) == 0 {
+		l.round = l.shuffled(nil)
+	}
+	if len(l.round) == 0 { // nobody to ask, or nobody else
+		l.schedule(ctx)
+		return
+	}
+	m := l.round[0]
+	l.round = l.round[1:]
+	of, stop := context.WithCancel(ctx)
+	k := l.newLink(m, stop)
+	l.next = k
+	patience := min(firstPatience<<min(l.rounds, 8), longestPatience)
+	l.links.Go(func() {
+		err := k.run(of, patience)
+		stop()
+		l.tell(ctx, event{link: k, news: ended, err: err})
+	})
+}
+
+// shuffled returns the managers in random order, so that agents spread over
+// them: without the one main is connected to, unless it has been silent for a
+// whole lease and there is no other; last, if it is there, the one just lost.
+func (l *loop) shuffled(lost *cav1.Manager) []*cav1.Manager {
+	all := slices.Clone(l.cfg.Worker.Managers().GetManagers())
+	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	if lost != nil {
+		slices.SortStableFunc(all, func(a, b *cav1.Manager) int { return rank(a, lost) - rank(b, lost) })
+	}
+	if l.main == nil {
+		return all
+	}
+	others := slices.DeleteFunc(slices.Clone(all), func(m *cav1.Manager) bool { return same(m, l.main.manager) })
+	if len(others) == 0 && l.main.pulse.overdue(time.Now()) {
+		return all
+	}
+	return others
+}
+
+func rank(m, last *cav1.Manager) int {
+	if same(m, last) {
+		return 1
+	}
+	return 0
+}
+
+func same(a, b *cav1.Manager) bool {
+	return bytes.Equal(a.GetNode(), b.GetNode()) && a.GetAddress() == b.GetAddress()
+}
