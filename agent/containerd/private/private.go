@@ -171,6 +171,9 @@ func (s *Supervisor) once(ctx context.Context) error {
 	if err := s.answers(ctx, p); err != nil {
 		return err
 	}
+	if err := s.note(p.pid); err != nil {
+		return err
+	}
 	s.announce(ctx, p)
 	return p.wait(ctx)
 }

@@ -114,11 +114,15 @@ func (s *Supervisor) start(ctx context.Context) (*process, error) {
 	if err != nil {
 		return nil, errors.Join(err, cmd.Process.Kill(), cmd.Wait())
 	}
-	pid := []byte(strconv.Itoa(p.pid) + "\n")
-	if err := os.WriteFile(s.pidFile(), pid, 0o644); err != nil {
+	if err := s.note(p.pid); err != nil {
 		return nil, errors.Join(err, p.signal(syscall.SIGKILL), cmd.Wait())
 	}
 	return p, nil
+}
+
+// note writes the pid file.
+func (s *Supervisor) note(pid int) error {
+	return os.WriteFile(s.pidFile(), []byte(strconv.Itoa(pid)+"\n"), 0o644)
 }
 
 func (s *Supervisor) pidFile() string    { return filepath.Join(s.cfg.RunDir, "containerd.pid") }
