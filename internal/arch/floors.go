@@ -68,7 +68,7 @@ var deterministic = []string{"manager/store/apply*.go"}
 // ownContexts are the files outside main and tests that begin a context of
 // their own, with the reason.
 var ownContexts = map[string]string{
-	"manager/consensus/raftlog.go": "the logger that raft calls is given none",
+	"agent/containerd/shim.go": "a wait on a shim is bounded by the life of its connection",
 }
 
 // notSecrets are string fields whose names end like a secret's and are none.
