@@ -1,0 +1,249 @@
+package consensus
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/skep-project/skep/internal/sealed"
+	"github.com/skep-project/skep/manager/consensus/disk"
+	logv1 "github.com/skep-project/skep/proto/skep/log/v1"
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+)
+
+// applyWork is one of: entries to apply, a snapshot to restore, a log that was
+// read anew to put a core on.
+type applyWork struct {
+	apply   *Apply
+	restore *raftpb.Snapshot
+	reboot  *reboot
+	era     uint64
+}
+
+type reboot struct {
+	file  logFile
+	state logState
+	era   uint64
+}
+
+// due knows when the next snapshot is.
+type due struct {
+	last  uint64 // index of the last one
+	bytes uint64 // of entries since
+}
+
+// snapshotWork is a snapshot to be written: the state as it was at one index.
+type snapshotWork struct {
+	write    func(io.Writer) error
+	manifest *logv1.Manifest
+	term     uint64
+	index    uint64
+	conf     *raftpb.ConfState
+	disk     *openLog
+}
+
+// apply is the goroutine that owns applier and Machine.
+func (r *Runner) apply(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-r.applies.wake:
+		}
+		for _, w := range r.applies.take() {
+			if err := r.applyOne(ctx, w); err != nil {
+				return err
+			}
+			if ctx.Err() != nil {
+				return nil
+			}
+		}
+	}
+}
+
+func (r *Runner) applyOne(ctx context.Context, w applyWork) error {
+	switch {
+	case w.reboot != nil:
+		return r.rebooted(w.reboot)
+	case w.restore != nil:
+		if err := r.restore(r.disk.Load(), w.restore); err != nil {
+			return err
+		}
+		r.due = due{last: r.applier.Index()}
+		r.applied.raise(r.applier.Index())
+		return nil
+	}
+	var changes []Accepted
+	for _, e := range w.apply.Entries {
+		accepted, err := r.applyEntry(ctx, e)
+		if err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		if accepted != nil {
+			changes = append(changes, *accepted)
+		}
+		r.due.bytes += uint64(len(e.GetData()))
+	}
+	r.applied.raise(r.applier.Index())
+	r.inbox.put(func(in *work) {
+		in.applied = append(in.applied, appliedWork{apply: w.apply, changes: changes, era: w.era})
+	})
+	r.snapshotIfDue()
+	return nil
+}
+
+// applyEntry applies one entry. Under a data key that this member does not have
+// yet it waits: whoever brings rings adds it (R20).
+func (r *Runner) applyEntry(ctx context.Context, e *raftpb.Entry) (*Accepted, error) {
+	for said := false; ; said = true {
+		accepted, err := r.applier.Apply(e)
+		if !errors.Is(err, sealed.ErrUnknownKey) {
+			return accepted, err
+		}
+		if !said {
+			r.log.LogAttrs(ctx, slog.LevelWarn, "entry waits for its data key", slog.Uint64("index", e.GetIndex()), slog.Any("err", err))
+		}
+		select {
+		case <-ctx.Done():
+			return nil, nil
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// rebooted puts a core on a log that was read anew. The Machine goes on from
+// where it is; if the disk knows less than that, this member must rejoin.
+func (r *Runner) rebooted(b *reboot) error {
+	storage := raft.NewMemoryStorage()
+	if b.state.Snapshot != nil {
+		if err := storage.ApplySnapshot(b.state.Snapshot); err != nil {
+			return errors.Join(err, b.file.Close())
+		}
+	}
+	if b.state.Snapshot.GetMetadata().GetIndex() > r.applier.Index() {
+		if err := r.restore(b.file, b.state.Snapshot); err != nil {
+			return errors.Join(err, b.file.Close())
+		}
+	}
+	core, err := r.boot(&openLog{logFile: b.file, storage: storage, era: b.era}, b.state)
+	if err != nil {
+		return errors.Join(err, b.file.Close())
+	}
+	r.log.Info("log can be written again, this manager is back in the quorum")
+	r.resume(core, b.era)
+	return nil
+}
+
+// snapshotIfDue has a snapshot written of the state as it is now, unless one is
+// being written.
+func (r *Runner) snapshotIfDue() {
+	at := r.applier.Index()
+	if at-r.due.last < r.cfg.SnapshotInterval && r.due.bytes < r.cfg.SnapshotBytes {
+		return
+	}
+	if len(r.snaps) > 0 {
+		return
+	}
+	r.snaps <- snapshotWork{
+		write: r.cfg.Machine.Encode(), manifest: r.applier.Manifest(r.cfg.Cluster, r.cfg.History),
+		term: r.applier.Term(), index: at, conf: proto.CloneOf(r.applier.Conf()), disk: r.disk.Load(),
+	}
+	r.due = due{last: at}
+}
+
+// snapshot is the goroutine that writes snapshots and lets go of old log.
+func (r *Runner) snapshot(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case w := <-r.snaps:
+			if err := r.takeSnapshot(w); err != nil {
+				r.log.LogAttrs(ctx, slog.LevelWarn, "snapshot was not taken, the log grows until the next", slog.Uint64("index", w.index), slog.Any("err", err))
+			}
+		}
+	}
+}
+
+func (r *Runner) takeSnapshot(w snapshotWork) error {
+	if err := writeState(w.disk, r.cfg.Ring, r.cfg.place(), w.manifest, w.term, w.index, w.write); err != nil {
+		return err
+	}
+	data, err := proto.Marshal(w.manifest)
+	if err != nil {
+		return fmt.Errorf("encode manifest %d: %w", w.index, err)
+	}
+	snap, err := w.disk.storage.CreateSnapshot(w.index, w.conf, data)
+	if errors.Is(err, raft.ErrSnapOutOfDate) {
+		return nil // the leader sent a newer one meanwhile
+	}
+	if err != nil {
+		return fmt.Errorf("create snapshot %d: %w", w.index, err)
+	}
+	if err := w.disk.SaveSnapshot(snap); err != nil {
+		return err
+	}
+	if to := r.compactTo(w.disk.storage, w.index); to > 0 {
+		if err := w.disk.storage.Compact(to); err != nil && !errors.Is(err, raft.ErrCompacted) {
+			return fmt.Errorf("compact the log to %d: %w", to, err)
+		}
+	}
+	return w.disk.Release()
+}
+
+// marginBytes bounds the entries kept in memory for slow followers.
+const marginBytes = 16 << 20
+
+// compactTo returns the last index to forget: the margin before the snapshot
+// stays, in entries and in bytes.
+func (r *Runner) compactTo(s *raft.MemoryStorage, index uint64) uint64 {
+	if index <= r.cfg.Margin {
+		return 0
+	}
+	to := index - r.cfg.Margin
+	first, err := s.FirstIndex()
+	if err != nil {
+		return 0
+	}
+	to = max(to, first-1)
+	size := 0
+	for at := index; at > to; at-- {
+		e, err := s.Entries(at, at+1, 1)
+		if err != nil || len(e) == 0 {
+			return to
+		}
+		if size += len(e[0].GetData()); size > marginBytes {
+			return at
+		}
+	}
+	return to
+}
+
+// writeState writes and seals a state file and completes its manifest.
+func writeState(l logFile, ring *sealed.Ring, place sealed.Place, m *logv1.Manifest, term, index uint64, write func(io.Writer) error) error {
+	m.File = disk.StateName(term, index)
+	sum, err := l.WriteState(m.GetFile(), func(w io.Writer) error {
+		box, err := sealed.NewWriter(w, ring, place, rand.Reader)
+		if err != nil {
+			return err
+		}
+		m.KeyId, m.Salt = box.Key(), box.Salt()
+		buffered := bufio.NewWriterSize(box, sealed.ChunkBytes)
+		return errors.Join(write(buffered), buffered.Flush(), box.Close())
+	})
+	if err != nil {
+		return err
+	}
+	m.Size, m.Sha256 = sum.Size, sum.SHA256
+	return nil
+}

@@ -1,0 +1,337 @@
+// Package disk keeps a member's log and snapshots.
+//
+// It owns one directory: etcd's write-ahead log, the newest snapshots with the
+// sealed files of their state, and the high-water mark beside them. It is the
+// only importer of etcd's wal and snap. It does not seal (consensus does) and
+// does not know what entries mean.
+//
+//	wal/           segments of the write-ahead log, WALMetadata at their head
+//	snap/          <term>-<index>.snap: raft's snapshot, its Data a Manifest
+//	               <term>-<index>.state: the sealed state the manifest names
+//	mark           the high-water mark: a checksum and a Mark (R24)
+//
+// Invariant: what Save returned nil for is found again by Open, or Open says
+// ErrRolledBack. A Log that failed once is not written again (R23).
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/containerd/errdefs"
+	"github.com/skep-project/skep/internal/durable"
+	logv1 "github.com/skep-project/skep/proto/skep/log/v1"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/snap"
+	"go.etcd.io/etcd/server/v3/storage/wal"
+	"go.etcd.io/etcd/server/v3/storage/wal/walpb"
+	"go.etcd.io/raft/v3/raftpb"
+	"go.uber.org/zap"
+	"google.golang.org/protobuf/proto"
+)
+
+// Format is the only format of a directory that this version knows.
+const Format = 1
+
+// ErrRolledBack says that the directory holds less than this member has
+// promised to others: it was restored from a copy, or files of it are gone.
+var ErrRolledBack = fmt.Errorf("this directory is older than what this manager has promised; it must rejoin: remove the node, then run \"ctl swarm leave --force\" and \"ctl swarm join\" here: %w", errdefs.ErrFailedPrecondition)
+
+// A Log is an open directory. It is safe for use by many; Save, Release and
+// SetMark are each for one goroutine at a time, since their order has a meaning.
+type Log struct {
+	path  string
+	root  *os.Root // the directory
+	snaps *os.Root // its snap directory
+	wal   *wal.WAL
+	snap  *snap.Snapshotter
+
+	mu     sync.Mutex // guards failed; never held across I/O
+	failed error
+}
+
+// broken returns why this log may not be written, or nil.
+func (l *Log) broken() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.failed
+}
+
+// fail makes err the reason why this log is not written again, and returns it.
+func (l *Log) fail(err error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.failed == nil {
+		l.failed = err
+	}
+	return l.failed
+}
+
+// A State is what a directory held when it was opened.
+type State struct {
+	Meta      *logv1.WALMetadata
+	HardState *raftpb.HardState
+	// Snapshot is nil if there is none: a learner that has received nothing.
+	Snapshot *raftpb.Snapshot
+	// Entries follow the snapshot.
+	Entries []*raftpb.Entry
+}
+
+// Exists reports whether dir has a log in it.
+func Exists(dir string) bool { return wal.Exist(filepath.Join(dir, "wal")) }
+
+// Create makes the directory dir and a log in it, and returns it open. dir must
+// not exist, but its parent must.
+func Create(dir string, meta *logv1.WALMetadata) (*Log, error) {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("create log %s: %w", dir, err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "snap"), 0o700); err != nil {
+		return nil, fmt.Errorf("create log %s: %w", dir, err)
+	}
+	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(meta)
+	if err != nil {
+		return nil, fmt.Errorf("create log %s: %w", dir, err)
+	}
+	w, err := wal.Create(zap.NewNop(), filepath.Join(dir, "wal"), data)
+	if err != nil {
+		return nil, fmt.Errorf("create log %s: %w", dir, err)
+	}
+	l, err := open(dir)
+	if err != nil {
+		return nil, errors.Join(err, w.Close())
+	}
+	l.wal = w
+	return l, durable.SyncDir(l.root)
+}
+
+func open(dir string) (*Log, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open log %s: %w", dir, err)
+	}
+	snaps, err := root.OpenRoot("snap")
+	if err != nil {
+		return nil, fmt.Errorf("open log %s: %w", dir, errors.Join(err, root.Close()))
+	}
+	return &Log{path: dir, root: root, snaps: snaps, snap: snap.New(zap.NewNop(), filepath.Join(dir, "snap"))}, nil
+}
+
+// Open opens the log in dir and reads it. A tail that was being written when
+// the machine stopped is cut off; anything else that is missing is ErrRolledBack.
+func Open(dir string, log *slog.Logger) (*Log, State, error) {
+	if !Exists(dir) {
+		return nil, State{}, fmt.Errorf("open log %s: no log there: %w", dir, errdefs.ErrNotFound)
+	}
+	l, err := open(dir)
+	if err != nil {
+		return nil, State{}, err
+	}
+	st, err := l.read(log)
+	if err == nil {
+		err = l.check(st)
+	}
+	if err != nil {
+		return nil, State{}, errors.Join(fmt.Errorf("open log %s: %w", dir, err), l.Close())
+	}
+	return l, st, nil
+}
+
+// read reads from the newest snapshot that is whole.
+func (l *Log) read(log *slog.Logger) (State, error) {
+	known, err := wal.ValidSnapshotEntries(zap.NewNop(), l.walDir())
+	if errors.Is(err, wal.ErrCRCMismatch) {
+		return State{}, fmt.Errorf("its log is corrupt: %w", errors.Join(err, ErrRolledBack))
+	}
+	if err != nil {
+		return State{}, err
+	}
+	for len(known) > 0 {
+		s, err := l.snap.LoadNewestAvailable(known)
+		if errors.Is(err, snap.ErrNoSnapshot) {
+			break
+		}
+		if err != nil {
+			return State{}, err
+		}
+		if err = l.checkState(s); err == nil {
+			return l.readFrom(s)
+		}
+		log.Warn("snapshot is not whole and is passed over", "index", s.GetMetadata().GetIndex(), "err", err)
+		known = without(known, s.GetMetadata())
+	}
+	return l.readFrom(nil)
+}
+
+func without(known []*walpb.Snapshot, m *raftpb.SnapshotMetadata) []*walpb.Snapshot {
+	var out []*walpb.Snapshot
+	for _, k := range known {
+		if k.GetIndex() != m.GetIndex() || k.GetTerm() != m.GetTerm() {
+			out = append(out, k)
+		}
+	}
+	return out
+}
+
+func (l *Log) readFrom(s *raftpb.Snapshot) (State, error) {
+	at := &walpb.Snapshot{Index: new(s.GetMetadata().GetIndex()), Term: new(s.GetMetadata().GetTerm())}
+	for repaired := false; ; repaired = true {
+		w, err := wal.Open(zap.NewNop(), l.walDir(), at)
+		if err != nil {
+			return State{}, fmt.Errorf("at snapshot %d: %w", at.GetIndex(), err)
+		}
+		data, hs, entries, err := w.ReadAll()
+		if err == nil {
+			l.wal = w
+			meta, err := parseMeta(data)
+			return State{Meta: meta, HardState: hs, Snapshot: s, Entries: entries}, err
+		}
+		err = errors.Join(err, w.Close())
+		torn := errors.Is(err, errUnexpectedEOF)
+		switch {
+		case torn && !repaired && wal.Repair(zap.NewNop(), l.walDir()):
+			continue
+		case torn, errors.Is(err, wal.ErrCRCMismatch), errors.Is(err, wal.ErrSnapshotNotFound), errors.Is(err, wal.ErrSliceOutOfRange):
+			return State{}, errors.Join(fmt.Errorf("at snapshot %d: %w", at.GetIndex(), err), ErrRolledBack)
+		default:
+			return State{}, fmt.Errorf("at snapshot %d: %w", at.GetIndex(), err)
+		}
+	}
+}
+
+func parseMeta(data []byte) (*logv1.WALMetadata, error) {
+	meta := &logv1.WALMetadata{}
+	if err := proto.Unmarshal(data, meta); err != nil {
+		return nil, fmt.Errorf("its metadata: %w: %w", err, errdefs.ErrDataLoss)
+	}
+	if meta.GetFormat() != Format {
+		return nil, fmt.Errorf("format %d, this version knows %d; run the version that wrote it: %w", meta.GetFormat(), Format, errdefs.ErrNotImplemented)
+	}
+	return meta, nil
+}
+
+// check holds what was read against what was promised (R24).
+func (l *Log) check(st State) error {
+	last := st.Snapshot.GetMetadata().GetIndex()
+	if n := len(st.Entries); n > 0 {
+		last = st.Entries[n-1].GetIndex()
+	}
+	if hs := st.HardState; last < hs.GetCommit() {
+		return fmt.Errorf("it ends at entry %d, but entry %d was committed: %w", last, hs.GetCommit(), ErrRolledBack)
+	}
+	mark, err := l.Mark()
+	if err != nil || mark == nil {
+		return err
+	}
+	switch {
+	case mark.GetRaftId() != st.Meta.GetRaftId():
+		return fmt.Errorf("its mark is of member %016x, its log of %016x: %w", mark.GetRaftId(), st.Meta.GetRaftId(), ErrRolledBack)
+	case last < mark.GetCommitted():
+		return fmt.Errorf("it ends at entry %d, but entry %d was marked committed: %w", last, mark.GetCommitted(), ErrRolledBack)
+	case st.HardState.GetTerm() < mark.GetTerm():
+		return fmt.Errorf("it is at term %d, but term %d was marked: %w", st.HardState.GetTerm(), mark.GetTerm(), ErrRolledBack)
+	default:
+		return nil
+	}
+}
+
+// Save makes entries and hard state durable, with one write and one sync. Either
+// may be nil. After an error every call fails: reopen the directory.
+func (l *Log) Save(hs *raftpb.HardState, entries []*raftpb.Entry) error {
+	if err := l.broken(); err != nil {
+		return err
+	}
+	if hs == nil {
+		hs = &raftpb.HardState{}
+	}
+	if err := l.wal.Save(hs, entries); err != nil {
+		return l.fail(fmt.Errorf("write log %s: %w", l.path, err))
+	}
+	return nil
+}
+
+// SaveSnapshot makes a snapshot durable whose state file is there already.
+func (l *Log) SaveSnapshot(s *raftpb.Snapshot) error {
+	if err := l.broken(); err != nil {
+		return err
+	}
+	if err := l.saveSnapshot(s); err != nil {
+		return l.fail(fmt.Errorf("write snapshot %d of log %s: %w", s.GetMetadata().GetIndex(), l.path, err))
+	}
+	return nil
+}
+
+func (l *Log) saveSnapshot(s *raftpb.Snapshot) error {
+	// The file first: a record in the log must find it.
+	if err := l.snap.SaveSnap(s); err != nil {
+		return err
+	}
+	if err := durable.SyncDir(l.snaps); err != nil {
+		return err
+	}
+	m := s.GetMetadata()
+	return l.wal.SaveSnapshot(&walpb.Snapshot{Index: m.Index, Term: m.Term, ConfState: m.GetConfState()})
+}
+
+// Free returns the bytes free where the log lies.
+func (l *Log) Free() (uint64, error) { return durable.FreeBytes(l.root) }
+
+// Close closes the log. What was saved stays saved, whatever it returns. A log
+// that failed may have to be closed again: its directory cannot be opened by
+// this process before Close has returned nil.
+func (l *Log) Close() error {
+	var err error
+	if l.wal != nil && l.broken() != nil {
+		if err := l.renewTail(); err != nil {
+			return fmt.Errorf("close log %s: %w", l.path, err)
+		}
+		_ = l.wal.Close() // what it still flushes goes to a file without a name
+	} else if l.wal != nil {
+		err = l.wal.Close()
+	}
+	return errors.Join(err, l.snaps.Close(), l.root.Close())
+}
+
+// renewTail puts a durable copy of the last segment in its place. After a write
+// that failed the file may hold, in the kernel's cache only, what never reached
+// the disk; and the old file is still locked by a log that must not flush to it.
+func (l *Log) renewTail() error {
+	dir, err := l.root.OpenRoot("wal")
+	if err != nil {
+		return err
+	}
+	names, err := l.names(dir)
+	names = slices.DeleteFunc(names, func(n string) bool { return !strings.HasSuffix(n, ".wal") })
+	if err != nil || len(names) == 0 {
+		return errors.Join(err, dir.Close())
+	}
+	return errors.Join(copyFile(dir, slices.Max(names)), durable.SyncDir(dir), dir.Close())
+}
+
+func copyFile(dir *os.Root, name string) error {
+	from, err := dir.Open(name)
+	if err != nil {
+		return err
+	}
+	to, err := dir.OpenFile(name+".copy", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return errors.Join(err, from.Close())
+	}
+	_, err = io.Copy(to, from)
+	if err := errors.Join(err, to.Sync(), to.Close(), from.Close()); err != nil {
+		return errors.Join(err, dir.Remove(name+".copy"))
+	}
+	return dir.Rename(name+".copy", name)
+}
+
+func (l *Log) walDir() string { return filepath.Join(l.path, "wal") }
+
+// absent reports whether err says that a file is not there.
+func absent(err error) bool { return errors.Is(err, fs.ErrNotExist) }
