@@ -23,7 +23,7 @@ func (p *planner) move(v *slot) {
 		if v.keeper.Node.IsZero() && !v.stopping { // nothing to wait for
 			m.Create = p.svc.GetTarget()
 		}
-	case p.updating() && !p.fresh(v.keeper) && v.tried0():
+	case p.updating() && p.startFirst() && !p.fresh(v.keeper) && v.tried0():
 		m.Create = p.attempt(v)
 	}
 	if p.outOfReach(v) {
@@ -108,24 +108,31 @@ func (p *planner) attempt(v *slot) uint64 {
 // restart reports whether the slot's task t, which ended by itself, is followed
 // by another one now; if only later, the plan wakes then.
 func (p *planner) restart(v *slot, t *Task) bool {
+	at, again := p.due(v, t)
+	if again && at > p.now {
+		p.wakeAt(at)
+		return false
+	}
+	return again
+}
+
+// due returns when the slot's task t, which ended by itself, is followed by
+// another one, and whether it is at all. What the policy says of t is settled by
+// its end: time alone never turns a no into a yes.
+func (p *planner) due(v *slot, t *Task) (at int64, again bool) {
 	switch p.condition() {
 	case modelv1.RestartCondition_RESTART_CONDITION_NONE:
-		return false
+		return 0, false
 	case modelv1.RestartCondition_RESTART_CONDITION_ON_FAILURE:
 		if t.Observed == taskstate.Complete {
-			return false
+			return 0, false
 		}
 	}
 	policy := p.Service.GetSpec().GetRestart()
 	if most := policy.GetMaxAttempts(); most > 0 && uint64(v.ends(t, policy.GetWindow())) > most {
-		return false
+		return 0, false
 	}
-	due := t.ObservedAt + p.restartDelay()
-	if due > p.now {
-		p.wakeAt(due)
-		return false
-	}
-	return true
+	return t.ObservedAt + p.restartDelay(), true
 }
 
 // ends counts the tasks of t's revision that ended by themselves in the slot, t

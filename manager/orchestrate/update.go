@@ -74,12 +74,17 @@ func (p *planner) note(v *slot, t *Task) {
 	}
 }
 
-// endedByItself reports whether t ended before it was told to.
+// endedByItself reports whether t ended before it was told to. Log time may
+// stand still while a clock goes back, so a tie is an end by itself only if the
+// state does not say otherwise.
 func endedByItself(t *Task) bool {
-	if !taskstate.Terminal(t.Observed) || t.Observed == taskstate.Orphaned {
+	switch {
+	case !taskstate.Terminal(t.Observed), t.Observed == taskstate.Orphaned:
 		return false
+	case t.Desired <= taskstate.Running:
+		return true
 	}
-	return t.Desired <= taskstate.Running || t.ObservedAt <= t.DesiredAt
+	return t.Observed != taskstate.Shutdown && t.ObservedAt <= t.DesiredAt
 }
 
 // failedItself reports whether t's end counts against an update. A task that
@@ -233,7 +238,7 @@ func (p *planner) complete() {
 		if !v.wanted || p.outOfReach(v) {
 			continue
 		}
-		if p.progress(v) != done {
+		if p.progress(v) != done || p.retries(v) {
 			return
 		}
 		last = max(last, v.tried)
@@ -253,6 +258,20 @@ func (p *planner) complete() {
 		u.CompletedAt = p.now
 		s.Update, s.Current = u, s.GetTarget()
 	})
+}
+
+// retries reports whether a start-first update that failed in the slot, where the
+// old task runs on, will try again.
+func (p *planner) retries(v *slot) bool {
+	if v.keeper == nil || p.fresh(v.keeper) {
+		return false
+	}
+	t := v.newest
+	if !p.fresh(t) || !endedByItself(t) || t.Desired > taskstate.Running {
+		return true
+	}
+	_, again := p.due(v, t)
+	return again
 }
 
 // How far an update is with a slot.
@@ -275,8 +294,8 @@ func (p *planner) progress(v *slot) progress {
 			return underWay
 		}
 		return done
-	case v.tried0(): // its new task failed; the restart policy has it now
-		return done
+	case v.tried0() && (v.keeper == nil || p.startFirst()):
+		return done // its new task failed; the restart policy has it now
 	case v.keeper != nil:
 		return waits
 	case v.newest != nil && !v.stopping && endedByItself(v.newest):
