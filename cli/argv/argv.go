@@ -38,6 +38,9 @@ func Order(app *cli.App, closed Closed, args []string) ([]string, error) {
 	if err := l.read(); err != nil {
 		return nil, err
 	}
+	if l.leaf != nil && l.leaf.ArgsUsage == "" && len(l.args) > 0 {
+		return nil, say.Hinted(say.Misuse("%s: takes no argument, got %q", l.where(), l.args[0]), l.help())
+	}
 	return l.joined(), nil
 }
 
@@ -48,6 +51,7 @@ type line struct {
 	closed      Closed
 	rest        []string
 
+	leaf      *cli.Command // nil until the path has come to one
 	path      []string
 	rootFlags []string
 	flags     []string
@@ -102,6 +106,9 @@ func (l *line) word(token string) error {
 			l.path = append(l.path, c.Name)
 			l.subs = c.Subcommands
 			l.level = newFlags(c.Flags, false)
+			if len(c.Subcommands) == 0 {
+				l.leaf = c
+			}
 			return nil
 		}
 	}
@@ -115,7 +122,7 @@ func (l *line) unknownCommand(token string) error {
 			names = append(names, c.Names()...)
 		}
 	}
-	err := say.Misuse("%s: there is no command %q", l.where(), token)
+	err := say.Misuse("there is no command %q", strings.Join(append(slices.Clone(l.path), token), " "))
 	if near, ok := nearest(token, names); ok {
 		return say.Hinted(err, "did you mean \""+strings.Join(append(slices.Clone(l.path), near), " ")+"\"?")
 	}

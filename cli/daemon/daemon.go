@@ -5,18 +5,24 @@
 package daemon
 
 import (
+	"errors"
+
 	"github.com/urfave/cli/v2"
+
+	"github.com/skep-project/skep/cli/say"
 )
 
-// Command returns the command. run is called with what the flags say.
-func Command(run func(c *cli.Context) error) *cli.Command {
+// Command returns the command.
+func Command(s *say.Streams) *cli.Command {
 	return &cli.Command{
 		Name:   "daemon",
 		Usage:  "run the daemon of this host",
 		Flags:  Flags(),
-		Action: run,
+		Action: func(c *cli.Context) error { return run(c, s) },
 	}
 }
+
+func run(*cli.Context, *say.Streams) error { return errors.New("daemon: this build holds no daemon") }
 
 // Flags returns the daemon's flags.
 func Flags() []cli.Flag {

@@ -30,7 +30,7 @@ func Command(s *say.Streams) *cli.Command {
 // needNodes refuses a command line without a node.
 func needNodes(c *cli.Context) error {
 	if !c.Args().Present() {
-		return say.Hinted(say.Misuse("%s: no node given", c.Command.HelpName), `"ctl node ls" lists them`)
+		return say.Hinted(say.Misuse("%s: no node given", say.Path(c.Command.HelpName)), `"ctl node ls" lists them`)
 	}
 	return nil
 }

@@ -37,7 +37,10 @@ func Misuse(format string, args ...any) error {
 	return &Error{Code: Misused, Err: fmt.Errorf(format, args...)}
 }
 
-// Missing returns the error of a nobody that did not answer.
+// Path returns a command's full name as errors say it: "node ls".
+func Path(helpName string) string { return strings.TrimPrefix(helpName, "ctl ") }
+
+// Missing returns the error of nobody having answered.
 func Missing(hint, format string, args ...any) error {
 	return &Error{Code: Unreachable, Hint: hint, Err: fmt.Errorf(format, args...)}
 }

@@ -43,7 +43,7 @@ func waitFlags() []cli.Flag {
 // need refuses a command line without a service.
 func need(c *cli.Context) error {
 	if !c.Args().Present() {
-		return say.Hinted(say.Misuse("%s: no service given", c.Command.HelpName), `"ctl service ls" lists them`)
+		return say.Hinted(say.Misuse("%s: no service given", say.Path(c.Command.HelpName)), `"ctl service ls" lists them`)
 	}
 	return nil
 }

@@ -56,7 +56,7 @@ func oneService(c *cli.Context) error {
 		return err
 	}
 	if c.Args().Len() > 1 {
-		return say.Misuse("%s: want one service, got %d", c.Command.HelpName, c.Args().Len())
+		return say.Misuse("%s: want one service, got %d", say.Path(c.Command.HelpName), c.Args().Len())
 	}
 	return nil
 }

@@ -42,7 +42,7 @@ func InspectFlags() []cli.Flag {
 // CheckInspect refuses flags that exclude each other.
 func CheckInspect(c *cli.Context) error {
 	if c.Bool("pretty") && c.String("format") != "" {
-		return say.Misuse("%s: --pretty and --format exclude each other", c.Command.HelpName)
+		return say.Misuse("%s: --pretty and --format exclude each other", say.Path(c.Command.HelpName))
 	}
 	return nil
 }
@@ -84,10 +84,10 @@ func (k Filters) read(c *cli.Context) (*controlv1.Filter, error) {
 					}
 				}
 			})
-			return nil, say.Hinted(say.Misuse("%s: there is no filter %q", c.Command.HelpName, key),
+			return nil, say.Hinted(say.Misuse("%s: there is no filter %q", say.Path(c.Command.HelpName), key),
 				"filters are "+strings.Join(keys, ", "))
 		case !ok || !take(f, strings.TrimSpace(value)):
-			return nil, say.Misuse("%s: filter %q: this value means nothing here", c.Command.HelpName, text)
+			return nil, say.Misuse("%s: filter %q: this value means nothing here", say.Path(c.Command.HelpName), text)
 		}
 	}
 	return f, nil

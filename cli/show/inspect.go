@@ -69,3 +69,16 @@ func When(ns int64) string {
 	}
 	return time.Unix(0, ns).UTC().Format("2006-01-02 15:04:05.999999999 -0700 MST")
 }
+
+// One writes a single value: a line of JSON for "json", else the template.
+func One(w io.Writer, format string, value any) error {
+	if format == "json" {
+		text, err := toJSON(value)
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintln(w, text)
+		return err
+	}
+	return Inspect(w, format, []any{value})
+}

@@ -1,0 +1,227 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/skep-project/skep/cli/conn"
+	"github.com/skep-project/skep/cli/say"
+	"github.com/skep-project/skep/cli/show"
+	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
+	localv1 "github.com/skep-project/skep/proto/skep/local/v1"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
+)
+
+func infoCommand(s *say.Streams) *cli.Command {
+	return &cli.Command{
+		Name:  "info",
+		Usage: "show this node and its swarm",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "format", Aliases: []string{"f"}, Usage: "json or a `TEMPLATE`"},
+			conn.StaleFlag(), conn.TimeoutFlag(conn.ForAnswer),
+		},
+		Action: conn.With(s, func(ctx context.Context, c *cli.Context, api *conn.Conn) error {
+			local, err := conn.Ask(ctx, api, localv1.LocalClient.Info, &localv1.InfoRequest{})
+			if err != nil {
+				return err
+			}
+			cluster, err := clusterOf(ctx, api, local)
+			if err != nil {
+				local.Error = err.Error() // the rest is worth showing all the same
+			}
+			i := newInfo(local, cluster)
+			if format := c.String("format"); format != "" {
+				return show.One(s.Out, format, i)
+			}
+			if err := lines(s.Out, strings.TrimRight(i.text(), "\n")); err != nil {
+				return err
+			}
+			if i.Swarm.Managers == 2 {
+				s.Warn("this swarm has two managers: if either is lost nobody can control it; " +
+					"add a third, or demote one")
+			}
+			return nil
+		}),
+	}
+}
+
+// clusterOf asks for what only managers know.
+func clusterOf(ctx context.Context, api *conn.Conn, local *localv1.InfoResponse) (*controlv1.GetClusterResponse, error) {
+	if local.GetState() != localv1.State_STATE_ACTIVE || local.GetRole() != modelv1.Role_ROLE_MANAGER {
+		return nil, nil
+	}
+	return conn.Read(ctx, api, controlv1.ControlClient.GetCluster, &controlv1.GetClusterRequest{})
+}
+
+// info is what "ctl info" knows. The names are Docker's; the set only grows.
+type info struct {
+	Name            string
+	ServerVersion   string
+	OperatingSystem string
+	Architecture    string
+	NCPU            string
+	MemTotal        int64
+	Runtime         string
+	StateDir        string
+	Containers      uint32
+	Swarm           swarmInfo
+}
+
+type swarmInfo struct {
+	LocalNodeState      string
+	NodeID              string   `json:",omitempty"`
+	Error               string   `json:",omitempty"`
+	ControlAvailable    bool     // it is a manager
+	NodeAddr            string   `json:",omitempty"`
+	RemoteManagers      []string `json:",omitempty"`
+	UnreachableManagers []string `json:",omitempty"`
+	OutOfContact        bool     `json:",omitempty"`
+	CertificateExpires  *time.Time
+	CertificateRenews   *time.Time
+	ElectionTick        int64        `json:",omitempty"`
+	Nodes               uint32       `json:",omitempty"`
+	Managers            uint32       `json:",omitempty"`
+	Cluster             *clusterInfo `json:",omitempty"`
+	known               bool
+}
+
+type clusterInfo struct {
+	ID               string
+	TaskHistory      int64
+	SnapshotInterval uint64
+	OldSnapshots     uint64
+	HeartbeatPeriod  time.Duration
+	NodeCertExpiry   time.Duration
+}
+
+func newInfo(l *localv1.InfoResponse, g *controlv1.GetClusterResponse) info {
+	d := l.GetDescription()
+	i := info{
+		Name: l.GetHostname(), ServerVersion: l.GetVersion(), OperatingSystem: d.GetOs(), Architecture: d.GetArchitecture(),
+		NCPU: show.CPUs(d.GetResources().GetNanoCpus()), MemTotal: d.GetResources().GetMemoryBytes(),
+		Runtime: l.GetRuntime(), StateDir: l.GetStateDir(), Containers: l.GetRunning(),
+		Swarm: swarmInfo{
+			LocalNodeState:   strings.ToLower(strings.TrimPrefix(l.GetState().String(), "STATE_")),
+			NodeID:           show.ID(l.GetNode()),
+			Error:            l.GetError(),
+			ControlAvailable: l.GetRole() == modelv1.Role_ROLE_MANAGER,
+			NodeAddr:         l.GetAddress(), RemoteManagers: l.GetManagerAddresses(),
+			UnreachableManagers: l.GetUnreachableManagers(), OutOfContact: l.GetOutOfContact(),
+			CertificateExpires: show.Time(l.GetCertNotAfter()), CertificateRenews: show.Time(l.GetCertRenewAt()),
+		},
+	}
+	if tick := l.GetRaftTick(); tick > 0 {
+		i.Swarm.ElectionTick = l.GetRaftElection() / tick
+	}
+	if id := show.ID(l.GetCluster()); id != "" && i.Swarm.ControlAvailable {
+		i.Swarm.Cluster = &clusterInfo{ID: id}
+	}
+	if g != nil {
+		i.Swarm.Nodes, i.Swarm.Managers, i.Swarm.known = g.GetNodes(), g.GetManagers(), true
+		i.Swarm.Cluster = newClusterInfo(g.GetCluster())
+		if len(g.GetManagerAddresses()) > 0 {
+			i.Swarm.RemoteManagers = g.GetManagerAddresses()
+		}
+	}
+	return i
+}
+
+// newClusterInfo fills in the documented defaults.
+func newClusterInfo(c *modelv1.Cluster) *clusterInfo {
+	s := c.GetSpec()
+	return &clusterInfo{
+		ID:               show.ID(c.GetId()),
+		TaskHistory:      or(s.GetTaskHistory(), 5),
+		SnapshotInterval: or(s.GetSnapshotInterval(), 10000),
+		OldSnapshots:     s.GetOldSnapshots(),
+		HeartbeatPeriod:  time.Duration(or(s.GetHeartbeatPeriod(), int64(2*time.Second))),
+		NodeCertExpiry:   time.Duration(or(s.GetCertExpiry(), int64(90*24*time.Hour))),
+	}
+}
+
+func or[T comparable](v, fallback T) T {
+	var zero T
+	if v == zero {
+		return fallback
+	}
+	return v
+}
+
+// text is the form people read; the part below "Swarm:" is laid out as Docker's.
+func (i info) text() string {
+	var b strings.Builder
+	field := func(depth int, name string, value any) {
+		if text := fmt.Sprint(value); text != "" {
+			fmt.Fprintf(&b, "%s%s: %s\n", strings.Repeat(" ", depth), name, text)
+		}
+	}
+	field(0, "Name", i.Name)
+	field(0, "Server Version", i.ServerVersion)
+	field(0, "Runtime", i.Runtime)
+	field(0, "State Directory", i.StateDir)
+	field(0, "Operating System", i.OperatingSystem)
+	field(0, "Architecture", i.Architecture)
+	if i.MemTotal > 0 {
+		field(0, "CPUs", i.NCPU)
+		field(0, "Total Memory", show.Bytes(i.MemTotal))
+	}
+	field(0, "Containers", i.Containers)
+	field(0, "Swarm", i.Swarm.LocalNodeState)
+	i.Swarm.text(&b, field)
+	return b.String()
+}
+
+func (w swarmInfo) text(b *strings.Builder, field func(depth int, name string, value any)) {
+	field(1, "NodeID", w.NodeID)
+	field(1, "Error", w.Error)
+	if w.LocalNodeState == "inactive" {
+		return
+	}
+	field(1, "Is Manager", w.ControlAvailable)
+	if w.Cluster != nil {
+		field(1, "ClusterID", w.Cluster.ID)
+	}
+	if w.known {
+		w.clusterText(b, field)
+	}
+	if w.OutOfContact {
+		field(1, "In Contact With The Quorum", false)
+	}
+	field(1, "Node Address", w.NodeAddr)
+	list(b, "Manager Addresses", w.RemoteManagers)
+	list(b, "Unreachable Managers", w.UnreachableManagers)
+}
+
+func (w swarmInfo) clusterText(b *strings.Builder, field func(depth int, name string, value any)) {
+	c := w.Cluster
+	field(1, "Managers", w.Managers)
+	field(1, "Nodes", w.Nodes)
+	b.WriteString(" Orchestration:\n")
+	field(2, "Task History Retention Limit", c.TaskHistory)
+	b.WriteString(" Raft:\n")
+	field(2, "Snapshot Interval", c.SnapshotInterval)
+	field(2, "Number of Old Snapshots to Retain", c.OldSnapshots)
+	field(2, "Heartbeat Tick", 1)
+	field(2, "Election Tick", w.ElectionTick)
+	b.WriteString(" Dispatcher:\n")
+	field(2, "Heartbeat Period", show.Age(c.HeartbeatPeriod))
+	b.WriteString(" CA Configuration:\n")
+	field(2, "Expiry Duration", show.Age(c.NodeCertExpiry))
+	field(2, "Force Rotate", 0)
+	field(1, "Autolock Managers", false)
+	field(1, "Root Rotation In Progress", false)
+}
+
+func list(b *strings.Builder, name string, items []string) {
+	if len(items) == 0 {
+		return
+	}
+	fmt.Fprintf(b, " %s:\n", name)
+	for _, item := range items {
+		fmt.Fprintf(b, "  %s\n", item)
+	}
+}

@@ -1,0 +1,86 @@
+// Package cli is ctl: the command tree and how a run of it ends.
+//
+// It owns the root of the tree, "ctl info" and "ctl version". Each noun has a
+// package of its own below; the daemon is cli/daemon's.
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/skep-project/skep/cli/argv"
+	"github.com/skep-project/skep/cli/conn"
+	"github.com/skep-project/skep/cli/daemon"
+	"github.com/skep-project/skep/cli/node"
+	"github.com/skep-project/skep/cli/say"
+	"github.com/skep-project/skep/cli/service"
+	"github.com/skep-project/skep/cli/swarm"
+	"github.com/skep-project/skep/internal/rpc"
+	"github.com/skep-project/skep/internal/version"
+)
+
+// Main runs ctl with args (the program's name first) and returns its exit code:
+// 0 done, 1 refused, 2 misused, 3 unreachable. ctx ends when the user interrupts.
+func Main(ctx context.Context, args []string, streams say.Streams) int {
+	s := streams.Filled()
+	return say.Report(s.Err, run(ctx, args, s), rpc.HintOf)
+}
+
+func run(ctx context.Context, args []string, s *say.Streams) error {
+	app := newApp(s)
+	ordered, err := argv.Order(app, closed, args[min(1, len(args)):])
+	if err != nil {
+		return err
+	}
+	return app.RunContext(ctx, append([]string{app.Name}, ordered...))
+}
+
+func newApp(s *say.Streams) *cli.App {
+	app := &cli.App{
+		Name:                      "ctl",
+		Usage:                     "run and operate a swarm of containers",
+		Version:                   version.Version,
+		Flags:                     conn.RootFlags(),
+		Commands:                  []*cli.Command{swarm.Command(s), node.Command(s), service.Command(s), infoCommand(s), versionCommand(s), daemon.Command(s)},
+		Reader:                    s.In,
+		Writer:                    s.Out,
+		ErrWriter:                 s.Err,
+		HideHelpCommand:           true,
+		DisableSliceFlagSeparator: true, // a constraint or a mount may hold commas
+		ExitErrHandler:            func(*cli.Context, error) {},
+		OnUsageError:              misused,
+	}
+	quiet(app.Commands)
+	return app
+}
+
+// quiet makes every command leave its errors to Main, and takes away the "help"
+// command, which would take an argument of that name.
+func quiet(commands []*cli.Command) {
+	for _, c := range commands {
+		c.HideHelpCommand = true
+		c.OnUsageError = misused
+		quiet(c.Subcommands)
+	}
+}
+
+func misused(_ *cli.Context, err error, _ bool) error { return say.Misuse("%v", err) }
+
+// closed: behind the image everything is the container's.
+func closed(path string) bool { return path == "service create" }
+
+// lines writes each line that is not empty.
+func lines(w io.Writer, text ...string) error {
+	for _, l := range text {
+		if l == "" {
+			continue
+		}
+		if _, err := fmt.Fprintln(w, l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
