@@ -5,7 +5,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
+
+// cgroupMount shows a container its own control group, and nothing else of the
+// host's: programs size themselves by the limits they read there.
+var cgroupMount = specs.Mount{Type: "cgroup", Source: "cgroup", Destination: cgroupRoot,
+	Options: []string{"ro", "nosuid", "noexec", "nodev", "relatime"}}
 
 // cgroupRoot is where the kernel's control groups are mounted.
 const cgroupRoot = "/sys/fs/cgroup"
@@ -42,10 +49,16 @@ func counter(file, name string) (int, bool) {
 	return 0, false
 }
 
+// unified reports whether the host has control groups of version 2 only.
+func unified(root string) bool {
+	_, err := os.Stat(filepath.Join(root, "cgroup.controllers"))
+	return err == nil
+}
+
 // swapLimited reports whether the kernel can bound a cgroup's swap.
 func swapLimited(root string) bool {
-	if _, err := os.Stat(filepath.Join(root, "cgroup.controllers")); err == nil {
-		return true // v2 does, or has no swap at all
+	if unified(root) {
+		return true // or there is no swap at all
 	}
 	_, err := os.Stat(filepath.Join(root, "memory", "memory.memsw.limit_in_bytes"))
 	return err == nil

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -112,7 +113,6 @@ func (c *controller) create(ctx context.Context, tmpl *modelv1.TaskTemplate, img
 		client.WithSnapshotter(snapshotter),
 		client.WithNewSnapshot(id, img),
 		client.WithImage(img),
-		client.WithImageStopSignal(img, "SIGTERM"),
 		client.WithRuntime(runcRuntime, &options.Options{}),
 		client.WithNewSpec(spec...),
 		client.WithAdditionalContainerLabels(c.labels(tmpl.GetContainer(), about.Config)))
@@ -132,11 +132,15 @@ func (c *controller) creating(err error) error {
 	return exec.Rejected(fmt.Errorf("%s: %w", what, err))
 }
 
-// labels returns the container's labels: the service's own, and ours, which win.
+// labels returns the container's labels: the service's own, less those that mean
+// something to us or to containerd (which would restart the container, or keep
+// it for ever), and ours.
 func (c *controller) labels(t *modelv1.ContainerSpec, img imagespec.ImageConfig) map[string]string {
-	labels := maps.Clone(t.GetLabels())
-	if labels == nil {
-		labels = map[string]string{}
+	labels := map[string]string{}
+	for k, v := range t.GetLabels() {
+		if !strings.HasPrefix(k, "skep.") && !strings.HasPrefix(k, "containerd.io/") {
+			labels[k] = v
+		}
 	}
 	stop, err := signal.ParseSignal(or(t.GetStopSignal(), or(img.StopSignal, "SIGTERM")))
 	if err != nil { // the image's word; the service's was checked

@@ -5,15 +5,27 @@ import (
 	"fmt"
 	"strconv"
 
+	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
+	taskapi "github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/errdefs/pkg/errgrpc"
 
 	"github.com/skep-project/skep/agent/exec"
 	"github.com/skep-project/skep/internal/id"
 )
 
-// List returns every container of this cluster and node.
+// List returns every container of this cluster and node. It asks containerd
+// twice, however many there are.
 func (r *Runtime) List(ctx context.Context) ([]exec.Container, error) {
 	ctx = r.ours(ctx)
+	running, err := r.client.TaskService().List(ctx, &tasksapi.ListTasksRequest{})
+	if err != nil {
+		return nil, r.words("list containers", errgrpc.ToNative(err))
+	}
+	processes := map[string]*taskapi.Process{}
+	for _, p := range running.GetTasks() {
+		processes[p.GetID()] = p
+	}
 	filter := fmt.Sprintf("labels.%q==%s,labels.%q==%s",
 		exec.LabelCluster, r.cfg.Cluster, exec.LabelNode, r.cfg.Node)
 	found, err := r.client.Containers(ctx, filter)
@@ -22,49 +34,64 @@ func (r *Runtime) List(ctx context.Context) ([]exec.Container, error) {
 	}
 	var out []exec.Container
 	for _, c := range found {
-		listed, err := r.describe(ctx, c)
+		record, err := c.Info(ctx, client.WithoutRefreshedMetadata)
 		if err != nil {
-			return nil, r.words("list containers: "+c.ID(), err)
+			return nil, r.words("list containers", err)
 		}
-		if listed != nil {
-			out = append(out, *listed)
+		listed := containerOf(c.ID(), record.Labels)
+		if p := processes[c.ID()]; p != nil {
+			status(&listed, p)
+		} else if listed.Started && listed.Exit == nil {
+			// It may have been started, or have ended, between the questions.
+			if err := r.lookAgain(ctx, c, &listed); err != nil {
+				return nil, r.words("list containers: "+c.ID(), err)
+			}
 		}
+		out = append(out, listed)
 	}
 	return out, nil
 }
 
-// describe tells what a container is and where it stands; nil if it has
-// vanished.
-func (r *Runtime) describe(ctx context.Context, c client.Container) (*exec.Container, error) {
+// containerOf tells what a container's labels say. Labels no agent wrote make a
+// container of no task: it is listed, because it is ours, and matches nothing.
+func containerOf(name string, labels map[string]string) exec.Container {
+	c := exec.Container{ID: name, Started: labels[labelStarted] != "", Exit: exitOf(labels)}
+	c.Task, _ = id.Parse(labels[exec.LabelTask])
+	c.Service, _ = id.Parse(labels[exec.LabelService])
+	c.CreatedIndex, _ = strconv.ParseUint(labels[exec.LabelIndex], 10, 64)
+	return c
+}
+
+// status adds what its process says, of which a written exit is the end.
+func status(c *exec.Container, p *taskapi.Process) {
+	if c.Exit != nil {
+		return
+	}
+	switch p.GetStatus() {
+	case taskapi.Status_CREATED:
+		c.Started = false
+	case taskapi.Status_STOPPED:
+		c.Exit = shimExit(p.GetExitStatus(), p.GetExitedAt().AsTime())
+	default:
+		c.Running = true
+	}
+}
+
+// lookAgain asks about one container's process and then reads its labels, in
+// the order that cannot miss an end.
+func (r *Runtime) lookAgain(ctx context.Context, c client.Container, listed *exec.Container) error {
+	resp, err := r.client.TaskService().Get(ctx, &tasksapi.GetRequest{ContainerID: c.ID()})
+	if err == nil {
+		status(listed, resp.GetProcess())
+		return nil
+	}
+	if err := ignoreNotFound(errgrpc.ToNative(err)); err != nil {
+		return err
+	}
 	labels, err := c.Labels(ctx)
 	if err != nil {
-		return nil, ignoreNotFound(err)
+		return ignoreNotFound(err)
 	}
-	out := &exec.Container{ID: c.ID(), Started: labels[labelStarted] != "", Exit: exitOf(labels)}
-	// Labels no agent wrote make a container of no task: it is listed, because
-	// it is ours, and matches nothing.
-	out.Task, _ = id.Parse(labels[exec.LabelTask])
-	out.Service, _ = id.Parse(labels[exec.LabelService])
-	out.CreatedIndex, _ = strconv.ParseUint(labels[exec.LabelIndex], 10, 64)
-	if out.Exit != nil {
-		return out, nil
-	}
-	task, err := c.Task(ctx, nil)
-	if err != nil {
-		return out, ignoreNotFound(err)
-	}
-	status, err := task.Status(ctx)
-	if err != nil {
-		return out, ignoreNotFound(err)
-	}
-	switch status.Status {
-	case client.Created:
-		out.Started = false
-	case client.Stopped:
-		end := exitAt(status)
-		out.Exit = &end
-	default:
-		out.Running = true
-	}
-	return out, nil
+	listed.Exit = exitOf(labels)
+	return nil
 }

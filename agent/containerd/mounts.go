@@ -11,6 +11,7 @@ import (
 	"strconv"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
@@ -67,8 +68,18 @@ func bind(m *modelv1.Mount, target string) (specs.Mount, error) {
 	if err != nil {
 		return specs.Mount{}, fmt.Errorf("source on this node: %w", err)
 	}
+	mode := access(m)
+	if mode == "ro" && deepReadOnly() {
+		mode = "rro"
+	}
 	return specs.Mount{Type: "bind", Source: source, Destination: target,
-		Options: []string{"rbind", propagation, access(m)}}, nil
+		Options: []string{"rbind", propagation, mode}}, nil
+}
+
+// deepReadOnly reports whether the kernel can make a mount read-only together
+// with what is mounted below it (Linux 5.12).
+func deepReadOnly() bool {
+	return !errors.Is(unix.MountSetattr(-1, "", 0, &unix.MountAttr{}), unix.ENOSYS)
 }
 
 func tmpfs(m *modelv1.Mount, target string) specs.Mount {

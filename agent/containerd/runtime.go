@@ -25,15 +25,10 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/client"
-	"github.com/containerd/containerd/v2/defaults"
-	"github.com/containerd/containerd/v2/pkg/dialer"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"github.com/sirupsen/logrus"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/skep-project/skep/agent/exec"
 	"github.com/skep-project/skep/internal/id"
@@ -134,20 +129,6 @@ func New(cfg Config) (*Runtime, error) {
 		return nil, fmt.Errorf("containerd runtime: %w", errors.Join(err, conn.Close()))
 	}
 	return &Runtime{cfg: cfg, client: c, silence: silence()}, nil
-}
-
-// dial returns a connection that comes back within a second of containerd.
-func dial(address string) (*grpc.ClientConn, error) {
-	return grpc.NewClient(dialer.DialAddress(address),
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(dialer.ContextDialer),
-		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
-			MinConnectTimeout: 2 * time.Second,
-		}),
-		grpc.WithDefaultCallOptions(
-			grpc.MaxCallRecvMsgSize(defaults.DefaultMaxRecvMsgSize),
-			grpc.MaxCallSendMsgSize(defaults.DefaultMaxSendMsgSize)))
 }
 
 // Close ends the connection and waits for downloads that are under way to end.

@@ -53,13 +53,16 @@ func (r *Runtime) specOpts(s exec.Spec, tmpl *modelv1.TaskTemplate, img imagespe
 		oci.WithHostNamespace(specs.NetworkNamespace),
 		oci.WithCgroup(r.cgroup(s.Task)),
 		oci.WithNoNewPrivileges,
-		oci.WithMounts(without(host, mounts)),
+		oci.WithMounts(without(append(host, cgroupMount), mounts)),
 		oci.WithMounts(mounts),
 		withUser(or(c.GetUser(), img.User), c.GetGroups()),
 		oci.WithCapabilities(caps),
 		withProcess(c, limits),
 		withResources(tmpl.GetLimits()),
 		withSysctls(c.GetSysctls()),
+	}
+	if unified(cgroupRoot) {
+		opts = append(opts, oci.WithNamespacedCgroup())
 	}
 	if c.GetTty() {
 		opts = append(opts, oci.WithTTY)

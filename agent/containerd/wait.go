@@ -13,7 +13,7 @@ import (
 // relook is how often a wait looks at the container again although it was told
 // nothing; retry is how long it leaves a containerd alone that does not answer.
 const (
-	relook = 15 * time.Second
+	relook = time.Minute
 	retry  = 250 * time.Millisecond
 )
 

@@ -20,7 +20,7 @@ const patience = 60 * time.Second
 // its process ends first or it does not answer in time.
 func (s *Supervisor) answers(ctx context.Context, p *process) error {
 	for deadline := time.Now().Add(patience); ; {
-		err := s.ask(ctx)
+		err := s.ask(ctx, time.Second)
 		if err == nil {
 			return nil
 		}
@@ -36,8 +36,29 @@ func (s *Supervisor) answers(ctx context.Context, p *process) error {
 	}
 }
 
+// mind returns when containerd's process has ended or ctx has. A containerd that
+// has not answered for as long as patience is killed: its containers do not mind.
+func (s *Supervisor) mind(ctx context.Context, p *process) error {
+	for answered := time.Now(); ; {
+		period, stop := context.WithTimeout(ctx, 10*time.Second)
+		err := p.wait(period)
+		stop()
+		if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+			return err
+		}
+		err = s.ask(ctx, 10*time.Second)
+		switch {
+		case err == nil:
+			answered = time.Now()
+		case time.Since(answered) > patience && ctx.Err() == nil:
+			return errors.Join(fmt.Errorf("containerd (process %d) has not answered for %v: %w", p.pid, patience, err),
+				p.signal(syscall.SIGKILL), p.wait(ctx))
+		}
+	}
+}
+
 // ask asks containerd for its version.
-func (s *Supervisor) ask(ctx context.Context) error {
+func (s *Supervisor) ask(ctx context.Context, patience time.Duration) error {
 	if _, err := os.Stat(s.Address()); err != nil {
 		return err
 	}
@@ -46,7 +67,7 @@ func (s *Supervisor) ask(ctx context.Context) error {
 		return err
 	}
 	defer c.Close()
-	ctx, stop := context.WithTimeout(ctx, time.Second)
+	ctx, stop := context.WithTimeout(ctx, patience)
 	defer stop()
 	_, err = c.Version(ctx)
 	return err

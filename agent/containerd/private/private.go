@@ -175,7 +175,7 @@ func (s *Supervisor) once(ctx context.Context) error {
 		return err
 	}
 	s.announce(ctx, p)
-	return p.wait(ctx)
+	return s.mind(ctx, p)
 }
 
 // announce says that containerd serves.
