@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -28,27 +29,31 @@ func main() {
 	os.Exit(code)
 }
 
+// run plays both stories, each on hosts of its own.
 func run(ctx context.Context, ctl string) int {
 	began := time.Now()
 	show := &printer{}
-	stage, err := walkthrough.Open(ctx, filepath.Dir(ctl), show, slog.New(slog.DiscardHandler))
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "demo:", err)
-		return 1
-	}
-	err = stage.Play(ctx, walkthrough.Steps())
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "\n%s\n", stage.Logs(8<<10))
-	}
-	if cerr := stage.Close(); cerr != nil {
-		fmt.Fprintln(os.Stderr, "demo:", cerr)
-		err = cerr
+	err := play(ctx, ctl, show, walkthrough.Steps())
+	if err == nil {
+		err = play(ctx, ctl, show, walkthrough.StepsOfThree())
 	}
 	show.verdict(time.Since(began), err)
 	if err != nil {
 		return 1
 	}
 	return 0
+}
+
+func play(ctx context.Context, ctl string, show *printer, steps []walkthrough.Step) error {
+	stage, err := walkthrough.Open(ctx, filepath.Dir(ctl), show, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	err = stage.Play(ctx, steps)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "\n%s\n", stage.Logs(8<<10))
+	}
+	return errors.Join(err, stage.Close())
 }
 
 // A printer tells the story on a terminal and keeps its times.

@@ -78,7 +78,7 @@ func (s *Stage) refilled(ctx context.Context, ask, lost string) error {
 		if err != nil {
 			return err
 		}
-		if n := len(current(got)); n != 2 {
+		if n := len(current(got, "ping")); n != 2 {
 			return fmt.Errorf("%d tasks run, want 2", n)
 		}
 		for _, row := range got.where("NAME", `\_ ping.`) {
@@ -92,9 +92,9 @@ func (s *Stage) refilled(ctx context.Context, ask, lost string) error {
 }
 
 // current are the rows of tasks that run and should.
-func current(t table) (some table) {
+func current(t table, service string) (some table) {
 	for _, row := range t.where("CURRENT STATE", "Running") {
-		if row["DESIRED STATE"] == "Running" && strings.HasPrefix(row["NAME"], "ping.") {
+		if row["DESIRED STATE"] == "Running" && strings.HasPrefix(row["NAME"], service+".") {
 			some = append(some, row)
 		}
 	}
@@ -153,8 +153,8 @@ func forced(ctx context.Context, s *Stage) error {
 	}
 	if err := s.until(ctx, survivor, "ctl service ps ping", "both slots run on what is left", began, refillLimit, func(r lab.Result) error {
 		got, err := rows(r)
-		if err == nil && len(current(got).where("NODE", survivor)) != 2 {
-			err = fmt.Errorf("%d tasks run on %s, want 2", len(current(got).where("NODE", survivor)), survivor)
+		if err == nil && len(current(got, "ping").where("NODE", survivor)) != 2 {
+			err = fmt.Errorf("%d tasks run on %s, want 2", len(current(got, "ping").where("NODE", survivor)), survivor)
 		}
 		return err
 	}); err != nil {

@@ -73,6 +73,13 @@ func TestTheStoryOfTwoMachinesIsTrue(t *testing.T) {
 	}
 }
 
+func TestTheStoryOfThreeMachinesIsTrue(t *testing.T) {
+	ctx, s := open(t)
+	if err := s.Play(ctx, StepsOfThree()); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // swarm raises hosts and joins them all: the first inits, the others join by
 // their roles.
 func swarm(ctx context.Context, t *testing.T, s *Stage, names []string, roles ...string) {
