@@ -1,0 +1,304 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/skep-project/skep/manager/consensus"
+	raftv1 "github.com/skep-project/skep/proto/skep/raft/v1"
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+)
+
+const (
+	// retryMin and retryMax bound the wait before a stream is tried again.
+	retryMin = 50 * time.Millisecond
+	retryMax = time.Second
+	// helloTime bounds the wait for a peer's hello.
+	helloTime = 5 * time.Second
+	// probeTime bounds the question whether an address refuses.
+	probeTime = 300 * time.Millisecond
+	// snapshotTime bounds the sending of one snapshot.
+	snapshotTime = 10 * time.Minute
+)
+
+// peer is the way to one member.
+type peer struct {
+	t       *Transport
+	id      uint64
+	address string
+	wake    chan struct{}        // capacity 1: "there is something to send"
+	snaps   chan *raftpb.Message // capacity 1: raft sends one at a time
+	stop    context.CancelFunc   // nil before it is started; guarded by t.mu
+
+	mu     sync.Mutex // guards the fields below
+	urgent [][]byte   // heartbeats, votes and answers to them
+	rest   [][]byte
+	bytes  int
+	up     bool
+}
+
+func newPeer(t *Transport, id uint64, address string) *peer {
+	return &peer{t: t, id: id, address: address, wake: make(chan struct{}, 1), snaps: make(chan *raftpb.Message, 1)}
+}
+
+// end stops the peer's goroutines; t.mu is held.
+func (p *peer) end() {
+	if p.stop != nil {
+		p.stop()
+	}
+}
+
+func (p *peer) isUp() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.up
+}
+
+func (p *peer) ring() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// send queues m. What cannot be sent is dropped, and raft is told if it
+// counted on it.
+func (p *peer) send(m *raftpb.Message, h consensus.Handler) {
+	if m.GetType() == raftpb.MsgSnap {
+		select {
+		case p.snaps <- m:
+		default:
+			if h != nil {
+				h.ReportSnapshot(p.id, false)
+			}
+		}
+		return
+	}
+	if !p.queue(m) && m.GetType() == raftpb.MsgApp && h != nil {
+		h.ReportUnreachable(p.id)
+	}
+}
+
+func (p *peer) queue(m *raftpb.Message) bool {
+	data, err := proto.Marshal(m)
+	if err != nil {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.up || len(p.urgent)+len(p.rest) >= queueCount || p.bytes > 0 && p.bytes+len(data) > queueBytes {
+		return false
+	}
+	p.bytes += len(data)
+	if first(m.GetType()) {
+		p.urgent = append(p.urgent, data)
+	} else {
+		p.rest = append(p.rest, data)
+	}
+	return true
+}
+
+// first reports whether messages of a type go before appends (R22).
+func first(t raftpb.MessageType) bool {
+	switch t {
+	case raftpb.MsgApp, raftpb.MsgAppResp:
+		return false
+	default:
+		return true
+	}
+}
+
+// frame takes what waits, up to the size of a frame.
+func (p *peer) frame() [][]byte {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var out [][]byte
+	size := 0
+	for _, from := range []*[][]byte{&p.urgent, &p.rest} {
+		for len(*from) > 0 && (len(out) == 0 || size+len((*from)[0]) <= frameBytes) {
+			out, size = append(out, (*from)[0]), size+len((*from)[0])
+			*from = (*from)[1:]
+		}
+	}
+	p.bytes -= size
+	return out
+}
+
+// set marks the peer's stream up or down; down drops what waits.
+func (p *peer) set(up bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.up = up
+	if !up {
+		p.urgent, p.rest, p.bytes = nil, nil, 0
+	}
+}
+
+// run keeps a stream to the peer until ctx ends.
+func (p *peer) run(ctx context.Context, h consensus.Handler) {
+	wait := retryMin
+	said := ""
+	for ctx.Err() == nil {
+		wasUp, err := p.stream(ctx)
+		p.set(false)
+		if ctx.Err() != nil {
+			return
+		}
+		h.ReportUnreachable(p.id)
+		if wasUp {
+			wait, said = retryMin, ""
+			if p.refuses(ctx) {
+				h.PeerGone(p.id)
+			}
+		}
+		if text := fmt.Sprint(err); text != said {
+			p.t.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "stream to member broke", slog.String("member", fmt.Sprintf("%016x", p.id)), slog.String("addr", p.address), slog.Any("err", err))
+			said = text
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait/2 + rand.N(wait)):
+		}
+		wait = min(2*wait, retryMax)
+	}
+}
+
+// refuses reports whether the peer's host answers that nobody listens: its
+// process is gone, for a hung one or a dark host would be silent.
+func (p *peer) refuses(ctx context.Context) bool {
+	d := net.Dialer{Timeout: probeTime}
+	c, err := d.DialContext(ctx, "tcp", p.address)
+	if err == nil {
+		_ = c.Close() // nothing was said on it
+	}
+	return errors.Is(err, syscall.ECONNREFUSED)
+}
+
+// stream opens a stream and sends on it until it breaks. It reports whether it
+// was ever up.
+func (p *peer) stream(ctx context.Context) (up bool, err error) {
+	conn, err := p.t.cfg.Dial(ctx, p.id, p.address)
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	s, err := raftv1.NewRaftClient(conn).Stream(ctx)
+	if err != nil {
+		return false, err
+	}
+	if err := p.greet(s, cancel); err != nil {
+		return false, err
+	}
+	p.set(true)
+	p.ring()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel(nil)
+	wg.Go(func() { // the peer says nothing more: this is how its end is noticed
+		_, err := s.Recv()
+		cancel(fmt.Errorf("stream ended: %w", err))
+	})
+	for {
+		select {
+		case <-ctx.Done():
+			return true, context.Cause(ctx)
+		case <-p.wake:
+		}
+		for msgs := p.frame(); len(msgs) > 0; msgs = p.frame() {
+			if err := s.Send(&raftv1.StreamRequest{Messages: msgs}); err != nil {
+				return true, fmt.Errorf("send: %w", err)
+			}
+		}
+	}
+}
+
+// greet exchanges hellos.
+func (p *peer) greet(s grpc.BidiStreamingClient[raftv1.StreamRequest, raftv1.StreamResponse], cancel context.CancelCauseFunc) error {
+	timer := time.AfterFunc(helloTime, func() { cancel(fmt.Errorf("no hello within %v", helloTime)) })
+	defer timer.Stop()
+	if err := s.Send(&raftv1.StreamRequest{Hello: p.t.cfg.Hello(), From: p.t.cfg.RaftID, To: p.id}); err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("say hello: %w", err)
+	}
+	answer, err := s.Recv()
+	if err != nil {
+		return fmt.Errorf("wait for hello: %w", err)
+	}
+	return p.t.checkHello(p.id, answer.GetHello())
+}
+
+// runSnapshots sends snapshots to the peer, one at a time.
+func (p *peer) runSnapshots(ctx context.Context, h consensus.Handler) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case m := <-p.snaps:
+			err := p.sendSnapshot(ctx, h, m)
+			h.ReportSnapshot(p.id, err == nil)
+			if err != nil && ctx.Err() == nil {
+				p.t.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "snapshot was not sent", slog.String("member", fmt.Sprintf("%016x", p.id)),
+					slog.Uint64("index", m.GetSnapshot().GetMetadata().GetIndex()), slog.Any("err", err))
+			}
+		}
+	}
+}
+
+func (p *peer) sendSnapshot(ctx context.Context, h consensus.Handler, m *raftpb.Message) (err error) {
+	ctx, stop := context.WithTimeout(ctx, snapshotTime)
+	defer stop()
+	file, err := h.OpenSnapshot(m)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	data, err := proto.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("encode snapshot message: %w", err)
+	}
+	conn, err := p.t.cfg.Dial(ctx, p.id, p.address)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	s, err := raftv1.NewRaftClient(conn).Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	return pour(s, data, file)
+}
+
+// pour sends the message, then the file. A stream that breaks says why when it
+// is closed.
+func pour(s grpc.ClientStreamingClient[raftv1.SnapshotRequest, raftv1.SnapshotResponse], message []byte, file io.Reader) error {
+	err := s.Send(&raftv1.SnapshotRequest{Message: message})
+	for err == nil {
+		buf := make([]byte, chunkBytes) // gRPC may keep it
+		n, rerr := io.ReadFull(file, buf)
+		if n > 0 {
+			err = s.Send(&raftv1.SnapshotRequest{Chunk: buf[:n]})
+		}
+		if errors.Is(rerr, io.EOF) || errors.Is(rerr, io.ErrUnexpectedEOF) {
+			break
+		}
+		if rerr != nil {
+			return fmt.Errorf("read state: %w", rerr)
+		}
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	_, err = s.CloseAndRecv()
+	return err
+}
