@@ -121,7 +121,7 @@ func (r *Renewer) renew(ctx context.Context) bool {
 		}
 		// From 75 to 125 hundredths, so that nodes do not come back together.
 		pause := time.Duration((0.75 + 0.5*r.cfg.Roll()) * float64(delay))
-		r.say(err, pause)
+		r.say(ctx, err, pause)
 		if !r.pause(ctx, pause) {
 			return false
 		}
@@ -142,13 +142,13 @@ func (r *Renewer) pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-func (r *Renewer) say(err error, pause time.Duration) {
+func (r *Renewer) say(ctx context.Context, err error, pause time.Duration) {
 	cred := r.cfg.Holder.Get()
 	level, text := slog.LevelWarn, "certificate not renewed, trying again"
 	if left := time.Until(cred.Identity.NotAfter); left <= 0 {
 		level, text = slog.LevelError, "certificate expired and not renewed, trying again"
 	}
-	r.cfg.Log.LogAttrs(context.Background(), level, text, slog.Any("err", err), slog.String("hint", rpc.HintOf(err)),
+	r.cfg.Log.LogAttrs(ctx, level, text, slog.Any("err", err), slog.String("hint", rpc.HintOf(err)),
 		slog.Time("not_after", cred.Identity.NotAfter), slog.Duration("next", pause))
 }
 
