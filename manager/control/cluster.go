@@ -1,0 +1,214 @@
+package control
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/skep-project/skep/ca"
+	"github.com/skep-project/skep/internal/rpc"
+	"github.com/skep-project/skep/internal/sealed"
+	"github.com/skep-project/skep/manager/store"
+	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
+)
+
+// cluster returns the cluster, which there is on every manager that serves.
+func cluster(snap *store.Snapshot) (*modelv1.Cluster, error) {
+	if c := snap.Cluster(); c != nil {
+		return c, nil
+	}
+	return nil, rpc.Errorf(errdefs.ErrUnavailable, "this manager does not hold the swarm's state yet")
+}
+
+// redacted returns a copy of c without keys and tokens.
+func redacted(c *modelv1.Cluster) *modelv1.Cluster {
+	c = proto.CloneOf(c)
+	c.WorkerToken, c.ManagerToken = nil, nil
+	if c.GetRoot() != nil {
+		c.Root.Key = nil
+	}
+	return c
+}
+
+// GetCluster shows the cluster without its keys and tokens.
+func (s *Server) GetCluster(context.Context, *controlv1.GetClusterRequest) (*controlv1.GetClusterResponse, error) {
+	snap := s.snapshot()
+	c, err := cluster(snap)
+	if err != nil {
+		return nil, err
+	}
+	resp := &controlv1.GetClusterResponse{Cluster: redacted(c)}
+	for n := range snap.Nodes() {
+		resp.Nodes++
+		if n.GetRole() == modelv1.Role_ROLE_MANAGER {
+			resp.Managers++
+		}
+	}
+	for m := range snap.Members() {
+		resp.ManagerAddresses = append(resp.ManagerAddresses, m.GetAddress())
+	}
+	slices.Sort(resp.ManagerAddresses)
+	return resp, nil
+}
+
+// UpdateCluster replaces the operator's part of the cluster.
+func (s *Server) UpdateCluster(ctx context.Context, msg *controlv1.UpdateClusterRequest) (*controlv1.UpdateClusterResponse, error) {
+	req, err := identify(ctx, msg)
+	if err != nil {
+		return nil, err
+	}
+	if _, done, err := s.earlier(ctx, req); err != nil || done {
+		return &controlv1.UpdateClusterResponse{Cluster: redacted(s.snapshot().Cluster())}, err
+	}
+	if err := checkCluster(msg.GetSpec()); err != nil {
+		return nil, err
+	}
+	_, err = s.change(ctx, req, func(tx *store.Tx) error {
+		c, err := cluster(tx.Snapshot)
+		if err != nil {
+			return err
+		}
+		if have := c.GetMeta().GetVersion(); have != msg.GetVersion() && msg.GetVersion() != 0 {
+			return outOfSequence("the swarm", have, msg.GetVersion())
+		}
+		c = proto.CloneOf(c)
+		c.Spec = msg.GetSpec()
+		return tx.PutCluster(c)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &controlv1.UpdateClusterResponse{Cluster: redacted(s.snapshot().Cluster())}, nil
+}
+
+// outOfSequence refuses a change that was made from another version.
+func outOfSequence(thing string, have, from uint64) error {
+	return rpc.Refuse(rpc.Errorf(errdefs.ErrAborted, "update out of sequence: %s is at version %d, the change was made from %d", thing, have, from),
+		"read it again and repeat the change")
+}
+
+// The least a setting may be.
+const (
+	minHeartbeat  = 100 * time.Millisecond
+	minLease      = 3 // heartbeats
+	minCertExpiry = time.Hour
+	// What 0 stands for, as the cluster's spec says.
+	defaultHeartbeat = 2 * time.Second
+	defaultLease     = 10 * time.Second
+)
+
+func checkCluster(spec *modelv1.ClusterSpec) error {
+	var f faults
+	f.check(spec != nil, "spec: missing")
+	beat, lease := time.Duration(spec.GetHeartbeatPeriod()), time.Duration(spec.GetLease())
+	f.check(beat == 0 || beat >= minHeartbeat, "heartbeat %v: at least %v", beat, minHeartbeat)
+	if beat == 0 {
+		beat = defaultHeartbeat
+	}
+	if lease == 0 {
+		lease = defaultLease
+	}
+	f.check(lease >= minLease*beat, "lease %v: at least %d heartbeats of %v", lease, minLease, beat)
+	for what, d := range map[string]int64{"certificate expiry": spec.GetCertExpiry(), "manager certificate expiry": spec.GetManagerCertExpiry()} {
+		f.check(d == 0 || time.Duration(d) >= minCertExpiry, "%s %v: at least %v", what, time.Duration(d), minCertExpiry)
+	}
+	f.labels("label", spec.GetLabels())
+	return f.refusal("swarm")
+}
+
+// tokenOf returns the standing token of a role.
+func tokenOf(c *modelv1.Cluster, role modelv1.Role) (secret []byte, err error) {
+	switch role {
+	case modelv1.Role_ROLE_WORKER:
+		return c.GetWorkerToken(), nil
+	case modelv1.Role_ROLE_MANAGER:
+		return c.GetManagerToken(), nil
+	}
+	return nil, rpc.Errorf(errdefs.ErrInvalidArgument, "join token: want the role worker or manager")
+}
+
+// spell returns the whole join token of a role.
+func spell(c *modelv1.Cluster, role modelv1.Role) (string, error) {
+	secret, err := tokenOf(c, role)
+	if err != nil {
+		return "", err
+	}
+	if len(secret) == 0 || len(c.GetRoot().GetCertificates()) == 0 {
+		return "", rpc.Refuse(rpc.Errorf(errdefs.ErrFailedPrecondition, "the swarm has no standing %s token", roleName(role)),
+			"make one with: ctl swarm join-token --rotate "+roleName(role))
+	}
+	t := ca.Token{Digest: ca.RootDigest(c.GetRoot().GetCertificates()[0]), Secret: sealed.NewSecret(secret)}
+	return t.Reveal(), nil
+}
+
+// joinAddress returns where to join: this manager, if it is one of the group,
+// else the first that is.
+func (s *Server) joinAddress(snap *store.Snapshot) string {
+	if m := snap.MemberByNode(s.cfg.Self); m != nil {
+		return m.GetAddress()
+	}
+	for m := range snap.Members() {
+		return m.GetAddress()
+	}
+	return ""
+}
+
+// GetJoinToken shows the standing token of a role.
+func (s *Server) GetJoinToken(_ context.Context, msg *controlv1.GetJoinTokenRequest) (*controlv1.GetJoinTokenResponse, error) {
+	snap := s.snapshot()
+	c, err := cluster(snap)
+	if err != nil {
+		return nil, err
+	}
+	token, err := spell(c, msg.GetRole())
+	if err != nil {
+		return nil, err
+	}
+	return &controlv1.GetJoinTokenResponse{Token: token, Address: s.joinAddress(snap)}, nil
+}
+
+// RotateJoinToken draws a new standing token; the old one joins nobody any more.
+func (s *Server) RotateJoinToken(ctx context.Context, msg *controlv1.RotateJoinTokenRequest) (*controlv1.RotateJoinTokenResponse, error) {
+	req, err := identify(ctx, msg)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := tokenOf(nil, msg.GetRole()); err != nil {
+		return nil, err
+	}
+	secret := ca.NewTokenSecret()
+	_, err = s.change(ctx, req, func(tx *store.Tx) error {
+		c, err := cluster(tx.Snapshot)
+		if err != nil {
+			return err
+		}
+		c = proto.CloneOf(c)
+		if msg.GetRole() == modelv1.Role_ROLE_MANAGER {
+			c.ManagerToken = secret.Reveal()
+		} else {
+			c.WorkerToken = secret.Reveal()
+		}
+		return tx.PutCluster(c)
+	})
+	if err != nil {
+		return nil, err
+	}
+	snap := s.snapshot()
+	token, err := spell(snap.Cluster(), msg.GetRole())
+	if err != nil {
+		return nil, err
+	}
+	return &controlv1.RotateJoinTokenResponse{Token: token, Address: s.joinAddress(snap)}, nil
+}
+
+// roleName is a role as people type it.
+func roleName(r modelv1.Role) string {
+	if r == modelv1.Role_ROLE_MANAGER {
+		return "manager"
+	}
+	return "worker"
+}
