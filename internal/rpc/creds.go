@@ -6,12 +6,21 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/credentials"
 
 	"github.com/skep-project/skep/ca"
+)
+
+const (
+	// maxStrangers bounds the open connections without a certificate, and
+	// strangerLife how long each of them may last.
+	maxStrangers = 512
+	strangerLife = time.Minute
 )
 
 type transportCreds = credentials.TransportCredentials
@@ -33,10 +42,15 @@ func (*link) AuthType() string { return "skep" }
 
 // tlsCreds does the handshake with the credential of the moment and reads the
 // peer's identity once.
-type tlsCreds struct{ transportCreds }
+type tlsCreds struct {
+	transportCreds
+	// strangers holds one token for each open connection without a certificate;
+	// when it is full, more of them are turned away.
+	strangers chan struct{}
+}
 
 func newTLSCreds(h *ca.Holder, grace time.Duration) transportCreds {
-	return tlsCreds{credentials.NewTLS(ServerTLS(h, grace))}
+	return tlsCreds{credentials.NewTLS(ServerTLS(h, grace)), make(chan struct{}, maxStrangers)}
 }
 
 func (c tlsCreds) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
@@ -49,17 +63,50 @@ func (c tlsCreds) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo,
 		return nil, nil, errors.Join(fmt.Errorf("handshake gave %T, want TLS", info), conn.Close())
 	}
 	l := &link{CommonAuthInfo: t.CommonAuthInfo, at: time.Now(), conn: conn}
-	if certs := t.State.PeerCertificates; len(certs) > 0 {
-		who, err := ca.FromCert(certs[0]) // ServerTLS has verified it
-		if err != nil {
+	certs := t.State.PeerCertificates
+	if len(certs) == 0 {
+		if l.conn, err = c.stranger(conn); err != nil {
 			return nil, nil, errors.Join(err, conn.Close())
 		}
-		l.node = &who
+		return l.conn, l, nil
 	}
+	who, err := ca.FromCert(certs[0]) // ServerTLS has verified it
+	if err != nil {
+		return nil, nil, errors.Join(err, conn.Close())
+	}
+	l.node = &who
 	return conn, l, nil
 }
 
-func (c tlsCreds) Clone() transportCreds { return tlsCreds{c.transportCreds.Clone()} }
+func (c tlsCreds) Clone() transportCreds { return tlsCreds{c.transportCreds.Clone(), c.strangers} }
+
+// stranger counts a connection without a certificate and bounds its life: it is
+// there for one enrolment.
+func (c tlsCreds) stranger(conn net.Conn) (net.Conn, error) {
+	select {
+	case c.strangers <- struct{}{}:
+	default:
+		return nil, fmt.Errorf("%d connections without a certificate are open, no more are taken", maxStrangers)
+	}
+	s := &strangerConn{Conn: conn, leave: sync.OnceFunc(func() { <-c.strangers })}
+	s.end.Store(time.AfterFunc(strangerLife, func() { _ = s.Close() }))
+	return s, nil
+}
+
+// strangerConn gives its place back when it is closed.
+type strangerConn struct {
+	net.Conn
+	leave func()
+	end   atomic.Pointer[time.Timer]
+}
+
+func (s *strangerConn) Close() error {
+	if t := s.end.Load(); t != nil {
+		t.Stop()
+	}
+	s.leave()
+	return s.Conn.Close()
+}
 
 // unixCreds recognises the process at the other end of a unix socket.
 type unixCreds struct{}

@@ -196,17 +196,18 @@ func (s *Server) Services() []string {
 	return out
 }
 
-// ServeTLS serves nodes on l until Stop. It closes l.
+// ServeTLS serves nodes on l until Stop, or until l is closed; it may be called
+// again with another listener. It closes l.
 func (s *Server) ServeTLS(l net.Listener) error { return s.serve(s.tls, l) }
 
-// ServeUnix serves users on l, a unix socket, until Stop. It closes l.
+// ServeUnix serves users on l, a unix socket, as ServeTLS does.
 func (s *Server) ServeUnix(l net.Listener) error { return s.serve(s.unix, l) }
 
 func (s *Server) serve(g *grpc.Server, l net.Listener) error {
 	if err := s.Check(); err != nil {
 		return errors.Join(err, l.Close())
 	}
-	if err := g.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+	if err := g.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) && !errors.Is(err, net.ErrClosed) {
 		return fmt.Errorf("serve %s: %w", l.Addr(), err)
 	}
 	return nil

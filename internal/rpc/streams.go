@@ -132,7 +132,7 @@ func (s *servedStream) Context() context.Context { return s.ctx }
 // those it refuses. Call it when a node's record, the membership or this node's
 // office changed, and once a minute for what time alone ends. A refusal that is
 // neither PermissionDenied nor Unauthenticated cuts nothing: a manager out of
-// contact keeps its streams (R18).
+// contact keeps its streams (R18); one that is no manager any more keeps none.
 func (s *Server) Recheck() {
 	for _, o := range s.streams.all() {
 		c := o.call
@@ -140,7 +140,7 @@ func (s *Server) Recheck() {
 			continue
 		}
 		err := o.judge()
-		if err == nil || !errdefs.IsPermissionDenied(err) && !errdefs.IsUnauthorized(err) {
+		if err == nil || !errdefs.IsPermissionDenied(err) && !errdefs.IsUnauthorized(err) && RefusalOf(err).GetNotManager() == nil {
 			continue
 		}
 		s.cfg.Log.Info("stream cut", slog.String("node", c.caller.Node.String()),
@@ -153,10 +153,6 @@ func (s *Server) recheck(ctx context.Context, was *call) error {
 	c := &call{method: was.method, office: s.office.Load(), caller: was.caller, link: was.link}
 	c.proof = c.newProof(was.proof.Since, was.proof.Stale)
 	c.proof.Open = true
-	if c.office.authorizer == nil {
-		// This node is no manager any more: the assembly stops its services.
-		return Errorf(errdefs.ErrPermissionDenied, "%s: this node is not a swarm manager any more", c.method.name)
-	}
 	_, err := s.authoriseNode(ctx, c)
 	return err
 }
