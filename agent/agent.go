@@ -33,11 +33,13 @@ import (
 	rpcv1 "github.com/skep-project/skep/proto/skep/rpc/v1"
 )
 
-// describePeriod is how often the runtime is asked what the host has, and
-// describePatience how long it may take to say.
+// describePeriod is how often the runtime is asked what the host has,
+// describePatience how long it may take to say, and describeAgain how long
+// after it did not it is asked again.
 const (
 	describePeriod   = time.Minute
 	describePatience = 5 * time.Second
+	describeAgain    = 3 * time.Second
 )
 
 // Config configures an Agent.
@@ -198,35 +200,43 @@ func (a *Agent) parts() (*worker.Worker, *session.Client) {
 	return a.worker, a.session
 }
 
-// describe tells the managers what the node is and has, now and when it changes.
+// describe tells the managers what the node is and has, now and when it
+// changes. While the runtime has never answered the node has no resources to
+// give; later, what it said last holds.
 func (a *Agent) describe(ctx context.Context, s *session.Client) {
-	tick := time.NewTicker(describePeriod)
-	defer tick.Stop()
+	has := &modelv1.NodeDescription{}
 	for {
-		s.Describe(a.description(ctx))
+		wait := describePeriod
+		found, err := a.has(ctx)
+		switch {
+		case err == nil:
+			has = found
+		case ctx.Err() != nil:
+			return
+		default:
+			wait = describeAgain
+			a.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "the runtime does not say what the host has", slog.Any("err", err))
+		}
+		d := proto.CloneOf(has)
+		if a.cfg.Description != nil {
+			proto.Merge(d, a.cfg.Description)
+		}
+		s.Describe(d)
+		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
+			timer.Stop()
 			return
-		case <-tick.C:
+		case <-timer.C:
 		}
 	}
 }
 
-// description asks the runtime; if it does not answer, the node has no
-// resources to give.
-func (a *Agent) description(ctx context.Context) *modelv1.NodeDescription {
+// has asks the runtime what the host has.
+func (a *Agent) has(ctx context.Context) (*modelv1.NodeDescription, error) {
 	ctx, stop := context.WithTimeout(ctx, describePatience)
 	defer stop()
-	d := &modelv1.NodeDescription{}
-	if found, err := a.cfg.Runtime.Describe(ctx); err == nil {
-		d = proto.CloneOf(found)
-	} else if ctx.Err() == nil {
-		a.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "the runtime does not say what the host has", slog.Any("err", err))
-	}
-	if a.cfg.Description != nil {
-		proto.Merge(d, a.cfg.Description)
-	}
-	return d
+	return a.cfg.Runtime.Describe(ctx)
 }
 
 // Farewell tells a manager why this node's session ends: before Run's context

@@ -1,0 +1,274 @@
+package session
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/skep-project/skep/internal/id"
+	"github.com/skep-project/skep/internal/taskstate"
+	cav1 "github.com/skep-project/skep/proto/skep/ca/v1"
+	dispatchv1 "github.com/skep-project/skep/proto/skep/dispatch/v1"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
+)
+
+func state(s modelv1.TaskState) *modelv1.TaskStatus { return &modelv1.TaskStatus{State: s} }
+
+func TestASessionIsOpenedAtOnceAndConfirmed(t *testing.T) {
+	onStage(t, 3, func(t *testing.T, s *stage) {
+		s.Describe(&modelv1.NodeDescription{Hostname: "h"})
+		s.start(t)
+		m := s.current(t)
+		if !s.Status().Confirmed {
+			t.Error("the session is not confirmed")
+		}
+		if got := m.heard[0]; got.GetOpen().GetSession() != 1 || got.GetBeat() != 1 || got.GetDescription().GetHostname() != "h" {
+			t.Errorf("first message %v, want open of session 1, beat 1 and the description", got)
+		}
+		s.Describe(&modelv1.NodeDescription{Hostname: "g"})
+		synctest.Wait()
+		if got := m.heard[len(m.heard)-1].GetDescription().GetHostname(); got != "g" {
+			t.Errorf("description %q was sent last, want g", got)
+		}
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		if n := m.connected(); n != 1 || !s.Status().Confirmed || len(m.opens) != 1 {
+			t.Errorf("after five minutes %d sessions, %d opened, confirmed %v; want the first, confirmed", n, len(m.opens), s.Status().Confirmed)
+		}
+	})
+}
+
+func TestAKilledManagerIsReplacedAtOnce(t *testing.T) {
+	onStage(t, 3, func(t *testing.T, s *stage) {
+		s.start(t)
+		for range 2 {
+			was := s.current(t)
+			was.kill()
+			took := within(t, time.Second, "another session", func() bool {
+				st := s.Status()
+				return st.Manager != nil && st.Manager != was.entry && st.Confirmed
+			})
+			if took > 200*time.Millisecond {
+				t.Errorf("took %v", took)
+			}
+			if now := s.current(t); now.opens[0].GetSession() <= was.opens[0].GetSession() {
+				t.Errorf("session %d follows %d, want it greater", now.opens[0].GetSession(), was.opens[0].GetSession())
+			}
+		}
+	})
+}
+
+func TestADarkManagerCostsItsPatienceOnly(t *testing.T) {
+	onStage(t, 2, func(t *testing.T, s *stage) {
+		s.managers[0].set(func() { s.managers[0].dark = true })
+		s.start(t)
+		within(t, firstPatience+100*time.Millisecond, "a session with the other", func() bool { return s.managers[1].connected() == 1 })
+	})
+}
+
+func TestAllManagersMayBeGone(t *testing.T) {
+	onStage(t, 2, func(t *testing.T, s *stage) {
+		s.start(t)
+		for _, m := range s.managers {
+			m.kill()
+		}
+		time.Sleep(time.Minute)
+		s.managers[1].start(t)
+		within(t, longestPause+firstPatience, "a session", func() bool { return s.Status().Confirmed })
+	})
+}
+
+func TestStatesAreSentAgainUntilTheyAreCommitted(t *testing.T) {
+	onStage(t, 2, func(t *testing.T, s *stage) {
+		for _, m := range s.managers {
+			m.noCommit = true
+		}
+		s.start(t)
+		a, b := id.New(), id.New()
+		s.Report(a, state(taskstate.Running))
+		s.Report(b, state(taskstate.Running))
+		synctest.Wait()
+		s.Report(b, state(taskstate.Failed))
+		first := s.current(t)
+		if got := first.reported(); got[a] != taskstate.Running || got[b] != taskstate.Failed {
+			t.Fatalf("reported %v", got)
+		}
+		first.kill()
+		within(t, time.Second, "another session", func() bool { return s.Status().Manager != nil && s.Status().Manager != first.entry })
+		second := s.current(t)
+		again := second.heard[0].GetReports()
+		if len(again.GetReports()) != 2 || second.heard[0].GetOpen() == nil {
+			t.Fatalf("the new session began with %v, want open and both states", second.heard[0])
+		}
+		if n := s.Status().Waiting; n != 2 || len(s.hands.acked) != 0 {
+			t.Errorf("%d states wait and %v are acknowledged, want both to wait", n, s.hands.acked)
+		}
+		second.set(func() { second.noCommit = false })
+		s.Report(a, state(taskstate.Complete)) // its acknowledgement covers what came before
+		synctest.Wait()
+		if s.Status().Waiting != 0 || s.hands.acknowledged(a) != taskstate.Complete || s.hands.acknowledged(b) != taskstate.Failed {
+			t.Errorf("%d states wait, acknowledged %v; want none, and the newest of both", s.Status().Waiting, s.hands.acked)
+		}
+	})
+}
+
+func TestManyStatesGoInFewMessages(t *testing.T) {
+	onStage(t, 1, func(t *testing.T, s *stage) {
+		const n = 3*batchReports + 1
+		for range n {
+			s.Report(id.New(), state(taskstate.Running))
+		}
+		s.start(t)
+		m := s.current(t)
+		if got := len(m.reported()); got != n || len(m.heard) > 5 {
+			t.Errorf("%d states in %d messages, want %d in 4 or 5", got, len(m.heard), n)
+		}
+		if s.Status().Waiting != 0 {
+			t.Errorf("%d states wait", s.Status().Waiting)
+		}
+	})
+}
+
+func TestAnotherManagerIsTriedWhileTheLeaderDoesNotConfirm(t *testing.T) {
+	onStage(t, 2, func(t *testing.T, s *stage) {
+		s.start(t)
+		old := s.current(t)
+		old.set(func() { old.cutOff = true })
+		// A beat goes every 2s and is in doubt after 4s, a third of the lease.
+		within(t, 7*time.Second, "the other manager", func() bool { return s.Status().Manager != old.entry && s.Status().Confirmed })
+		if n := old.connected(); n != 0 {
+			t.Errorf("the old stream is still open")
+		}
+	})
+}
+
+func TestTheOldStreamIsKeptUntilABetterOneIsConfirmed(t *testing.T) {
+	onStage(t, 3, func(t *testing.T, s *stage) {
+		for _, m := range s.managers {
+			m.cutOff = true
+		}
+		s.start(t)
+		old := s.current(t)
+		time.Sleep(time.Minute)
+		if got := s.current(t); got != old || old.connected() != 1 {
+			t.Fatalf("the old stream was left for one that is no better")
+		}
+		old.set(func() { old.cutOff = false })
+		time.Sleep(4 * time.Second)
+		if got := s.current(t); got != old || !s.Status().Confirmed {
+			t.Error("the old stream was confirmed and is not kept")
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		for _, m := range s.managers {
+			if m != old && m.connected() != 0 {
+				t.Error("a second stream stays open after the first was confirmed")
+			}
+		}
+	})
+}
+
+func TestAManagerThatEndsTheSessionIsLeft(t *testing.T) {
+	for _, reason := range []dispatchv1.End_Reason{
+		dispatchv1.End_REASON_STOPPING, dispatchv1.End_REASON_BEHIND,
+		dispatchv1.End_REASON_REPLACED, dispatchv1.End_REASON_REVOKED,
+	} {
+		t.Run(reason.String(), func(t *testing.T) {
+			onStage(t, 2, func(t *testing.T, s *stage) {
+				s.managers[0].end = &dispatchv1.End{Reason: reason, Words: "because"}
+				s.start(t)
+				within(t, time.Second, "the other manager", func() bool { return s.Status().Manager == s.managers[1].entry })
+				time.Sleep(5 * time.Minute)
+				s.managers[1].kill() // so that the first is asked for certain
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				if got := len(s.revoked) > 0; got != (reason == dispatchv1.End_REASON_REVOKED) {
+					t.Errorf("revoked %q", s.revoked)
+				}
+				if n := len(s.managers[0].opens); n > 90 {
+					t.Errorf("asked %d times in a minute", n)
+				}
+			})
+		})
+	}
+}
+
+func TestAssignmentsAreObeyedAfterACompleteSet(t *testing.T) {
+	onStage(t, 1, func(t *testing.T, s *stage) {
+		m := s.managers[0]
+		m.first = []*dispatchv1.SessionResponse{
+			{Assignments: &dispatchv1.Assignments{History: history.Bytes(), Index: 5, Complete: true}},
+			{Assignments: &dispatchv1.Assignments{History: history.Bytes(), Index: 6}, Wish: &dispatchv1.Wish{Renew: true}},
+		}
+		s.start(t)
+		if len(s.hands.obeyed) != 2 || len(s.wishes) != 1 || !s.wishes[0].GetRenew() {
+			t.Fatalf("obeyed %v wished %v", s.hands.obeyed, s.wishes)
+		}
+		m.kill()
+		synctest.Wait()
+		m.start(t)
+		within(t, 3*time.Second, "a session", func() bool { return len(m.opens) > 1 })
+		if got := m.opens[1]; got.GetIndex() != 6 || string(got.GetHistory()) != string(history.Bytes()) {
+			t.Errorf("opened with %v, want index 6 of the history", got)
+		}
+	})
+}
+
+func TestAnIncrementBeforeACompleteSetIsRefused(t *testing.T) {
+	onStage(t, 1, func(t *testing.T, s *stage) {
+		s.managers[0].first = []*dispatchv1.SessionResponse{
+			{Assignments: &dispatchv1.Assignments{History: history.Bytes(), Index: 6}},
+		}
+		s.start(t)
+		if len(s.hands.obeyed) != 0 {
+			t.Errorf("obeyed %v", s.hands.obeyed)
+		}
+	})
+}
+
+func TestAManagerWhoseOrdersAreRefusedIsLeft(t *testing.T) {
+	onStage(t, 2, func(t *testing.T, s *stage) {
+		bad := s.managers[0]
+		bad.first = []*dispatchv1.SessionResponse{
+			{Assignments: &dispatchv1.Assignments{History: history.Bytes(), Index: 6, Complete: true}},
+		}
+		s.hands.refuse = errors.New("behind")
+		s.start(t)
+		within(t, 5*time.Second, "the other manager", func() bool {
+			return s.Status().Manager == s.managers[1].entry && bad.connected() == 0
+		})
+	})
+}
+
+func TestANewerListOfManagersIsUsed(t *testing.T) {
+	onStage(t, 2, func(t *testing.T, s *stage) {
+		full := s.hands.managers
+		s.hands.managers = &cav1.ManagerList{Index: 1, History: history.Bytes(), Managers: full.Managers[:1]}
+		s.managers[0].list = &cav1.ManagerList{Index: 2, History: history.Bytes(), Managers: full.Managers}
+		s.start(t)
+		s.current(t).kill()
+		within(t, time.Second, "the manager of the newer list", func() bool { return s.Status().Manager.GetAddress() == "b" })
+	})
+}
+
+func TestAFarewellIsHeardBeforeTheStreamCloses(t *testing.T) {
+	onStage(t, 2, func(t *testing.T, s *stage) {
+		s.start(t)
+		m := s.current(t)
+		if err := s.Farewell(t.Context(), modelv1.Farewell_FAREWELL_RESTARTING); err != nil {
+			t.Fatal(err)
+		}
+		if len(m.farewells) != 1 || m.farewells[0] != modelv1.Farewell_FAREWELL_RESTARTING {
+			t.Errorf("farewells %v", m.farewells)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if s.managers[0].connected()+s.managers[1].connected() != 0 {
+			t.Error("a session was opened after the farewell")
+		}
+		if err := s.Farewell(t.Context(), modelv1.Farewell_FAREWELL_LEAVING); !errors.Is(err, ErrNoSession) {
+			t.Errorf("a second farewell: %v, want %v", err, ErrNoSession)
+		}
+	})
+}
