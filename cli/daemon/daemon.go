@@ -5,8 +5,6 @@
 package daemon
 
 import (
-	"errors"
-
 	"github.com/urfave/cli/v2"
 
 	"github.com/skep-project/skep/cli/say"
@@ -21,8 +19,6 @@ func Command(s *say.Streams) *cli.Command {
 		Action: func(c *cli.Context) error { return run(c, s) },
 	}
 }
-
-func run(*cli.Context, *say.Streams) error { return errors.New("daemon: this build holds no daemon") }
 
 // Flags returns the daemon's flags.
 func Flags() []cli.Flag {

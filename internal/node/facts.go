@@ -10,26 +10,23 @@ import (
 	"github.com/skep-project/skep/internal/durable"
 )
 
-// factsFile holds what this node knows of its own manager side.
-const factsFile = "manager.json"
+const (
+	// factsFile holds what this node knows of its own manager side.
+	factsFile = "manager.json"
+	// factsFormat is the format this version writes, and the newest it reads.
+	factsFormat = 1
+)
 
-// factsFormat is the format this version writes and reads.
-const factsFormat = 1
-
-// A facts is the manager side of this node as it survives a restart. The zero
+// facts is the manager side of this node as it survives a restart. The zero
 // value is a node that is no manager.
 type facts struct {
 	Format int `json:"format"`
-	// RaftID is drawn at each promotion and never reused (R24); 0: no manager.
-	RaftID uint64 `json:"raft_id,string,omitempty"`
-	// History is the one its log belongs to, base 36.
-	History string `json:"history,omitempty"`
+	// Installed: ring and log are on the disk, and the member, whose id the log
+	// knows, may be in the group or not yet.
+	Installed bool `json:"installed,omitempty"`
 	// Member is the index at which the member record exists; 0 while the node
 	// is still joining the managers.
 	Member uint64 `json:"member,omitempty"`
-	// Listen and Advertise are host:port.
-	Listen    string `json:"listen"`
-	Advertise string `json:"advertise"`
 	// Peers is whom a learner may hear before it holds any record.
 	Peers []peer `json:"peers,omitempty"`
 }
@@ -67,5 +64,3 @@ func (f facts) write(dir *os.Root) error {
 	}
 	return durable.WriteFile(dir, factsFile, append(data, '\n'))
 }
-
-func (f facts) endpoint() endpoint { return endpoint{listen: f.Listen, advertise: f.Advertise} }

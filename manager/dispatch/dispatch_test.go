@@ -119,8 +119,10 @@ func startManager(ctx context.Context, t *testing.T, r *replica, self byte, raft
 	m := &manager{raft: raft, lis: bufconn.Listen(1 << 20)}
 	m.Server = New(Config{
 		Store: r.Store, Commit: r.commit, Raft: raft, Self: nodeN(self), Log: slog.New(slog.DiscardHandler),
-		Hello:    func() *rpcv1.Hello { return &rpcv1.Hello{Node: nodeN(self).Bytes()} },
-		Managers: func(s *store.Snapshot) *cav1.ManagerList { return &cav1.ManagerList{Index: s.Index(), History: s.Cluster().GetHistory()} },
+		Hello: func() *rpcv1.Hello { return &rpcv1.Hello{Node: nodeN(self).Bytes()} },
+		Managers: func(s *store.Snapshot) *cav1.ManagerList {
+			return &cav1.ManagerList{Index: s.Index(), History: s.Cluster().GetHistory()}
+		},
 	})
 	g := grpc.NewServer(grpc.StreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 		md, _ := metadata.FromIncomingContext(ss.Context())

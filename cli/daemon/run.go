@@ -1,0 +1,45 @@
+package daemon
+
+import (
+	"io"
+	"log/slog"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/skep-project/skep/cli/say"
+	"github.com/skep-project/skep/internal/node"
+)
+
+// run is the daemon until its context ends. It logs to the program's error
+// output. The environment is for what a packager sets once, not an operator.
+func run(c *cli.Context, s *say.Streams) error {
+	log, err := newLog(s.Err, c.String("log-level"), c.String("log-format"))
+	if err != nil {
+		return err
+	}
+	if c.Args().Present() {
+		return say.Misuse("daemon: unexpected argument %q", c.Args().First())
+	}
+	return node.Run(c.Context, node.Config{
+		StateDir: c.String("state-dir"), RunDir: c.String("run-dir"),
+		Hostname: c.String("hostname"), Containerd: c.String("containerd"),
+		HostsDir: s.Getenv("SKEP_HOSTS_DIR"), CgroupParent: s.Getenv("SKEP_CGROUP_PARENT"),
+		BootIDFile: s.Getenv("SKEP_BOOT_ID_FILE"), Log: log,
+	}, func() { log.Info("daemon is ready", "run_dir", c.String("run-dir")) })
+}
+
+// newLog makes the daemon's log of the level and format said.
+func newLog(w io.Writer, level, format string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, say.Misuse("log-level %q: want debug, info, warn or error", level)
+	}
+	opts := &slog.HandlerOptions{Level: l}
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, opts)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, opts)), nil
+	}
+	return nil, say.Misuse("log-format %q: want text or json", format)
+}

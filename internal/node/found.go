@@ -1,0 +1,299 @@
+package node
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/skep-project/skep/agent/containerd"
+	"github.com/skep-project/skep/ca"
+	"github.com/skep-project/skep/ca/client"
+	"github.com/skep-project/skep/ca/issue"
+	"github.com/skep-project/skep/ca/keystore"
+	"github.com/skep-project/skep/internal/id"
+	"github.com/skep-project/skep/internal/sealed"
+	"github.com/skep-project/skep/internal/version"
+	"github.com/skep-project/skep/manager"
+	localv1 "github.com/skep-project/skep/proto/skep/local/v1"
+	logv1 "github.com/skep-project/skep/proto/skep/log/v1"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
+)
+
+// found makes a swarm of one on the disk: log and ring first, the identity last,
+// because a node with an identity is a member and before that it is nothing.
+func (n *Node) found(ctx context.Context, req *localv1.InitRequest, at endpoint) error {
+	if err := n.clear(ctx); err != nil {
+		return err
+	}
+	now := time.Now()
+	cluster, history, node := id.New(), id.New(), id.New()
+	rootDER, rootKey, err := issue.NewRoot(cluster, now)
+	if err != nil {
+		return fmt.Errorf("found swarm: %w", err)
+	}
+	me, record, err := firstIdentity(cluster, node, rootDER, rootKey, req.GetSpec(), now)
+	if err != nil {
+		return fmt.Errorf("found swarm: %w", err)
+	}
+	me.Facts = keystore.Facts{Advertise: at.advertise, Listen: at.listen, Availability: req.GetAvailability()}
+	ring := sealed.NewRing()
+	raftID := manager.NewRaftID()
+	first := &logv1.Transaction{Units: []*logv1.Unit{{Operations: []*logv1.Operation{
+		{Op: &logv1.Operation_PutCluster{PutCluster: &modelv1.Cluster{
+			Id: cluster.Bytes(), History: history.Bytes(), Spec: orEmpty(req.GetSpec()),
+			Root:        &modelv1.RootCA{Certificates: [][]byte{rootDER}, Key: rootKey.Reveal()},
+			WorkerToken: ca.NewTokenSecret().Reveal(), ManagerToken: ca.NewTokenSecret().Reveal(),
+			FeatureLevel: version.FeatureLevel,
+		}}},
+		{Op: &logv1.Operation_PutNode{PutNode: &modelv1.Node{
+			Id:   node.Bytes(),
+			Spec: &modelv1.NodeSpec{Role: modelv1.Role_ROLE_MANAGER, Availability: orActive(req.GetAvailability())},
+			Role: modelv1.Role_ROLE_MANAGER, Membership: modelv1.Membership_MEMBERSHIP_ACCEPTED, Current: record,
+		}}},
+		{Op: &logv1.Operation_PutMember{PutMember: &modelv1.Member{
+			RaftId: raftID, Node: node.Bytes(), Address: at.advertise,
+			Kind: modelv1.MemberKind_MEMBER_KIND_FULL, Voter: true, FeatureLevel: version.FeatureLevel,
+		}}},
+	}}}}
+	if err := n.keys.SaveRing(ring.Proto()); err != nil {
+		return fmt.Errorf("found swarm: %w", err)
+	}
+	err = manager.Bootstrap(manager.Log{
+		Dir: n.cfg.StateDir, RaftID: raftID, Cluster: cluster, History: history, Node: node, Ring: ring, Log: n.cfg.Log,
+	}, first)
+	if err != nil {
+		return fmt.Errorf("found swarm: %w", err)
+	}
+	if err := (facts{Member: 1}).write(n.state); err != nil {
+		return fmt.Errorf("found swarm: %w", err)
+	}
+	if err := n.keys.Save(me); err != nil {
+		return fmt.Errorf("found swarm: %w", err)
+	}
+	n.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "swarm founded", slog.String("node", node.String()), slog.String("cluster", cluster.String()))
+	return nil
+}
+
+func orEmpty(s *modelv1.ClusterSpec) *modelv1.ClusterSpec {
+	if s == nil {
+		return &modelv1.ClusterSpec{}
+	}
+	return s
+}
+
+func orActive(a modelv1.Availability) modelv1.Availability {
+	if a == modelv1.Availability_AVAILABILITY_UNSPECIFIED {
+		return modelv1.Availability_AVAILABILITY_ACTIVE
+	}
+	return a
+}
+
+// firstIdentity makes the founder's key and has its own root sign it.
+func firstIdentity(cluster, node id.ID, root []byte, rootKey sealed.Secret, spec *modelv1.ClusterSpec, now time.Time) (*keystore.Node, *modelv1.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		return nil, nil, err
+	}
+	public, err := ca.ParseCSR(csr)
+	if err != nil {
+		return nil, nil, err
+	}
+	issuer, err := issue.New([][]byte{root}, rootKey)
+	if err != nil {
+		return nil, nil, err
+	}
+	record, err := issuer.Prepare(ca.Profile{
+		Cluster: cluster, Node: node, Role: modelv1.Role_ROLE_MANAGER, Generation: 1,
+		Lifetime: ca.Lifetime(modelv1.Role_ROLE_MANAGER, spec),
+	}, public, now)
+	if err != nil {
+		return nil, nil, err
+	}
+	chain, err := issuer.Sign(cluster, node, record, csr)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &keystore.Node{Key: key, Chain: chain, Roots: [][]byte{root}, IssuedAt: now}, record, nil
+}
+
+// enrol buys this machine a certificate with a token (R16). Where it is to be
+// reached is, unless said, where the manager was reached from.
+func (n *Node) enrol(ctx context.Context, token ca.Token, req *localv1.JoinRequest) error {
+	at, err := chooseEndpoint(machine{}, req.GetListenAddr(), req.GetAdvertiseAddr())
+	if err != nil && req.GetAdvertiseAddr() != "" {
+		return err
+	}
+	if err := n.clear(ctx); err != nil {
+		return err
+	}
+	key, err := n.keys.Pending()
+	if err != nil {
+		return fmt.Errorf("join: %w", err)
+	}
+	got, err := client.Enroll(ctx, client.Join{
+		Token: token, Remotes: withPort(req.GetRemotes()), Key: key,
+		Availability: orActive(req.GetAvailability()), Hostname: n.cfg.Hostname,
+	})
+	if err != nil {
+		return err
+	}
+	if req.GetAdvertiseAddr() == "" {
+		if at, err = chooseEndpoint(machine{}, req.GetListenAddr(), got.LocalAddress); err != nil {
+			return err
+		}
+	}
+	return n.keep(got.Credential, key, keystore.Facts{
+		Advertise: at.advertise, Listen: at.listen, Availability: orActive(req.GetAvailability()),
+		Managers: got.Managers, ListedAt: time.Now(),
+	})
+}
+
+// withPort gives each remote the default port if it names none.
+func withPort(remotes []string) []string {
+	out := make([]string, 0, len(remotes))
+	for _, r := range remotes {
+		if _, _, err := net.SplitHostPort(r); err != nil {
+			r = net.JoinHostPort(strings.Trim(r, "[]"), strconv.Itoa(DefaultPort))
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+// keep saves an identity: from then on this node is a member.
+func (n *Node) keep(cred *ca.Credential, key *ecdsa.PrivateKey, f keystore.Facts) error {
+	me := &keystore.Node{Key: key, Chain: cred.Chain, Roots: cred.Roots.DER(), IssuedAt: cred.IssuedAt, Facts: f}
+	if err := n.keys.Save(me); err != nil {
+		return fmt.Errorf("keep the certificate: %w", err)
+	}
+	if err := n.keys.ClearPending(); err != nil {
+		return fmt.Errorf("keep the certificate: %w", err)
+	}
+	return nil
+}
+
+// refound makes a new cluster of one from this manager's copy of the state: new
+// history, same ids, tokens and root (D11).
+func (n *Node) refound(ctx context.Context, req *localv1.InitRequest, at endpoint) error {
+	me, err := n.keys.Load()
+	if err != nil {
+		return err
+	}
+	cred, err := me.Credential()
+	if err != nil {
+		return err
+	}
+	ring, err := n.loadRing()
+	if err != nil {
+		return err
+	}
+	if req.GetAdvertiseAddr() == "" {
+		at.advertise = me.Facts.Advertise // the address others know, unless another is said
+	}
+	if req.GetListenAddr() == "" {
+		at.listen = me.Facts.Listen
+	}
+	index, err := manager.ForceNew(manager.Log{
+		Dir: n.cfg.StateDir, RaftID: manager.NewRaftID(), Cluster: cred.Identity.Cluster, History: id.New(),
+		Node: cred.Identity.Node, Ring: ring, Log: n.cfg.Log,
+	}, at.advertise)
+	if err != nil {
+		return fmt.Errorf("force new cluster: %w", err)
+	}
+	me.Facts.Advertise, me.Facts.Listen = at.advertise, at.listen
+	if err := n.keys.Save(me); err != nil {
+		return fmt.Errorf("force new cluster: %w", err)
+	}
+	if err := (facts{Member: index}).write(n.state); err != nil {
+		return fmt.Errorf("force new cluster: %w", err)
+	}
+	n.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "a new cluster was forced", slog.String("node", cred.Identity.Node.String()), slog.Uint64("index", index))
+	return nil
+}
+
+func (n *Node) loadRing() (*sealed.Ring, error) {
+	p, err := n.keys.LoadRing()
+	if err != nil {
+		return nil, err
+	}
+	return sealed.RingFromProto(p)
+}
+
+// wipe forgets the swarm: containers of ours, log, journal, ring, and last the
+// identity, so that a wipe that was cut short is begun again.
+func (n *Node) wipe(ctx context.Context) error {
+	if me, err := n.keys.Load(); err == nil {
+		if cred, err := me.Credential(); err == nil {
+			if err := n.removeContainers(ctx, cred.Identity); err != nil {
+				n.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "containers of the swarm were left behind", slog.Any("err", err))
+			}
+		}
+	}
+	if err := n.clear(ctx); err != nil {
+		return err
+	}
+	if err := n.keys.Wipe(); err != nil {
+		return fmt.Errorf("leave: %w", err)
+	}
+	n.holder.Set(nil)
+	n.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "node left the swarm")
+	return nil
+}
+
+// clear removes what an identity that is not there any more left on the disk.
+func (n *Node) clear(context.Context) error {
+	if err := n.clearManager(); err != nil {
+		return err
+	}
+	if err := n.state.RemoveAll(agentDir); err != nil {
+		return fmt.Errorf("clear the state directory: %w", err)
+	}
+	return nil
+}
+
+// clearManager removes log, snapshots and ring (R24).
+func (n *Node) clearManager() error {
+	if err := manager.Remove(n.cfg.StateDir); err != nil {
+		return fmt.Errorf("clear the state directory: %w", err)
+	}
+	if err := n.keys.RemoveRing(); err != nil && !os.IsNotExist(err) {
+		return fmt.Errorf("clear the state directory: %w", err)
+	}
+	return facts{}.write(n.state)
+}
+
+// removeContainers stops and removes all containers of this node's tasks.
+func (n *Node) removeContainers(ctx context.Context, who ca.Identity) error {
+	rt, err := n.newRuntime(who)
+	if err != nil {
+		return err
+	}
+	defer rt.Close() //nolint:errcheck // what could be removed is removed
+	return removeAll(ctx, rt)
+}
+
+// newRuntime returns the runtime of this node's containers.
+func (n *Node) newRuntime(who ca.Identity) (*containerd.Runtime, error) {
+	return containerd.New(containerd.Config{
+		Address: n.containerdAddress(), Cluster: who.Cluster, Node: who.Node,
+		StateDir: filepath.Join(n.cfg.StateDir, agentDir), HostsDir: n.cfg.HostsDir,
+		CgroupParent: n.cfg.CgroupParent, Log: n.cfg.Log,
+	})
+}
+
+// agentDir holds the journal and the files of tasks.
+const agentDir = "agent"

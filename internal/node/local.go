@@ -1,0 +1,189 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/skep-project/skep/ca"
+	"github.com/skep-project/skep/internal/rpc"
+	"github.com/skep-project/skep/internal/version"
+	localv1 "github.com/skep-project/skep/proto/skep/local/v1"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
+)
+
+// local answers for this daemon, on its own socket only.
+type local struct {
+	localv1.UnimplementedLocalServer
+	node *Node
+}
+
+// here refuses whoever is not at this node's own socket: what these methods do
+// is done to this machine.
+func here(ctx context.Context) error {
+	if c, ok := rpc.FromContext(ctx); ok && c.Local {
+		return nil
+	}
+	return rpc.Errorf(errdefs.ErrPermissionDenied, "this is done on the node's own socket only")
+}
+
+// Info says what this daemon knows of itself.
+func (l *local) Info(ctx context.Context, _ *localv1.InfoRequest) (*localv1.InfoResponse, error) {
+	if err := here(ctx); err != nil {
+		return nil, err
+	}
+	phase, life, fault := l.node.get()
+	out := &localv1.InfoResponse{
+		State: phase, Hostname: l.node.cfg.Hostname, Version: version.Version, StateDir: l.node.cfg.StateDir,
+	}
+	if fault != nil {
+		out.Error = fault.Error()
+	}
+	if life != nil {
+		life.describe(out)
+	}
+	return out, nil
+}
+
+// Init starts a swarm of one, or a new one from what a lost quorum left.
+func (l *local) Init(ctx context.Context, req *localv1.InitRequest) (*localv1.InitResponse, error) {
+	if err := here(ctx); err != nil {
+		return nil, err
+	}
+	if err := checkSpec(req.GetSpec()); err != nil {
+		return nil, err
+	}
+	at, err := chooseEndpoint(machine{}, req.GetListenAddr(), req.GetAdvertiseAddr())
+	if err != nil {
+		return nil, err
+	}
+	o := order{before: refuseIfMember, do: func(ctx context.Context) error { return l.node.found(ctx, req, at) }}
+	if req.GetForceNewCluster() {
+		o = order{before: refuseIfNoManager, do: func(ctx context.Context) error { return l.node.refound(ctx, req, at) }}
+	}
+	if err := l.node.give(ctx, o); err != nil {
+		return nil, err
+	}
+	life, err := l.node.awaitLife(ctx)
+	if err != nil {
+		return nil, err
+	}
+	token, address, err := life.leads(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &localv1.InitResponse{Node: life.who.Node.Bytes(), WorkerToken: token, Address: address}, nil
+}
+
+// checkSpec refuses settings that no cluster can live with.
+func checkSpec(s *modelv1.ClusterSpec) error {
+	switch {
+	case s.GetHeartbeatPeriod() != 0 && time.Duration(s.GetHeartbeatPeriod()) < 100*time.Millisecond:
+		return rpc.Errorf(errdefs.ErrInvalidArgument, "heartbeat period %v: below 100ms", time.Duration(s.GetHeartbeatPeriod()))
+	case s.GetCertExpiry() != 0 && time.Duration(s.GetCertExpiry()) < 10*time.Minute:
+		return rpc.Errorf(errdefs.ErrInvalidArgument, "certificate expiry %v: below 10m", time.Duration(s.GetCertExpiry()))
+	}
+	return nil
+}
+
+// Join enrols this machine by a token.
+func (l *local) Join(ctx context.Context, req *localv1.JoinRequest) (*localv1.JoinResponse, error) {
+	if err := here(ctx); err != nil {
+		return nil, err
+	}
+	token, err := ca.ParseToken(req.GetToken())
+	if err != nil {
+		return nil, rpc.Refuse(rpc.Errorf(errdefs.ErrInvalidArgument, "%v", err), `a manager prints one with "ctl swarm join-token worker"`)
+	}
+	if len(req.GetRemotes()) == 0 {
+		return nil, rpc.Errorf(errdefs.ErrInvalidArgument, "join: the address of a manager is missing")
+	}
+	err = l.node.give(ctx, order{before: refuseIfMember, do: func(ctx context.Context) error { return l.node.enrol(ctx, token, req) }})
+	if err != nil {
+		return nil, err
+	}
+	life, err := l.node.awaitLife(ctx)
+	if err != nil {
+		return nil, err
+	}
+	role, err := life.joined(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &localv1.JoinResponse{Node: life.who.Node.Bytes(), Role: role}, nil
+}
+
+// Leave takes this node out of its swarm.
+func (l *local) Leave(ctx context.Context, req *localv1.LeaveRequest) (*localv1.LeaveResponse, error) {
+	if err := here(ctx); err != nil {
+		return nil, err
+	}
+	o := order{
+		before: func(ctx context.Context, life *life) error {
+			if life == nil {
+				return l.node.hasIdentity()
+			}
+			return life.depart(ctx, req.GetForce())
+		},
+		do: l.node.wipe,
+	}
+	if err := l.node.give(ctx, o); err != nil {
+		return nil, err
+	}
+	return &localv1.LeaveResponse{}, nil
+}
+
+// refuseIfMember refuses what only a node outside a swarm can do.
+func refuseIfMember(_ context.Context, life *life) error {
+	if life == nil {
+		return nil
+	}
+	return rpc.Refuse(rpc.Errorf(errdefs.ErrFailedPrecondition, "this node is already part of a swarm"),
+		`leave it with "ctl swarm leave" first`)
+}
+
+// refuseIfNoManager refuses to make a new cluster from a node that has no copy
+// of the state of one.
+func refuseIfNoManager(_ context.Context, life *life) error {
+	if life == nil {
+		return errInactive()
+	}
+	if !life.hasLog() {
+		return rpc.Refuse(rpc.Errorf(errdefs.ErrFailedPrecondition, "this node is not a manager: it has no copy of the swarm's state to start from"),
+			"run it on the node that was a manager last")
+	}
+	return nil
+}
+
+// hasIdentity refuses to leave what was never joined.
+func (n *Node) hasIdentity() error {
+	if _, err := n.keys.Load(); errors.Is(err, fs.ErrNotExist) {
+		return errInactive()
+	}
+	return nil
+}
+
+// awaitLife waits until the node lives with the identity it was given.
+func (n *Node) awaitLife(ctx context.Context) (*life, error) {
+	for {
+		changed := n.next()
+		phase, life, fault := n.get()
+		switch {
+		case life != nil:
+			return life, nil
+		case phase == localv1.State_STATE_ERROR:
+			return nil, rpc.Errorf(errdefs.ErrUnavailable, "the node cannot start: %v", fault)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, rpc.Errorf(errdefs.ErrUnavailable, `the node goes on starting in the background; see "ctl info"`)
+		case <-changed:
+		}
+	}
+}
+
+// who is this node's id in words, for records.
+func (l *life) name() string { return l.who.Node.String() }

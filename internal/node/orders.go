@@ -1,0 +1,125 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/skep-project/skep/internal/rpc"
+	localv1 "github.com/skep-project/skep/proto/skep/local/v1"
+)
+
+// An order is a change of what this node is, given over the unix socket. The one
+// goroutine that lives the node carries orders out, one after the other.
+type order struct {
+	// do changes what is on the disk. The life, if there is one, has ended.
+	do func(context.Context) error
+	// before is asked while the life goes on; an error refuses the order.
+	before func(context.Context, *life) error
+	done   chan error // capacity 1
+}
+
+// give hands an order over and waits until it is carried out.
+func (n *Node) give(ctx context.Context, o order) error {
+	o.done = make(chan error, 1)
+	select {
+	case n.orders <- o:
+	case <-ctx.Done():
+		return rpc.Errorf(errdefs.ErrUnavailable, "the daemon is busy with another change of its membership")
+	}
+	select {
+	case err := <-o.done:
+		return err
+	case <-ctx.Done():
+		return rpc.Errorf(errdefs.ErrUnavailable, `the daemon goes on with it in the background; see "ctl info"`)
+	}
+}
+
+// live waits for an identity and lives with it, until ctx ends.
+func (n *Node) live(ctx context.Context) error {
+	for ctx.Err() == nil {
+		id, err := n.keys.Load()
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			n.set(localv1.State_STATE_INACTIVE, nil, nil)
+			n.await(ctx)
+			continue
+		case err != nil:
+			n.set(localv1.State_STATE_ERROR, nil, err)
+			n.cfg.Log.LogAttrs(ctx, slog.LevelError, "the identity on the disk cannot be used", slog.Any("err", err))
+			n.await(ctx)
+			continue
+		}
+		l, err := n.newLife(id)
+		if err != nil {
+			n.set(localv1.State_STATE_ERROR, nil, err)
+			n.cfg.Log.LogAttrs(ctx, slog.LevelError, "the node cannot start", slog.Any("err", err))
+			n.await(ctx)
+			continue
+		}
+		n.set(localv1.State_STATE_PENDING, l, nil)
+		n.spend(ctx, l)
+	}
+	return nil
+}
+
+// await carries out one order of a node that has no life.
+func (n *Node) await(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case o := <-n.orders:
+		if o.before != nil {
+			if err := o.before(ctx, nil); err != nil {
+				o.done <- err
+				return
+			}
+		}
+		o.done <- o.do(ctx)
+	}
+}
+
+// spend lives one life until ctx or an order ends it.
+func (n *Node) spend(ctx context.Context, l *life) {
+	living, end := context.WithCancel(ctx)
+	defer end()
+	over := make(chan error, 1)
+	go func() { over <- l.run(living) }() // awaited below, on every way out
+	for {
+		select {
+		case err := <-over:
+			n.ended(ctx, err)
+			return
+		case o := <-n.orders:
+			if o.before != nil {
+				if err := o.before(ctx, l); err != nil {
+					o.done <- err
+					continue
+				}
+			}
+			end()
+			n.ended(ctx, <-over)
+			o.done <- o.do(ctx)
+			return
+		}
+	}
+}
+
+// rest is how long a node waits after its life failed before it tries again.
+const rest = 2 * time.Second
+
+// ended notes why a life is over. One that failed by itself is tried again.
+func (n *Node) ended(ctx context.Context, err error) {
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	n.set(localv1.State_STATE_ERROR, nil, err)
+	n.cfg.Log.LogAttrs(ctx, slog.LevelError, "the node stopped; starting it again", slog.Any("err", err))
+	select {
+	case <-ctx.Done():
+	case <-time.After(rest):
+	}
+}

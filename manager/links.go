@@ -1,0 +1,140 @@
+package manager
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"google.golang.org/grpc"
+
+	"github.com/skep-project/skep/ca"
+	"github.com/skep-project/skep/internal/id"
+	"github.com/skep-project/skep/internal/rpc"
+	"github.com/skep-project/skep/manager/store"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
+	raftv1 "github.com/skep-project/skep/proto/skep/raft/v1"
+)
+
+// links is this manager's connections to the others: one each, kept. A
+// connection proves whom it reached by node id, so an address that now belongs
+// to another host is found out at the handshake (R15).
+type links struct {
+	holder *ca.Holder
+
+	mu    sync.Mutex // guards the field below; held for memory only
+	conns map[id.ID]*link
+}
+
+type link struct {
+	address string
+	conn    *grpc.ClientConn
+}
+
+func newLinks(holder *ca.Holder) *links {
+	return &links{holder: holder, conns: make(map[id.ID]*link)}
+}
+
+// to returns the connection to a manager at an address.
+func (l *links) to(node id.ID, address string) (*grpc.ClientConn, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	old := l.conns[node]
+	if old != nil && old.address == address {
+		return old.conn, nil
+	}
+	conn, err := rpc.Dial(address, rpc.ClientTLS(l.holder, rpc.Peer{Node: node, Grace: rpc.ExpiredGrace}))
+	if err != nil {
+		return nil, err
+	}
+	l.conns[node] = &link{address: address, conn: conn}
+	if old != nil {
+		_ = old.conn.Close() // the member moved; calls on the old address end with that
+	}
+	return conn, nil
+}
+
+func (l *links) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for node, k := range l.conns {
+		_ = k.conn.Close() // nothing is left to be said on it
+		delete(l.conns, node)
+	}
+}
+
+// dialMember opens a connection of its own for consensus, which closes it.
+func (m *Manager) dialMember(raftID uint64, address string) (*grpc.ClientConn, error) {
+	node, err := m.nodeOf(raftID)
+	if err != nil {
+		return nil, err
+	}
+	return rpc.Dial(address, rpc.ClientTLS(m.cfg.Credential, rpc.Peer{Node: node, Grace: rpc.ExpiredGrace}))
+}
+
+// nodeOf finds whose member raftID is, in the records or in what the join told.
+func (m *Manager) nodeOf(raftID uint64) (id.ID, error) {
+	if rec := m.store.Snapshot().Member(raftID); rec != nil {
+		return id.FromBytes(rec.GetNode())
+	}
+	for _, p := range m.cfg.Peers {
+		if p.RaftID == raftID {
+			return p.Node, nil
+		}
+	}
+	return id.ID{}, fmt.Errorf("member %016x has no record here", raftID)
+}
+
+// ping asks an address whether the node answers there; the handshake proves it.
+func (m *Manager) ping(ctx context.Context, node id.ID, address string) error {
+	conn, err := rpc.Dial(address, rpc.ClientTLS(m.cfg.Credential, rpc.Peer{Node: node}))
+	if err != nil {
+		return err
+	}
+	defer conn.Close() //nolint:errcheck // one question was asked on it and answered
+	_, err = raftv1.NewRaftClient(conn).Ping(ctx, &raftv1.PingRequest{})
+	return err
+}
+
+// followMembers keeps the transport's addresses those of the records.
+func (m *Manager) followMembers(ctx context.Context) error {
+	for _, p := range m.cfg.Peers {
+		m.transport.SetPeer(p.RaftID, p.Address)
+	}
+	w := m.store.Watch(store.Key{Kind: store.KindMember})
+	defer w.Close()
+	known := make(map[uint64]string)
+	for {
+		w.Take()
+		m.setPeers(known, m.store.Snapshot())
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-w.C():
+		}
+	}
+}
+
+func (m *Manager) setPeers(known map[uint64]string, snap *store.Snapshot) {
+	seen := make(map[uint64]bool)
+	for rec := range snap.Members() {
+		seen[rec.GetRaftId()] = true
+		if rec.GetRaftId() != m.raft.Status().RaftID && known[rec.GetRaftId()] != rec.GetAddress() {
+			known[rec.GetRaftId()] = rec.GetAddress()
+			m.transport.SetPeer(rec.GetRaftId(), rec.GetAddress())
+		}
+	}
+	for raftID := range known {
+		if !seen[raftID] {
+			delete(known, raftID)
+			m.transport.RemovePeer(raftID)
+		}
+	}
+}
+
+// hostname is what a node is called in messages.
+func hostname(n *modelv1.Node, node id.ID) string {
+	if h := n.GetDescription().GetHostname(); h != "" {
+		return h
+	}
+	return node.Short()
+}

@@ -1,0 +1,175 @@
+package manager
+
+import (
+	"context"
+	"fmt"
+
+	"google.golang.org/grpc"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/skep-project/skep/ca"
+	"github.com/skep-project/skep/ca/authority"
+	"github.com/skep-project/skep/internal/id"
+	"github.com/skep-project/skep/internal/rpc"
+	"github.com/skep-project/skep/internal/sealed"
+	"github.com/skep-project/skep/manager/consensus/wire"
+	"github.com/skep-project/skep/manager/control"
+	"github.com/skep-project/skep/manager/dispatch"
+	"github.com/skep-project/skep/manager/enrol"
+	"github.com/skep-project/skep/manager/membership"
+	"github.com/skep-project/skep/manager/orchestrate"
+	"github.com/skep-project/skep/manager/reconcile"
+	"github.com/skep-project/skep/manager/schedule"
+	cav1 "github.com/skep-project/skep/proto/skep/ca/v1"
+	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
+	dispatchv1 "github.com/skep-project/skep/proto/skep/dispatch/v1"
+	logv1 "github.com/skep-project/skep/proto/skep/log/v1"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
+	raftv1 "github.com/skep-project/skep/proto/skep/raft/v1"
+)
+
+// rooms is what works in a manager.
+type rooms struct {
+	control    *control.Server
+	authority  *authority.Server
+	dispatch   *dispatch.Server
+	membership *membership.Server
+	reconcile  *reconcile.Loop
+}
+
+// furnish builds the rooms and joins them by what each needs of another.
+func (m *Manager) furnish() (r rooms, err error) {
+	o := office{m}
+	r.dispatch = dispatch.New(dispatch.Config{
+		Store: m.store, Commit: m.commitUnits, Raft: o, Managers: enrol.ManagerList,
+		Hello: m.hello, Self: m.cfg.Node, Log: m.cfg.Log,
+	})
+	r.membership = membership.New(membership.Config{
+		Store: m.store, Commit: m.commit, Group: o, Ring: func() *logv1.Ring { return m.cfg.Ring.Proto() },
+		Ping: m.ping, Log: m.cfg.Log,
+	})
+	r.reconcile = reconcile.New(reconcile.Config{DB: m.db, Store: m.store, Log: m.cfg.Log})
+	if r.authority, err = authority.New(authority.Config{Members: enrol.NewMembers(m.db), Log: m.cfg.Log}); err != nil {
+		return rooms{}, err
+	}
+	r.control, err = control.New(control.Config{
+		Self: m.cfg.Node, DB: m.db, Group: group{o, r.membership},
+		Decisions: control.Decisions{
+			Constraint: func(s string) error { _, err := schedule.ParseConstraint(s); return err },
+			Spread:     func(s string) error { _, err := schedule.ParseSpread(s); return err },
+			Revise:     orchestrate.Revise, RollBack: orchestrate.RollBack, Resume: orchestrate.Resume,
+		},
+	})
+	return r, err
+}
+
+// group is the raft group as control sees it.
+type group struct {
+	office
+	keeper *membership.Server
+}
+
+// Leader returns the raft id of the leader.
+func (g group) Leader() uint64 { return g.raft.Status().Leader }
+
+// Reachability says whether a member answers this manager.
+func (g group) Reachability(raftID uint64) controlv1.ManagerStatus_Reachability {
+	s := g.raft.Status()
+	switch {
+	case raftID == s.RaftID, s.Progress[raftID].Active, raftID == s.Leader && s.InContact:
+		return controlv1.ManagerStatus_REACHABILITY_REACHABLE
+	case !s.Leading && g.answers(raftID):
+		return controlv1.ManagerStatus_REACHABILITY_REACHABLE
+	}
+	return controlv1.ManagerStatus_REACHABILITY_UNREACHABLE
+}
+
+// CanLose returns nil if the group keeps its quorum without the node's vote.
+func (g group) CanLose(node id.ID) error { return g.keeper.CanLose(node) }
+
+// served is the manager's services and who serves them.
+func (m *Manager) served() map[*grpc.ServiceDesc]any {
+	return map[*grpc.ServiceDesc]any{
+		&controlv1.Control_ServiceDesc:   m.rooms.control,
+		&cav1.Authority_ServiceDesc:      m.rooms.authority,
+		&dispatchv1.Dispatch_ServiceDesc: m.rooms.dispatch,
+		&raftv1.Members_ServiceDesc:      m.rooms.membership,
+		&raftv1.Raft_ServiceDesc:         m.transport.Server(),
+	}
+}
+
+// mount puts the services on the node's server and takes the office.
+func (m *Manager) mount() {
+	o := office{m}
+	m.cfg.Server.SetOffice(&enrol.Authorizer{
+		Store: m.store, Barrier: o.Barrier, InContact: o.InContact, StaleOK: o.StaleOK, Invited: m.invited,
+	}, o)
+	for desc, impl := range m.served() {
+		m.cfg.Server.Mount(desc, impl)
+	}
+}
+
+// unmount takes them off again; open streams of nodes are cut.
+func (m *Manager) unmount() {
+	for desc := range m.served() {
+		m.cfg.Server.Mount(desc, nil)
+	}
+	m.cfg.Server.SetOffice(nil, nil)
+	m.cfg.Server.Recheck()
+}
+
+// invited reports whether a node was among the members when this one joined.
+func (m *Manager) invited(node id.ID) bool {
+	for _, p := range m.cfg.Peers {
+		if p.Node == node {
+			return true
+		}
+	}
+	return false
+}
+
+// transport is the way to the other members; consensus is opened with it before
+// it is known whose it is.
+type transport struct{ *wire.Transport }
+
+// connect makes the transport of this member.
+func (m *Manager) connect() {
+	m.transport.Transport = wire.New(wire.Config{
+		RaftID: m.raft.Status().RaftID, Hello: m.hello, Check: m.isMember, Log: m.cfg.Log,
+		Dial: func(_ context.Context, raftID uint64, address string) (*grpc.ClientConn, error) {
+			return m.dialMember(raftID, address)
+		},
+	})
+}
+
+// isMember says whether the caller may speak as a member: the member's record,
+// or what the join told, names the caller's node.
+func (m *Manager) isMember(ctx context.Context, raftID uint64) error {
+	caller, ok := rpc.FromContext(ctx)
+	if !ok || caller.Node.IsZero() {
+		return rpc.Errorf(errdefs.ErrPermissionDenied, "member %016x: the caller is not a node", raftID)
+	}
+	node, err := m.nodeOf(raftID)
+	if err != nil {
+		return rpc.Errorf(errdefs.ErrUnavailable, "%v", err)
+	}
+	if node != caller.Node {
+		return rpc.Errorf(errdefs.ErrPermissionDenied, "node %s speaks as member %016x, which is node %s", caller.Node, raftID, node)
+	}
+	return nil
+}
+
+// JoinToken spells the standing token of a role.
+func (m *Manager) JoinToken(role modelv1.Role) (string, error) {
+	c := m.store.Snapshot().Cluster()
+	secret := c.GetWorkerToken()
+	if role == modelv1.Role_ROLE_MANAGER {
+		secret = c.GetManagerToken()
+	}
+	roots := c.GetRoot().GetCertificates()
+	if len(secret) == 0 || len(roots) == 0 {
+		return "", fmt.Errorf("the swarm has no standing token: %w", errdefs.ErrNotFound)
+	}
+	return ca.Token{Digest: ca.RootDigest(roots[0]), Secret: sealed.NewSecret(secret)}.Reveal(), nil
+}
