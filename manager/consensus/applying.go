@@ -19,12 +19,13 @@ import (
 )
 
 // applyWork is one of: entries to apply, a snapshot to restore, a log that was
-// read anew to put a core on.
+// read anew to put a core on, a snapshot to be taken whether it is due or not.
 type applyWork struct {
-	apply   *Apply
-	restore *raftpb.Snapshot
-	reboot  *reboot
-	era     uint64
+	apply    *Apply
+	restore  *raftpb.Snapshot
+	reboot   *reboot
+	snapshot bool
+	era      uint64
 }
 
 type reboot struct {
@@ -78,6 +79,10 @@ func (r *Runner) applyOne(ctx context.Context, w applyWork) error {
 		}
 		r.due = due{last: r.applier.Index()}
 		r.applied.raise(r.applier.Index())
+		return nil
+	}
+	if w.snapshot {
+		r.takeOf(r.applier.Index())
 		return nil
 	}
 	var changes []Accepted
@@ -151,7 +156,13 @@ func (r *Runner) snapshotIfDue() {
 	if at-r.due.last < r.cfg.SnapshotInterval && r.due.bytes < r.cfg.SnapshotBytes {
 		return
 	}
-	if len(r.snaps) > 0 {
+	r.takeOf(at)
+}
+
+// takeOf has a snapshot written of the state at index at, which is now, unless
+// one of it is there or one is being written.
+func (r *Runner) takeOf(at uint64) {
+	if len(r.snaps) > 0 || at <= r.due.last {
 		return
 	}
 	r.snaps <- snapshotWork{

@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 
 	"github.com/skep-project/skep/internal/id"
 	"github.com/skep-project/skep/internal/invariant"
@@ -80,6 +81,9 @@ type Output struct {
 	Send   []*raftpb.Message
 	Append []*Append
 	Apply  []*Apply
+	// Snapshot asks for a snapshot of what is applied, however recent the last
+	// one is: a member that needs one is not in it.
+	Snapshot bool
 	// Soft is true if term, leader or membership may have changed.
 	Soft bool
 }
@@ -123,7 +127,7 @@ type Apply struct {
 
 // NewCore returns the core of the member that storage remembers.
 func NewCore(cfg CoreConfig) (*Core, error) {
-	storage := initial{cfg.Storage, cfg.Conf}
+	storage := &view{MemoryStorage: cfg.Storage, conf: cfg.Conf}
 	hs, conf, err := storage.InitialState()
 	if err != nil {
 		return nil, fmt.Errorf("start the core: %w", err)
@@ -132,12 +136,13 @@ func NewCore(cfg CoreConfig) (*Core, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start the core: %w", err)
 	}
-	c := &Core{
+	storage.c = &Core{
 		cfg: cfg, term: hs.GetTerm(), vote: hs.GetVote(), commit: hs.GetCommit(), last: last,
 		conf: proto.CloneOf(conf), applied: cfg.Applied,
 		contact: contact{heard: map[uint64]uint64{}, since: map[uint64]uint64{}, term: cfg.ContactTicks},
 		reads:   reads{incarnation: cfg.Incarnation},
 	}
+	c := storage.c
 	c.raw, err = raft.NewRawNode(&raft.Config{
 		ID:                        cfg.RaftID,
 		ElectionTick:              cfg.ElectionTicks,
@@ -167,20 +172,39 @@ func NewCore(cfg CoreConfig) (*Core, error) {
 	return c, nil
 }
 
-// initial is a storage whose membership may be newer than its snapshot's: that
-// of a machine that went on living when the log was read again.
-type initial struct {
+// view is the storage as raft sees it.
+type view struct {
 	*raft.MemoryStorage
+	c    *Core
 	conf *raftpb.ConfState
 }
 
-// InitialState is what the core starts from.
-func (s initial) InitialState() (*raftpb.HardState, *raftpb.ConfState, error) {
+// InitialState is what the core starts from. Its membership may be newer than
+// the snapshot's: that of a machine that lived on when the log was read again.
+func (s view) InitialState() (*raftpb.HardState, *raftpb.ConfState, error) {
 	hs, conf, err := s.MemoryStorage.InitialState()
 	if s.conf != nil {
 		conf = s.conf
 	}
 	return hs, conf, err
+}
+
+// Snapshot returns the newest snapshot to be sent. One that does not hold every
+// member is of no use to those who joined since: they would refuse it. A new
+// one is asked for, and raft tries again.
+func (s view) Snapshot() (*raftpb.Snapshot, error) {
+	snap, err := s.MemoryStorage.Snapshot()
+	if err != nil {
+		return nil, err
+	}
+	has := snap.GetMetadata().GetConfState()
+	for _, m := range slices.Concat(s.c.conf.GetVoters(), s.c.conf.GetLearners()) {
+		if !slices.Contains(has.GetVoters(), m) && !slices.Contains(has.GetLearners(), m) {
+			s.c.out.Snapshot = true
+			return nil, raft.ErrSnapshotTemporarilyUnavailable
+		}
+	}
+	return snap, nil
 }
 
 // Failed returns the error that ended this core: it must not be stepped on.
@@ -264,8 +288,12 @@ func (c *Core) Applied(a *Apply, changes []Accepted) {
 	_ = c.raw.Step(a.reply)
 }
 
-// ReportUnreachable says that messages to a member were lost.
-func (c *Core) ReportUnreachable(raftID uint64) { c.raw.ReportUnreachable(raftID) }
+// ReportUnreachable says that messages to a member were lost. Until it is heard
+// again it does not count as there.
+func (c *Core) ReportUnreachable(raftID uint64) {
+	delete(c.contact.heard, raftID)
+	c.raw.ReportUnreachable(raftID)
+}
 
 // ReportSnapshot says how sending a snapshot to a member ended.
 func (c *Core) ReportSnapshot(raftID uint64, ok bool) {

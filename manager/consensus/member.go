@@ -1,7 +1,6 @@
 package consensus
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 
@@ -134,16 +133,17 @@ func (c *Core) checkChange(ch Change, p *Proposal) error {
 // end and it must have been heard for a contact time (R25).
 func (c *Core) caughtUp(peer uint64) error {
 	var match uint64
+	var state tracker.StateType
 	c.raw.WithProgress(func(p uint64, _ raft.ProgressType, pr tracker.Progress) {
 		if p == peer {
-			match = pr.Match
+			match, state = pr.Match, pr.State
 		}
 	})
-	if match+behind < c.commit {
-		return fmt.Errorf("promote %016x: it has entries up to %d of %d: %w", peer, match, c.commit, errors.Join(ErrRefused, errdefs.ErrUnavailable))
+	if match+behind < c.commit || state != tracker.StateReplicate {
+		return fmt.Errorf("promote %016x: it has entries up to %d of %d: %w", peer, match, c.commit, ErrRefused)
 	}
 	if !c.active(peer) || c.now-c.contact.since[peer] < uint64(c.contact.term) {
-		return fmt.Errorf("promote %016x: it has not been heard for 2 s without a gap: %w", peer, errors.Join(ErrRefused, errdefs.ErrUnavailable))
+		return fmt.Errorf("promote %016x: it has not been heard for 2 s without a gap: %w", peer, ErrRefused)
 	}
 	return nil
 }

@@ -106,6 +106,9 @@ func (r *Runner) hand(out Output) {
 	for _, a := range out.Apply {
 		r.applies.put(applyWork{apply: a, era: r.era})
 	}
+	if out.Snapshot {
+		r.applies.put(applyWork{snapshot: true, era: r.era})
+	}
 	if len(out.Send) > 0 {
 		r.cfg.Transport.Send(out.Send)
 	}
