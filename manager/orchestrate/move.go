@@ -59,7 +59,7 @@ func (p *planner) dismiss(v *slot, t *Task) (Decision, bool) {
 		if t == v.keeper {
 			return Decision{}, false
 		}
-		if p.fresh(v.keeper) && !p.fresh(t) && v.keeper.Observed != taskstate.Running {
+		if t == v.spare && p.fresh(v.keeper) && v.keeper.Observed != taskstate.Running {
 			return Decision{}, false // start first: the old one stays until the new one runs
 		}
 		return p.shutdown(t, ""), true

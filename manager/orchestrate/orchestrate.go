@@ -157,12 +157,16 @@ func (p *planner) group() {
 		}
 		return t.Slot, id.ID{}
 	}
-	slices.SortFunc(p.Tasks, func(a, b Task) int {
+	order := func(a, b Task) int {
 		an, ai := key(&a)
 		bn, bi := key(&b)
 		return cmp.Or(cmp.Compare(an, bn), id.Compare(ai, bi),
 			cmp.Compare(a.CreatedIndex, b.CreatedIndex), id.Compare(a.ID, b.ID))
-	})
+	}
+	if !slices.IsSortedFunc(p.Tasks, order) { // they mostly come so
+		slices.SortFunc(p.Tasks, order)
+	}
+	p.slots = make([]slot, 0, len(p.Tasks))
 	for from := 0; from < len(p.Tasks); {
 		number, node := key(&p.Tasks[from])
 		to := from + 1

@@ -23,6 +23,8 @@ type slot struct {
 	// keeper is the task that holds the slot: of those meant to run on a sound
 	// node, one of the target revision, one that runs, the oldest.
 	keeper *Task
+	// spare is the task of another revision that stays until a fresh keeper runs.
+	spare *Task
 	// running says that some task meant to run does.
 	running bool
 	// stopping says that a task which must end first may still run.
@@ -84,7 +86,7 @@ func (p *planner) choose() {
 		return
 	}
 	want := int(min(p.Service.GetSpec().GetReplicated().GetReplicas(), maxReplicas))
-	var held []*slot
+	held := make([]*slot, 0, len(p.slots))
 	for i := range p.slots {
 		if p.slots[i].held() {
 			held = append(held, &p.slots[i])
@@ -128,7 +130,7 @@ func (p *planner) shrink(held []*slot, want int) {
 
 // grow wants n more slots: the lowest numbers that are not wanted yet.
 func (p *planner) grow(n int) {
-	var made []slot
+	made := make([]slot, 0, n)
 	at := 0
 	for number := uint64(1); n > 0; number++ {
 		for at < len(p.slots) && p.slots[at].number < number {

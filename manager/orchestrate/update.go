@@ -28,7 +28,8 @@ func (p *planner) classify() {
 }
 
 func (p *planner) classifySlot(v *slot) {
-	v.newest, v.keeper, v.running, v.stopping, v.tried, v.failed = nil, nil, false, false, 0, nil
+	v.newest, v.keeper, v.spare, v.failed = nil, nil, nil, nil
+	v.running, v.stopping, v.tried = false, false, 0
 	for i := range v.tasks {
 		t := &v.tasks[i]
 		switch s, _ := p.stands(t); s {
@@ -38,6 +39,9 @@ func (p *planner) classifySlot(v *slot) {
 			v.running = v.running || t.Observed == taskstate.Running
 			if v.keeper == nil || p.better(t, v.keeper) {
 				v.keeper = t
+			}
+			if !p.fresh(t) && (v.spare == nil || p.better(t, v.spare)) {
+				v.spare = t
 			}
 		}
 		if t.Desired < taskstate.Remove {
@@ -290,7 +294,7 @@ func (p *planner) progress(v *slot) progress {
 		if !v.tried0() && v.keeper.Observed != taskstate.Running {
 			return underWay
 		}
-		if p.startFirst() && p.staleLive(v) && v.keeper.Observed == taskstate.Running {
+		if p.startFirst() && v.spare != nil && v.keeper.Observed == taskstate.Running {
 			return underWay
 		}
 		return done
@@ -309,16 +313,6 @@ func (p *planner) progress(v *slot) progress {
 
 // tried0 reports whether a task of this update has run or ended in the slot.
 func (v *slot) tried0() bool { return v.tried != 0 }
-
-// staleLive reports whether a task of another revision is still meant to run.
-func (p *planner) staleLive(v *slot) bool {
-	for i := range v.tasks {
-		if s, _ := p.stands(&v.tasks[i]); s == live && !p.fresh(&v.tasks[i]) {
-			return true
-		}
-	}
-	return false
-}
 
 // outOfReach reports whether an update must leave the slot alone for now: it is
 // of a node that takes no new tasks.

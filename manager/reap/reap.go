@@ -89,9 +89,12 @@ func Plan(s Situation) Answer {
 		a.Service = true
 		return a
 	}
-	slices.SortFunc(s.Tasks, func(x, y Task) int {
+	order := func(x, y Task) int {
 		return cmp.Or(s.compareSlots(&x, &y), cmp.Compare(x.CreatedIndex, y.CreatedIndex), id.Compare(x.ID, y.ID))
-	})
+	}
+	if !slices.IsSortedFunc(s.Tasks, order) { // they mostly come so
+		slices.SortFunc(s.Tasks, order)
+	}
 	for from := 0; from < len(s.Tasks); {
 		to := from + 1
 		for to < len(s.Tasks) && s.compareSlots(&s.Tasks[from], &s.Tasks[to]) == 0 {
@@ -165,12 +168,17 @@ func (s *Situation) history() int {
 
 // unnamed returns the revisions that neither the service nor a task names.
 func (s *Situation) unnamed() []uint64 {
-	var out []uint64
-	for _, r := range s.Revisions {
-		named := slices.Contains(s.Kept, r) || slices.ContainsFunc(s.Tasks, func(t Task) bool { return t.Revision == r })
-		if !named {
-			out = append(out, r)
+	if len(s.Revisions) == 0 {
+		return nil
+	}
+	named := make(map[uint64]bool)
+	for _, r := range s.Kept {
+		named[r] = true
+	}
+	for i := range s.Tasks {
+		if r := s.Tasks[i].Revision; !named[r] {
+			named[r] = true
 		}
 	}
-	return out
+	return slices.DeleteFunc(slices.Clone(s.Revisions), func(r uint64) bool { return named[r] })
 }

@@ -23,6 +23,8 @@ type draft struct {
 	service *modelv1.Service
 	id      id.ID
 	tasks   map[id.ID]*store.Task
+	// list is the same tasks, by slot and id.
+	list []*store.Task
 	// decided are the tasks that a move of this round changes.
 	decided map[id.ID]bool
 }
@@ -61,7 +63,7 @@ func (d *draft) place(moves []orchestrate.Move, o *outcome) (places []id.ID, rea
 		return places, reasons
 	}
 	seekers := make(map[uint64][]seeker) // by revision
-	for _, t := range d.tasks {
+	for _, t := range d.list {
 		if t.Node.IsZero() && t.Desired <= taskstate.Running && !t.Terminal() && !d.decided[t.ID] {
 			seekers[t.Revision] = append(seekers[t.Revision], seeker{move: -1, task: t, slot: t.Slot})
 		}
@@ -208,8 +210,8 @@ func (d *draft) remains(global bool) reap.Situation {
 	for r := range d.snap.Revisions(d.id) {
 		s.Revisions = append(s.Revisions, r.GetNumber())
 	}
-	s.Tasks = make([]reap.Task, 0, len(d.tasks))
-	for _, t := range d.tasks {
+	s.Tasks = make([]reap.Task, 0, len(d.list))
+	for _, t := range d.list {
 		s.Tasks = append(s.Tasks, reap.Task{
 			ID: t.ID, Node: t.Node, Revision: t.Revision, Slot: t.Slot, CreatedIndex: t.CreatedIndex,
 			Desired: t.Desired, Observed: t.Observed,

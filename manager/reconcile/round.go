@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/skep-project/skep/internal/id"
@@ -61,10 +62,12 @@ func (r *round) service(service id.ID) outcome {
 		return outcome{}
 	}
 	o := outcome{global: svc.GetSpec().GetGlobal() != nil}
-	var tasks []orchestrate.Task
-	byID := make(map[id.ID]*store.Task)
-	for t := range r.snap.TasksByService(service) {
-		byID[t.ID] = t
+	d := draft{round: r, service: svc, id: service, decided: make(map[id.ID]bool)}
+	d.list = slices.Collect(r.snap.TasksByService(service))
+	d.tasks = make(map[id.ID]*store.Task, len(d.list))
+	tasks := make([]orchestrate.Task, 0, len(d.list))
+	for _, t := range d.list {
+		d.tasks[t.ID] = t
 		tasks = append(tasks, orchestrate.Task{
 			ID: t.ID, Node: t.Node, Revision: t.Revision, Slot: t.Slot, CreatedIndex: t.CreatedIndex,
 			Desired: t.Desired, Observed: t.Observed,
@@ -76,7 +79,6 @@ func (r *round) service(service id.ID) outcome {
 		Misfit: func(number uint64, node id.ID) string { return r.misfit(revision{service, number}, node) },
 	})
 	o.wake = plan.Wake
-	d := draft{round: r, service: svc, id: service, tasks: byID, decided: make(map[id.ID]bool)}
 	d.moves(plan.Moves, &o)
 	if plan.Service != nil {
 		d.record(plan.Service)
