@@ -14,15 +14,23 @@ import (
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
 
-// report takes a task's new state: to the journal, then on its way. An end is
-// durable before it leaves (R7). If the disk refuses it leaves all the same:
-// the runtime remembers the exit, and the cluster must not wait for a disk.
+// report takes a task's new state: to the journal, then on its way.
 func (w *Worker) report(ctx context.Context, t id.ID, status *modelv1.TaskStatus) {
+	if status, ok := w.note(ctx, t, status); ok {
+		w.cfg.Report(t, status)
+	}
+}
+
+// note joins a new state into what is known of a task and returns what is
+// known now; false if the task was dropped meanwhile. An end is durable when
+// note returns (R7). If the disk refuses it counts all the same: the runtime
+// remembers the exit, and the cluster must not wait for a disk.
+func (w *Worker) note(ctx context.Context, t id.ID, status *modelv1.TaskStatus) (*modelv1.TaskStatus, bool) {
 	w.mu.Lock()
 	a := w.tasks[t]
-	if a == nil { // dropped meanwhile: nobody asks any more
+	if a == nil {
 		w.mu.Unlock()
-		return
+		return nil, false
 	}
 	status = taskstate.Join(a.status, status)
 	a.status, a.acked = status, false
@@ -34,7 +42,7 @@ func (w *Worker) report(ctx context.Context, t id.ID, status *modelv1.TaskStatus
 				slog.String("task", t.String()), slog.Any("err", err))
 		}
 	}
-	w.cfg.Report(t, status)
+	return status, true
 }
 
 // queueState queues the row of a task's state; w.mu is held, so that rows are

@@ -177,7 +177,7 @@ func (w *Worker) adopt(ctx context.Context) {
 			continue
 		}
 		if now := task.Adopt(was, c, time.Now()); now != was {
-			w.report(ctx, c.Task, now)
+			w.note(ctx, c.Task, now) // reported with all that is not acknowledged
 		}
 		if c.Running {
 			adopted++
