@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -27,6 +28,8 @@ type office struct {
 	node    id.ID
 	issuer  *issue.Issuer
 	holder  ca.Holder
+
+	mu      sync.Mutex // guards what follows against the test's changes
 	role    modelv1.Role
 	records map[ca.Digest]*modelv1.Certificate
 	last    uint64
@@ -69,7 +72,16 @@ func newOffice(t *testing.T) *office {
 	return o
 }
 
+// set changes the office while a renewer runs.
+func (o *office) set(change func()) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	change()
+}
+
 func (o *office) renew(_ context.Context, csr []byte) (*cav1.Issued, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	o.asked = append(o.asked, time.Now())
 	if o.fail != nil {
 		if err := o.fail(false); err != nil {
@@ -165,8 +177,8 @@ func TestRenewerBacksOffWithTheSameKey(t *testing.T) {
 		if o.keys != 1 {
 			t.Errorf("%d keys were made for one renewal", o.keys)
 		}
-		o.fail = nil
-		time.Sleep(time.Hour)
+		o.set(func() { o.fail = nil })
+		time.Sleep(2 * time.Hour)
 		synctest.Wait()
 		if o.saved != 1 || time.Now().After(o.holder.Get().Identity.NotAfter) {
 			t.Errorf("saved %d times once the authority was back, want 1", o.saved)
@@ -202,7 +214,7 @@ func TestADemandRenewsAtOnce(t *testing.T) {
 		if at := r.NextAt(); at.Before(time.Now().Add(life / 2)) {
 			t.Errorf("next renewal at %v, want after half the life", at)
 		}
-		o.role = modelv1.Role_ROLE_MANAGER
+		o.set(func() { o.role = modelv1.Role_ROLE_MANAGER })
 		r.Now()
 		r.Now() // one that waits stands for all
 		time.Sleep(time.Second)

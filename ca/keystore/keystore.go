@@ -237,28 +237,48 @@ func readBody(text []byte) (body, error) {
 }
 
 // Pending returns the key of a request that is under way, so that a retry after
-// a crash asks for the same (R17), and makes and keeps one if there is none.
+// a crash asks for the same (R17), and makes and keeps one if there is none. A key
+// that is the identity's by now is not pending any more, even if the daemon died
+// before ClearPending.
 func (s *Store) Pending() (*ecdsa.PrivateKey, error) {
-	blob, err := durable.ReadFile(s.dir, filePending)
-	switch {
-	case err == nil:
-		key, err := s.openKey(blob, placePending)
-		if err != nil {
-			return nil, fmt.Errorf("pending key: %w", err)
-		}
-		return key, nil
-	case !errors.Is(err, fs.ErrNotExist):
+	key, err := s.pending()
+	if err != nil || key != nil {
+		return key, err
+	}
+	if key, err = ca.NewKey(); err != nil {
 		return nil, fmt.Errorf("pending key: %w", err)
 	}
-	key, err := ca.NewKey()
+	blob, err := s.sealKey(key, placePending)
 	if err != nil {
-		return nil, fmt.Errorf("pending key: %w", err)
-	}
-	if blob, err = s.sealKey(key, placePending); err != nil {
 		return nil, fmt.Errorf("pending key: %w", err)
 	}
 	if err := durable.WriteFile(s.dir, filePending, blob); err != nil {
 		return nil, fmt.Errorf("pending key: %w", err)
+	}
+	return key, nil
+}
+
+// pending returns the kept key, or nil if there is none.
+func (s *Store) pending() (*ecdsa.PrivateKey, error) {
+	blob, err := durable.ReadFile(s.dir, filePending)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("pending key: %w", err)
+	}
+	key, err := s.openKey(blob, placePending)
+	if err != nil {
+		return nil, fmt.Errorf("pending key: %w", err)
+	}
+	now, err := s.Load()
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return key, nil
+	case err != nil:
+		return nil, fmt.Errorf("pending key: %w", err)
+	case now.Key.Equal(key):
+		return nil, nil
 	}
 	return key, nil
 }

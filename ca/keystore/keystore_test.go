@@ -2,6 +2,7 @@ package keystore_test
 
 import (
 	"bytes"
+	"crypto/ecdsa"
 	"crypto/x509"
 	"errors"
 	"io/fs"
@@ -35,16 +36,21 @@ func open(t *testing.T, path string) (*keystore.Store, error) {
 
 func newNode(t *testing.T) *keystore.Node {
 	t.Helper()
+	key, err := ca.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newNodeOf(t, key)
+}
+
+func newNodeOf(t *testing.T, priv *ecdsa.PrivateKey) *keystore.Node {
+	t.Helper()
 	cluster, node, now := id.New(), id.New(), time.Now()
 	root, key, err := issue.NewRoot(cluster, now)
 	if err != nil {
 		t.Fatal(err)
 	}
 	is, err := issue.New([][]byte{root}, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	priv, err := ca.NewKey()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,6 +175,28 @@ func TestPendingKeyStaysUntilItIsCleared(t *testing.T) {
 	}
 	if next, err := s.Pending(); err != nil || next.Equal(first) {
 		t.Errorf("after it was cleared the pending key is the same (%v)", err)
+	}
+}
+
+func TestAKeyThatIsInUseIsNotPending(t *testing.T) {
+	t.Parallel()
+	s, err := open(t, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := s.Pending()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Save(newNodeOf(t, key)); err != nil { // and the daemon dies before ClearPending
+		t.Fatal(err)
+	}
+	next, err := s.Pending()
+	if err != nil || next.Equal(key) {
+		t.Errorf("the next renewal asks for the key in use (%v)", err)
+	}
+	if again, err := s.Pending(); err != nil || !again.Equal(next) {
+		t.Errorf("the next key is not kept (%v)", err)
 	}
 }
 

@@ -442,6 +442,86 @@ func TestFollowersCarryCallsToTheLeader(t *testing.T) {
 	}
 }
 
+func TestAKeyEnrolsForOneRole(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	m := w.serve(t, w.node(t, asManager))
+	key := newKey(t)
+	if _, err := w.join(t, w.worker, key, m.address); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.join(t, w.manager, key, m.address); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("the same key with the other token: %v, want refused", err)
+	}
+}
+
+func TestCallsOutliveAnElection(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	old, next, follower := w.serve(t, w.node(t, asManager)), w.serve(t, w.node(t, asManager)), w.serve(t, w.node(t, asManager))
+	follower.leads.Store(false)
+	old.leads.Store(false) // deposed, and the follower does not know
+	follower.leader.Store(old)
+	tried := make(chan struct{}, 100)
+	follower.looked = func() { tried <- struct{}{} }
+	cc := w.dial(t, follower, w.node(t, asWorker))
+	done := make(chan error, 1)
+	key := newKey(t)
+	go func() {
+		csr, err := ca.NewCSR(key)
+		if err == nil {
+			_, err = cav1.NewAuthorityClient(cc).Renew(t.Context(), &cav1.RenewRequest{Csr: csr})
+		}
+		done <- err
+	}()
+	<-tried // the deposed one was asked
+	follower.leader.Store(nil)
+	<-tried // and nobody
+	follower.leader.Store(next)
+	if err := <-done; err != nil {
+		t.Errorf("a call during an election: %v", err)
+	}
+}
+
+func TestAFollowerThatBecomesLeaderDoesTheWorkItself(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	m := w.serve(t, w.node(t, asManager))
+	m.leads.Store(false)
+	m.looked = func() { m.leads.Store(true) }
+	if _, err := renew(t, w.dial(t, m, w.node(t, asWorker)), newKey(t)); err != nil {
+		t.Errorf("a call to a manager that is elected meanwhile: %v", err)
+	}
+}
+
+func TestALoneManagerComesBackFromALongSleep(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	late, record := w.issued(t, id.New(), asManager, 1, time.Now().Add(-3*time.Hour), 2*time.Hour)
+	node := late.Identity.Node
+	w.update(t, func(tx *store.Tx) error {
+		return errors.Join(
+			tx.PutNode(&modelv1.Node{Id: node.Bytes(), Role: asManager, Spec: &modelv1.NodeSpec{Role: asManager}, Current: record}),
+			tx.PutMember(&modelv1.Member{RaftId: 1, Node: node.Bytes(), Address: "10.0.0.1:2377", Voter: true}))
+	})
+	h := &ca.Holder{}
+	h.Set(late)
+	m := w.serve(t, h)
+	cc, err := rpc.Dial(m.address, rpc.ClientTLS(h, rpc.Peer{Node: node, Grace: rpc.ExpiredGrace}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cc.Close() }()
+	key := newKey(t)
+	issued, err := renew(t, cc, key)
+	if err != nil {
+		t.Fatalf("it cannot renew with itself: %v", err)
+	}
+	if _, err := client.Accept(issued, key); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestOnlyManagersCarryCallsAndOnlyOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -97,6 +97,10 @@ func enrolled(tx *store.Tx, node id.ID, e authority.Enrolment) (*modelv1.Certifi
 		return nil, fmt.Errorf("this key enrolled node %s, which has another certificate by now; join with a new key: %w",
 			node, errdefs.ErrFailedPrecondition)
 	}
+	if n.GetCurrent().GetRole() != e.Role {
+		return nil, fmt.Errorf("this key enrolled node %s with a token for another role; join with a new key: %w",
+			node, errdefs.ErrFailedPrecondition)
+	}
 	return n.GetCurrent(), nil
 }
 

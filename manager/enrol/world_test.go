@@ -146,12 +146,17 @@ type host struct {
 	leader  atomic.Pointer[host]
 	barrier atomic.Pointer[func() error]
 	stale   atomic.Int64
+	// looked, if set before the first call, is told of each search for a leader.
+	looked func()
 }
 
 func (h *host) IsLeader() bool { return h.leads.Load() }
 
 func (h *host) Conn(context.Context) (*grpc.ClientConn, error) {
 	l := h.leader.Load()
+	if h.looked != nil {
+		h.looked()
+	}
 	if l == nil {
 		return nil, rpc.RefuseNoLeader([]string{"m2 (10.0.0.2:2377)"}, 2, 1)
 	}
@@ -170,7 +175,9 @@ func (h *host) StaleOK(context.Context) error {
 	return nil
 }
 
-func (h *host) Freshness() rpc.Freshness { return rpc.Freshness{Applied: 42, InContact: h.contact.Load()} }
+func (h *host) Freshness() rpc.Freshness {
+	return rpc.Freshness{Applied: 42, InContact: h.contact.Load()}
+}
 
 func (w *world) serve(t *testing.T, holder *ca.Holder) *host {
 	t.Helper()
@@ -244,7 +251,9 @@ func (rafts) Stream(s raftv1.Raft_StreamServer) error {
 	return s.Context().Err()
 }
 
-type controls struct{ controlv1.UnimplementedControlServer }
+type controls struct {
+	controlv1.UnimplementedControlServer
+}
 
 func (controls) GetCluster(ctx context.Context, _ *controlv1.GetClusterRequest) (*controlv1.GetClusterResponse, error) {
 	caller, _ := rpc.FromContext(ctx)
