@@ -60,7 +60,8 @@ type Config struct {
 	// the journal's is used if it is newer. Required on the first start.
 	Managers *cav1.ManagerList
 	// Hello says version, feature level, boot and incarnation; cluster, node
-	// and history are filled in. Required.
+	// and history are filled in, and an incarnation is drawn if it has none.
+	// Required.
 	Hello *rpcv1.Hello
 	// Description is what the runtime cannot know: hostname, address, version,
 	// engine labels. What it says goes before what the runtime says.
@@ -114,6 +115,9 @@ func New(cfg Config) (*Agent, error) {
 	}
 	hello := proto.CloneOf(cfg.Hello)
 	hello.Cluster, hello.Node = cfg.Cluster.Bytes(), cfg.Node.Bytes()
+	if len(hello.Incarnation) == 0 {
+		hello.Incarnation = id.New().Bytes()
+	}
 	cfg.Hello = hello
 	return &Agent{cfg: cfg}, nil
 }
