@@ -79,10 +79,11 @@ func (s *Server) CreateService(ctx context.Context, msg *controlv1.CreateService
 	if a, done, err := s.earlier(ctx, req); err != nil || done {
 		return &controlv1.CreateServiceResponse{Id: a.first().Bytes()}, err
 	}
-	if msg.GetTemplate() == nil {
-		msg.Template = &modelv1.TaskTemplate{} // what it lacks is said with the rest
+	given := msg.GetTemplate()
+	if given == nil {
+		given = &modelv1.TaskTemplate{} // what it lacks is said with the rest
 	}
-	spec, tpl, err := s.complete(msg.GetSpec(), msg.GetTemplate())
+	spec, tpl, err := s.complete(msg.GetSpec(), given)
 	if err != nil {
 		return nil, err
 	}
