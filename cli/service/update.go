@@ -99,7 +99,7 @@ func apply(ctx context.Context, api *conn.Conn, ref string, fill edit) (*control
 		if err != nil {
 			return nil, progress.Goal{}, err
 		}
-		req := &controlv1.UpdateServiceRequest{RequestId: conn.RequestID(), Ref: idOf(v), Version: v.GetService().GetMeta().GetVersion()}
+		req := &controlv1.UpdateServiceRequest{RequestId: conn.RequestID(), Ref: ref, Version: v.GetService().GetMeta().GetVersion()}
 		if err := fill(v, req); err != nil {
 			return nil, progress.Goal{}, err
 		}
