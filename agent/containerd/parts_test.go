@@ -13,6 +13,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
+
 	"github.com/skep-project/skep/agent/exec"
 )
 
@@ -228,6 +232,27 @@ func FuzzCredentials(f *testing.F) {
 		c, err := parseCredentials("registry.test/a", auth)
 		if err == nil && len(auth) > 0 && c.host != "registry.test" {
 			t.Errorf("%q is for %q, want registry.test", auth, c.host)
+		}
+	})
+}
+
+func TestACallToAContainerdThatHangsIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hang := func(ctx context.Context, _ string, _, _ any, _ *grpc.ClientConn, _ ...grpc.CallOption) error {
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		begin := time.Now()
+		err := bound(t.Context(), "/containerd.services.containers.v1.Containers/Get", nil, nil, nil, hang)
+		if took := time.Since(begin); took != callTimeout || grpcstatus.Code(err) != codes.Unavailable {
+			t.Errorf("%v after %v; want it unavailable after %v", err, took, callTimeout)
+		}
+		ctx, stop := context.WithTimeout(t.Context(), 10*callTimeout)
+		defer stop()
+		begin = time.Now()
+		err = bound(ctx, "/containerd.services.tasks.v1.Tasks/Wait", nil, nil, nil, hang)
+		if took := time.Since(begin); took != 10*callTimeout || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a wait: %v after %v; want its own deadline", err, took)
 		}
 	})
 }

@@ -3,9 +3,16 @@ package containerd_test
 import (
 	"context"
 	"encoding/base64"
+	"encoding/pem"
 	"errors"
+	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,6 +22,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"golang.org/x/sys/unix"
 
 	"github.com/skep-project/skep/agent/containerd/containerdtest"
 	"github.com/skep-project/skep/agent/exec"
@@ -123,6 +131,57 @@ func TestCredentialsAreShownToTheRegistryOnly(t *testing.T) {
 	s.must(attempt(right))
 }
 
+// fullHouse returns an address that answers no call: its queue of connections
+// is full and nobody takes any.
+func fullHouse(t *testing.T) string {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		t.Cleanup(func() { unix.Close(fd) })
+		err = unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
+	}
+	if err == nil {
+		err = unix.Listen(fd, 0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := fmt.Sprintf("127.0.0.1:%d", name.(*unix.SockaddrInet4).Port)
+	for range 2 {
+		if conn, err := net.DialTimeout("tcp", address, 200*time.Millisecond); err == nil {
+			t.Cleanup(func() { conn.Close() })
+		}
+	}
+	return address
+}
+
+func TestARegistryOverTLSIsTrustedAsItsHostsFileSays(t *testing.T) {
+	s := newStand(t)
+	var handler http.Handler
+	plain := containerdtest.NewRegistry(t, func(next http.Handler) http.Handler { handler = next; return next })
+	containerdtest.Push(t, plain, "app:1", containerdtest.Busybox(t, nil))
+	secure := httptest.NewUnstartedServer(handler)
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
+	secure.StartTLS()
+	t.Cleanup(secure.Close)
+	containerdtest.Alias(t, s.HostsDir, "stranger.test", secure.URL)
+	err := s.runtime.Task(s.spec(of("stranger.test/app:1"))).Prepare(s.ctx)
+	if !errors.Is(err, exec.ErrRejected) || !strings.Contains(err.Error(), "certificate signed by unknown authority") {
+		t.Errorf("without its root: %v; want it rejected for its certificate", err)
+	}
+	root := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw})
+	file := filepath.Join(s.Dir, "root.pem")
+	s.must(os.WriteFile(file, root, 0o644))
+	containerdtest.Alias(t, s.HostsDir, "secure.test", secure.URL)
+	hosts := filepath.Join(s.HostsDir, "secure.test", "hosts.toml")
+	s.must(os.WriteFile(hosts, fmt.Appendf(nil, "server = %q\nca = %q\n", secure.URL, file), 0o644))
+	s.must(s.runtime.Task(s.spec(of("secure.test/app:1"))).Prepare(s.ctx))
+}
+
 func TestASilentRegistryCostsSeconds(t *testing.T) {
 	s := newStand(t)
 	silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts and says nothing
@@ -133,12 +192,13 @@ func TestASilentRegistryCostsSeconds(t *testing.T) {
 	s.must(closed.Close())
 	containerdtest.Alias(t, s.HostsDir, "silent.test", "http://"+silent.Addr().String())
 	containerdtest.Alias(t, s.HostsDir, "closed.test", "http://"+closed.Addr().String())
-	containerdtest.Alias(t, s.HostsDir, "dark.test", "http://192.0.2.1:5000") // nobody, by RFC 5737
+	dark := fullHouse(t)
+	containerdtest.Alias(t, s.HostsDir, "dark.test", "http://"+dark)
 	var wg sync.WaitGroup
 	for host, words := range map[string]string{
 		"silent.test": "registry " + silent.Addr().String() + " did not answer within 5",
 		"closed.test": "connection refused",
-		"dark.test":   "192.0.2.1:5000",
+		"dark.test":   "registry " + dark + " did not answer within 2",
 	} {
 		wg.Go(func() {
 			begin := time.Now()

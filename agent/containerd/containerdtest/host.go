@@ -102,7 +102,8 @@ func Start(t testing.TB) *Host {
 	h := &Host{Dir: dir, HostsDir: filepath.Join(dir, "certs.d"), CgroupParent: "/" + filepath.Base(dir)}
 	h.cfg = private.Config{
 		StateDir: filepath.Join(dir, "state"), RunDir: filepath.Join(dir, "run"),
-		BinDir: bin, HostsDir: h.HostsDir, Log: slog.New(slog.DiscardHandler),
+		BinDir: bin, HostsDir: h.HostsDir, CgroupPath: h.CgroupParent + "/containerd",
+		Log: slog.New(slog.DiscardHandler),
 	}
 	t.Cleanup(func() { h.clean(t) })
 	h.Supervise(t)

@@ -106,6 +106,14 @@ func stop(t *testing.T, s *private.Supervisor) {
 	}
 }
 
+func TestContainerdLivesInItsOwnCgroup(t *testing.T) {
+	h := containerdtest.Start(t)
+	groups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", h.PID(t)))
+	if want := h.CgroupParent + "/containerd\n"; err != nil || !strings.Contains(string(groups), want) {
+		t.Errorf("cgroups %q, %v; want %q among them", groups, err, want)
+	}
+}
+
 func TestOneDaemonSupervisesADirectory(t *testing.T) {
 	h := containerdtest.Start(t)
 	second, err := private.New(config(h.Dir, containerdtest.Binaries(t)))
