@@ -3,6 +3,7 @@ package reconcile
 import (
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,7 +19,7 @@ import (
 // to what must never be, and the last one to what must come.
 func TestServicesConvergeUnderFaults(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(120) {
+	for seed := range uint64(40) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) { simulate(t, seed) })
@@ -35,7 +36,9 @@ type sim struct {
 	rng   *rand.Rand
 	stop  func()
 	calm  bool
-	lost  map[id.ID]bool // tasks whose node was down: a successor was right
+
+	acting sync.Mutex     // held while something happens to the cluster; guards all above
+	lost   map[id.ID]bool // tasks whose node was down: a successor was right
 }
 
 func simulate(t *testing.T, seed uint64) {
@@ -50,20 +53,22 @@ func simulate(t *testing.T, seed uint64) {
 	s.before = s.interfere
 	s.stop = s.start()
 	for range 300 {
-		switch s.rng.IntN(32) {
-		case 0, 1:
-			time.Sleep(time.Duration(s.rng.IntN(8)) * time.Second)
-		case 2: // another leader goes on where this one stops
+		switch draw := s.draw(); draw {
+		case 0, 1, 2, 3:
+			time.Sleep(time.Duration(2*draw) * time.Second)
+		case 4: // another leader goes on where this one stops
 			s.stop()
 			s.stop = s.start()
 		default:
+			s.acting.Lock()
 			s.act()
+			s.acting.Unlock()
 		}
 		synctest.Wait() // only interfere acts while the loop does
 		s.check()
 	}
 	s.heal()
-	for range 60 {
+	for range 30 {
 		s.fleet.settle(synctest.Wait)
 		time.Sleep(20 * time.Second)
 		s.check()
@@ -86,8 +91,17 @@ func (s *sim) randomService(svc *modelv1.Service, t *modelv1.TaskTemplate) {
 	}
 }
 
+// draw draws what the test does next.
+func (s *sim) draw() int {
+	s.acting.Lock()
+	defer s.acting.Unlock()
+	return s.rng.IntN(48)
+}
+
 // interfere is what may happen between a plan and its commit.
 func (s *sim) interfere() error {
+	s.acting.Lock()
+	defer s.acting.Unlock()
 	if s.calm {
 		return nil
 	}
@@ -165,6 +179,8 @@ func (s *sim) check() {
 
 // heal ends all faults.
 func (s *sim) heal() {
+	s.acting.Lock()
+	defer s.acting.Unlock()
 	s.calm = true
 	s.fleet.rand = nil
 	for n := range simNodes {
@@ -172,7 +188,6 @@ func (s *sim) heal() {
 		s.seen(n, modelv1.NodeState_NODE_STATE_READY)
 		s.node(n, func(n *modelv1.Node) { n.Spec.Availability = modelv1.Availability_AVAILABILITY_ACTIVE })
 	}
-	synctest.Wait()
 }
 
 // converged holds the last state to what must come.
