@@ -144,12 +144,13 @@ func (r *Renewer) pause(ctx context.Context, d time.Duration) bool {
 
 func (r *Renewer) say(ctx context.Context, err error, pause time.Duration) {
 	cred := r.cfg.Holder.Get()
-	level, text := slog.LevelWarn, "certificate not renewed, trying again"
-	if left := time.Until(cred.Identity.NotAfter); left <= 0 {
-		level, text = slog.LevelError, "certificate expired and not renewed, trying again"
+	facts := []slog.Attr{slog.Any("err", err), slog.String("hint", rpc.HintOf(err)),
+		slog.Time("not_after", cred.Identity.NotAfter), slog.Duration("next", pause)}
+	if time.Now().After(cred.Identity.NotAfter) {
+		r.cfg.Log.LogAttrs(ctx, slog.LevelError, "certificate expired and not renewed, trying again", facts...)
+		return
 	}
-	r.cfg.Log.LogAttrs(ctx, level, text, slog.Any("err", err), slog.String("hint", rpc.HintOf(err)),
-		slog.Time("not_after", cred.Identity.NotAfter), slog.Duration("next", pause))
+	r.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "certificate not renewed, trying again", facts...)
 }
 
 func (r *Renewer) once(ctx context.Context) error {

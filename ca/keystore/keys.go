@@ -1,0 +1,127 @@
+package keystore
+
+import (
+	"crypto/ecdsa"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/skep-project/skep/ca"
+	"github.com/skep-project/skep/internal/durable"
+	"github.com/skep-project/skep/internal/sealed"
+	logv1 "github.com/skep-project/skep/proto/skep/log/v1"
+)
+
+// Pending returns the key of a request that is under way, so that a retry after
+// a crash asks for the same (R17), and makes and keeps one if there is none. A key
+// that is the identity's by now is not pending any more, even if the daemon died
+// before ClearPending.
+func (s *Store) Pending() (*ecdsa.PrivateKey, error) {
+	key, err := s.pending()
+	if err != nil || key != nil {
+		return key, err
+	}
+	if key, err = ca.NewKey(); err != nil {
+		return nil, fmt.Errorf("pending key: %w", err)
+	}
+	blob, err := s.sealKey(key, placePending)
+	if err != nil {
+		return nil, fmt.Errorf("pending key: %w", err)
+	}
+	if err := durable.WriteFile(s.dir, filePending, blob); err != nil {
+		return nil, fmt.Errorf("pending key: %w", err)
+	}
+	return key, nil
+}
+
+// pending returns the kept key, or nil if there is none.
+func (s *Store) pending() (*ecdsa.PrivateKey, error) {
+	blob, err := durable.ReadFile(s.dir, filePending)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("pending key: %w", err)
+	}
+	key, err := s.openKey(blob, placePending)
+	if err != nil {
+		return nil, fmt.Errorf("pending key: %w", err)
+	}
+	now, err := s.Load()
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return key, nil
+	case err != nil:
+		return nil, fmt.Errorf("pending key: %w", err)
+	case now.Key.Equal(key):
+		return nil, nil
+	}
+	return key, nil
+}
+
+// ClearPending forgets the pending key, when its certificate is saved or when
+// it shall never be.
+func (s *Store) ClearPending() error { return durable.Remove(s.dir, filePending) }
+
+// SaveRing keeps the data keys, durably.
+func (s *Store) SaveRing(ring *logv1.Ring) error {
+	plain, err := proto.Marshal(ring)
+	if err != nil {
+		return fmt.Errorf("save ring: %w", err)
+	}
+	blob, err := sealed.Wrap(s.kek, plain, placeRing)
+	if err != nil {
+		return fmt.Errorf("save ring: %w", err)
+	}
+	return durable.WriteFile(s.dir, fileRing, blob)
+}
+
+// LoadRing returns the data keys; an error that is fs.ErrNotExist if this node
+// has none, as one that is no manager.
+func (s *Store) LoadRing() (*logv1.Ring, error) {
+	blob, err := durable.ReadFile(s.dir, fileRing)
+	if err != nil {
+		return nil, fmt.Errorf("load ring: %w", err)
+	}
+	plain, err := sealed.Unwrap(s.kek, blob, placeRing)
+	if err != nil {
+		return nil, fmt.Errorf("load ring: %w", err)
+	}
+	ring := &logv1.Ring{}
+	if err := proto.Unmarshal(plain, ring); err != nil {
+		return nil, fmt.Errorf("load ring: %w", errdefs.ErrDataLoss)
+	}
+	return ring, nil
+}
+
+// RemoveRing forgets the data keys, at a demotion (R24).
+func (s *Store) RemoveRing() error { return durable.Remove(s.dir, fileRing) }
+
+func (s *Store) sealKey(key *ecdsa.PrivateKey, place []byte) ([]byte, error) {
+	plain, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, errors.New("the private key cannot be encoded")
+	}
+	return sealed.Wrap(s.kek, plain, place)
+}
+
+// openKey undoes sealKey. No error quotes what was inside.
+func (s *Store) openKey(blob, place []byte) (*ecdsa.PrivateKey, error) {
+	plain, err := sealed.Unwrap(s.kek, blob, place)
+	if err != nil {
+		return nil, err
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(plain)
+	if err != nil {
+		return nil, fmt.Errorf("it is not readable: %w", errdefs.ErrDataLoss)
+	}
+	key, ok := parsed.(*ecdsa.PrivateKey)
+	if !ok {
+		return nil, fmt.Errorf("it is a %T, want ECDSA: %w", parsed, errdefs.ErrDataLoss)
+	}
+	return key, nil
+}
