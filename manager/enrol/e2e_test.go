@@ -14,7 +14,6 @@ import (
 	"github.com/skep-project/skep/ca/client"
 	"github.com/skep-project/skep/internal/id"
 	"github.com/skep-project/skep/internal/rpc"
-	"github.com/skep-project/skep/manager/store"
 	cav1 "github.com/skep-project/skep/proto/skep/ca/v1"
 	dispatchv1 "github.com/skep-project/skep/proto/skep/dispatch/v1"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
