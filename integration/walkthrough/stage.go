@@ -186,23 +186,25 @@ func (s *Stage) until(ctx context.Context, host, line, what string, began time.T
 	patience := limit + 20*time.Second // to say how late it was, not only that it was
 	ctx, stop := context.WithTimeoutCause(ctx, patience, fmt.Errorf("not within %v", patience))
 	defer stop()
+	var last lab.Result
+	var fault error // of the last look that ended
 	for {
 		r, err := s.run(ctx, host, line)
+		if ctx.Err() != nil {
+			s.tell.Command(host, line, last)
+			return fmt.Errorf("%s: %w: %w", what, context.Cause(ctx), errors.Join(fault, err))
+		}
 		if err == nil {
 			err = ok(r)
 		}
-		took := time.Since(began)
-		if err == nil {
+		last, fault = r, err
+		if took := time.Since(began); err == nil {
 			s.tell.Command(host, line, r)
 			s.tell.Timed(what, took, limit)
 			if took > limit {
 				return fmt.Errorf("%s: took %v, promised within %v", what, took.Round(10*time.Millisecond), limit)
 			}
 			return nil
-		}
-		if ctx.Err() != nil {
-			s.tell.Command(host, line, r)
-			return fmt.Errorf("%s: %w: %w", what, context.Cause(ctx), err)
 		}
 		pause(ctx)
 	}

@@ -128,7 +128,7 @@ func listed(ctx context.Context, s *Stage) error {
 		)(r); err != nil {
 			return err
 		}
-		lines := regexp.MustCompile(`(?m)^[0-9a-z]{25} \* dev01 `)
+		lines := regexp.MustCompile(`(?m)^[0-9a-z]{25} \*\s+dev01\s`)
 		if !lines.MatchString(r.Stdout) {
 			return errors.New("dev01, which answers, is not marked with *")
 		}
@@ -137,7 +137,7 @@ func listed(ctx context.Context, s *Stage) error {
 }
 
 func workerRefuses(ctx context.Context, s *Stage) error {
-	if _, err := s.refused(ctx, "dev02", "ctl node ls", "this node is not a manager", "promote"); err != nil {
+	if _, err := s.refused(ctx, "dev02", "ctl node ls", "this node is not a manager", s.hosts["dev01"].Address().String()+":2377"); err != nil {
 		return err
 	}
 	r, err := s.must(ctx, "dev02", "ctl info", "Swarm: active", "Is Manager: false", "Manager Addresses:",
