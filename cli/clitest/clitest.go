@@ -58,6 +58,8 @@ type Swarm struct {
 	Fail map[string][]error
 	// Idle: new tasks stay PENDING.
 	Idle bool
+	// Learning is how many times a new manager is looked at before it has a vote.
+	Learning int
 	// Calls are the methods called, in order.
 	Calls []string
 }

@@ -114,6 +114,10 @@ func (s *Swarm) GetNode(_ context.Context, q *controlv1.GetNodeRequest) (*contro
 		return nil, err
 	}
 	n, err := s.node(q.GetRef())
+	if m := n.GetManager(); m != nil && !m.GetVoter() {
+		s.Learning--
+		m.Voter = s.Learning == 0
+	}
 	return &controlv1.GetNodeResponse{Node: proto.CloneOf(n)}, err
 }
 
@@ -133,7 +137,7 @@ func (s *Swarm) UpdateNode(_ context.Context, q *controlv1.UpdateNodeRequest) (*
 		n.Node.Spec.Role, n.Node.Role = q.GetRole(), q.GetRole()
 		n.Manager = nil
 		if q.GetRole() == modelv1.Role_ROLE_MANAGER {
-			n.Manager = &controlv1.ManagerStatus{Reachability: controlv1.ManagerStatus_REACHABILITY_REACHABLE, Voter: true}
+			n.Manager = &controlv1.ManagerStatus{Reachability: controlv1.ManagerStatus_REACHABILITY_REACHABLE, Voter: s.Learning == 0}
 		}
 	}
 	if q.Availability != nil {

@@ -1,0 +1,183 @@
+package cli_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"go.uber.org/goleak"
+
+	"github.com/skep-project/skep/cli/clitest"
+	"github.com/skep-project/skep/cli/say"
+	"github.com/skep-project/skep/internal/rpc"
+	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
+	rpcv1 "github.com/skep-project/skep/proto/skep/rpc/v1"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func check(t *testing.T, r clitest.Result, code int, out string, speech ...string) {
+	t.Helper()
+	if r.Code != code || !strings.Contains(r.Out, out) {
+		t.Errorf("exit %d, output %q; want %d and %q; speech:\n%s", r.Code, r.Out, code, out, r.Err)
+	}
+	for _, s := range speech {
+		if !strings.Contains(r.Err, s) {
+			t.Errorf("speech %q, want %q in it", r.Err, s)
+		}
+	}
+}
+
+func TestAnUnknownOutcomeIsAskedForAgain(t *testing.T) {
+	t.Parallel()
+	s := clitest.Three()
+	s.Fail["CreateService"] = []error{
+		rpc.Refuse(rpc.Errorf(errdefs.ErrUnknown, "leadership was lost"), "", &rpcv1.Unknown{}),
+		rpc.Errorf(errdefs.ErrUnavailable, "an election is on"),
+	}
+	check(t, clitest.Run(t, s, "service", "create", "--name", "web", "-d", "alpine"), 0, "\n")
+	if len(s.Services) != 1 || len(s.Calls) != 3 {
+		t.Errorf("%d services after calls %v, want 1 after 3", len(s.Services), s.Calls)
+	}
+}
+
+func TestARefusalIsNotAskedForAgain(t *testing.T) {
+	t.Parallel()
+	s := clitest.Three()
+	s.Fail["CreateService"] = []error{rpc.RefuseNoLeader([]string{"dev02 (192.0.2.2:2377)"}, 2, 1)}
+	check(t, clitest.Run(t, s, "service", "create", "-d", "alpine"), 1, "",
+		"ctl: The swarm does not have a leader. It's possible that too few managers are online. Make sure more than half of the managers are online.\n",
+		"ctl: hint: unreachable managers: dev02 (192.0.2.2:2377); 1 of the 2 needed answer\n")
+	if len(s.Calls) != 1 {
+		t.Errorf("calls %v, want one", s.Calls)
+	}
+}
+
+func TestAChangeThatMeetsAnotherIsMadeAnew(t *testing.T) {
+	t.Parallel()
+	s := clitest.Three().AddPing()
+	s.Fail["UpdateService"] = []error{rpc.Errorf(errdefs.ErrAborted, "update out of sequence"), rpc.Errorf(errdefs.ErrAborted, "update out of sequence")}
+	check(t, clitest.Run(t, s, "service", "scale", "-d", "ping=5"), 0, "ping scaled to 5\n")
+	if got := s.Services[0].GetService().GetSpec().GetReplicated().GetReplicas(); got != 5 {
+		t.Errorf("%d replicas, want 5", got)
+	}
+}
+
+func TestTimeOverSaysWhatWasWaitedFor(t *testing.T) {
+	t.Parallel()
+	s := clitest.Three()
+	s.Idle = true
+	r := clitest.Run(t, s, "service", "create", "--name", "web", "--replicas", "2", "--timeout", "50ms", "alpine")
+	check(t, r, 1, "\n", "ctl: gave up after 50ms waiting for service web to converge: 0 of 2 tasks run\n",
+		`ctl: hint: it goes on in the background; "ctl service ps web" shows how far it is`)
+}
+
+func TestAnInterruptLeavesTheWorkGoing(t *testing.T) {
+	t.Parallel()
+	ctx, interrupt := context.WithCancel(t.Context())
+	s := clitest.Three()
+	s.Idle = true
+	time.AfterFunc(0, func() {
+		for { // the watch is on when the service is there
+			waiting := false
+			s.Edit(func(s *clitest.Swarm) { waiting = len(s.Calls) > 1 })
+			if waiting {
+				interrupt()
+				return
+			}
+		}
+	})
+	r := clitest.RunIn(t, ctx, s, say.Streams{}, "service", "create", "--name", "web", "alpine")
+	check(t, r, 1, "\n", "ctl: interrupted while waiting for service web to converge", "goes on in the background")
+}
+
+func TestPromotionWaitsForTheVote(t *testing.T) {
+	t.Parallel()
+	s := clitest.Three()
+	s.Learning = 3 // looks until the new manager has its vote
+	check(t, clitest.Run(t, s, "node", "promote", "dev10"), 0, "Node dev10 promoted to a manager in the swarm.\n")
+	if s.Learning != 0 {
+		t.Errorf("it was promoted with %d looks to go", s.Learning)
+	}
+	s.Learning = 1 << 30
+	check(t, clitest.Run(t, s, "node", "demote", "dev10"), 0, "Manager dev10 demoted in the swarm.\n")
+	r := clitest.Run(t, s, "node", "promote", "dev10", "--timeout", "50ms")
+	check(t, r, 1, "", "ctl: gave up after 50ms waiting for node dev10 to become a manager\n",
+		`ctl: hint: it goes on in the background; "ctl node ls" shows how far it is`)
+	check(t, clitest.Run(t, s, "node", "promote", "dev10", "--detach"), 0, "Node dev10 is already a manager.\n")
+}
+
+func TestTheNextHostAnswers(t *testing.T) {
+	t.Parallel()
+	s := clitest.Three()
+	socket, stop, err := s.Listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	r := clitest.Run(t, nil, "--host", "unix:///nonexistent/ctl.sock,unix://"+socket, "node", "ls", "-q")
+	check(t, r, 0, "aafxassx3u1qhkhg9y96rbf1b\n")
+	r = clitest.Run(t, nil, "--host", "unix:///nonexistent/a.sock,unix:///nonexistent/b.sock", "node", "ls")
+	check(t, r, 3, "", "/nonexistent/a.sock", "/nonexistent/b.sock")
+}
+
+func TestATokenComesFromStandardInput(t *testing.T) {
+	t.Parallel()
+	r := clitest.RunIn(t, t.Context(), clitest.Three(), say.Streams{In: strings.NewReader(clitest.ManagerToken + "\n")},
+		"swarm", "join", "--token-file", "-", "192.0.2.1")
+	check(t, r, 0, "This node joined a swarm as a manager.\n")
+	r = clitest.RunIn(t, t.Context(), clitest.Three(), say.Streams{In: strings.NewReader("SWMTKN-1-secret")},
+		"swarm", "join", "--token-file", "-", "192.0.2.1")
+	check(t, r, 2, "", "ctl: join: token: want 4 parts")
+	if strings.Contains(r.Err, "secret") {
+		t.Errorf("the token is quoted: %s", r.Err)
+	}
+}
+
+func TestProgressIsDrawnOnATerminal(t *testing.T) {
+	t.Parallel()
+	streams := say.Streams{Terminal: func() (int, bool) { return 80, true }}
+	r := clitest.RunIn(t, t.Context(), clitest.Three(), streams, "service", "create", "--name", "web", "--update-monitor", "0s", "alpine")
+	check(t, r, 0, "\n", "1/1: running   [==================================================>]\n", "verify: Service converged\n")
+}
+
+func TestTwoManagersAreWarnedOf(t *testing.T) {
+	t.Parallel()
+	s := clitest.Three()
+	s.Cluster.Managers = 2
+	check(t, clitest.Run(t, s, "info"), 0, " Managers: 2\n", "ctl: warning: this swarm has two managers")
+}
+
+func TestInfoWithoutAQuorumShowsWhatTheNodeKnows(t *testing.T) {
+	t.Parallel()
+	s := clitest.Three()
+	s.Fail["GetCluster"] = []error{rpc.RefuseNoLeader(nil, 2, 1)}
+	r := clitest.Run(t, s, "info")
+	check(t, r, 0, " Error: The swarm does not have a leader.")
+	check(t, r, 0, " Is Manager: true\n ClusterID: ")
+}
+
+func TestWhatIsNotPlacedSaysWhy(t *testing.T) {
+	t.Parallel()
+	s := clitest.Three()
+	s.Idle = true
+	s.Add(&modelv1.ServiceSpec{Name: "web", Mode: &modelv1.ServiceSpec_Replicated{Replicated: &modelv1.Replicated{Replicas: 1}}},
+		&modelv1.TaskTemplate{Container: &modelv1.ContainerSpec{Image: "alpine"}})
+	s.Edit(func(s *clitest.Swarm) {
+		edit(s.Tasks, func(t *controlv1.TaskView) {
+			t.Task.Reason, t.Task.Node, t.NodeName = "no suitable node (4 do not meet a constraint)", nil, ""
+		})
+	})
+	check(t, clitest.Run(t, s, "service", "ps", "--no-trunc", "web"), 0, `"no suitable node (4 do not meet a constraint)"`)
+	r := clitest.Run(t, s, "service", "scale", "web=1", "--timeout", "50ms")
+	check(t, r, 1, "web scaled to 1\n", "0 of 1 tasks run; 1/1: no suitable node (4 do not meet a constraint)\n")
+}
+
+func edit(tasks []*controlv1.TaskView, change func(*controlv1.TaskView)) {
+	for _, t := range tasks {
+		change(t)
+	}
+}
