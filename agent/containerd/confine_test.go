@@ -179,7 +179,7 @@ func TestWhatCannotRunIsRejectedInWords(t *testing.T) {
 		change func(*modelv1.ContainerSpec)
 		words  string
 	}{
-		"a command that is not in the image": {func(c *modelv1.ContainerSpec) { c.Command = []string{"nonesuch"} }, `"nonesuch": executable file not found`},
+		"a command that is not in the image": {func(c *modelv1.ContainerSpec) { c.Command = []string{"nonesuch"} }, `: exec: "nonesuch": executable file not found`},
 		"a mount whose source is missing": {func(c *modelv1.ContainerSpec) {
 			c.Mounts = []*modelv1.Mount{{Type: modelv1.MountType_MOUNT_TYPE_BIND, Source: "/nonesuch", Target: "/x"}}
 		}, "mount at \"/x\": source on this node: stat /nonesuch"},

@@ -236,7 +236,22 @@ func (c *controller) starting(err error) error {
 	if exec.Unavailable(err) || errdefs.IsNotFound(err) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return c.words(what, err)
 	}
-	return exec.Rejected(fmt.Errorf("%s: %w", what, err))
+	return exec.Rejected(fmt.Errorf("%s: %w", what, brief{err}))
+}
+
+// brief is an error of runc without the names of those who passed it on.
+type brief struct{ error }
+
+func (b brief) Unwrap() error { return b.error }
+
+func (b brief) Error() string {
+	text := b.error.Error()
+	for _, before := range []string{"OCI runtime create failed: ", "runc create failed: ", "unable to start container process: ", "error during container init: "} {
+		if _, after, ok := strings.Cut(text, before); ok && after != "" {
+			text = after
+		}
+	}
+	return text
 }
 
 // terminal makes the log of a container with a terminal. The shim writes that

@@ -27,7 +27,9 @@ func (r *Runtime) Describe(ctx context.Context) (*modelv1.NodeDescription, error
 	if err != nil {
 		return nil, fmt.Errorf("describe node: %w", err)
 	}
-	words := "containerd " + strings.TrimPrefix(version.Version, "v")
+	// Without a release's build stamp it ends in "+unknown", a distribution's in "~ds1".
+	number, _, _ := strings.Cut(strings.TrimPrefix(version.Version, "v"), "+")
+	words := "containerd " + number
 	if v := r.runcVersion(ctx); v != "" {
 		words += ", runc " + v
 	}

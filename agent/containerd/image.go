@@ -74,7 +74,7 @@ func (r *Runtime) present(ctx context.Context, ref, snapshotter string) (client.
 
 func imageError(ref string, err error) error {
 	if exec.Unavailable(err) {
-		return fmt.Errorf("image %s: %w: %v", ref, exec.ErrUnavailable, err)
+		return fmt.Errorf("image %s: %w: %w", ref, exec.ErrUnavailable, err)
 	}
 	return fmt.Errorf("image %s: %w", ref, err)
 }

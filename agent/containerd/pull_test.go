@@ -20,7 +20,10 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"golang.org/x/sys/unix"
 
@@ -213,6 +216,29 @@ func TestASilentRegistryCostsSeconds(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+func TestAnImageThatIsNotThereIsToldApartFromOneForOtherMachines(t *testing.T) {
+	s := newStand(t)
+	server := containerdtest.NewRegistry(t, nil)
+	containerdtest.Alias(t, s.HostsDir, "far.test", server.URL)
+	index := mutate.AppendManifests(empty.Index, mutate.IndexAddendum{
+		Add:        containerdtest.Busybox(t, nil),
+		Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "s390x"}},
+	})
+	ref, err := name.ParseReference(strings.TrimPrefix(server.URL, "http://")+"/app:1", name.Insecure)
+	s.must(err)
+	s.must(remote.WriteIndex(ref, index))
+	for image, words := range map[string]string{
+		"far.test/app:1":    "registry far.test has it, but not for linux/",
+		"far.test/app:2":    "registry far.test has no such image",
+		"far.test/nobody:1": "registry far.test has no such image",
+	} {
+		err := s.runtime.Task(s.spec(of(image))).Prepare(s.ctx)
+		if !errors.Is(err, exec.ErrRejected) || !strings.Contains(err.Error(), words) {
+			t.Errorf("%s: %v; want it rejected with %q", image, err, words)
+		}
+	}
 }
 
 func TestAPullEndsWithItsContext(t *testing.T) {

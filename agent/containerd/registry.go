@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/remotes"
@@ -16,6 +17,7 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes/docker/config"
 	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -141,9 +143,12 @@ func pullError(ref string, err error) error {
 	case errors.As(err, &asked):
 		return exec.Rejected(fmt.Errorf("pull image %s: registry %s: %w", ref, at, asked))
 	case exec.Unavailable(err):
-		return fmt.Errorf("pull image %s: %w: %v", ref, exec.ErrUnavailable, err)
+		return fmt.Errorf("pull image %s: %w: %w", ref, exec.ErrUnavailable, err)
 	case errdefs.IsNotFound(err):
-		return exec.Rejected(fmt.Errorf("pull image %s: registry %s has no such image for this platform: %w", ref, at, err))
+		if strings.Contains(err.Error(), "no match for platform") {
+			return exec.Rejected(fmt.Errorf("pull image %s: registry %s has it, but not for %s", ref, at, platforms.DefaultString()))
+		}
+		return exec.Rejected(fmt.Errorf("pull image %s: registry %s has no such image", ref, at))
 	default:
 		return exec.Rejected(fmt.Errorf("pull image %s: %w", ref, err))
 	}

@@ -173,9 +173,9 @@ func (r *Runtime) words(what string, err error) error {
 	case err == nil:
 		return nil
 	case exec.Unavailable(err):
-		return fmt.Errorf("%s: containerd at %s: %w: %v", what, r.cfg.Address, exec.ErrUnavailable, err)
+		return fmt.Errorf("%s: containerd at %s: %w: %w", what, r.cfg.Address, exec.ErrUnavailable, err)
 	case errdefs.IsNotFound(err):
-		return fmt.Errorf("%s: %w: %v", what, exec.ErrGone, err)
+		return fmt.Errorf("%s: %w: %w", what, exec.ErrGone, err)
 	default:
 		return fmt.Errorf("%s: %w", what, err)
 	}

@@ -2,8 +2,6 @@ package containerd
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"time"
 
@@ -83,8 +81,5 @@ func ignoreNotFound(err error) error {
 	return err
 }
 
-// gone says that container id is not there.
-func gone(id string) error { return fmt.Errorf("container %s: %w", id, exec.ErrGone) }
-
 // noTask reports whether an error of loading a task says that there is none.
-func noTask(err error) bool { return errdefs.IsNotFound(err) && !errors.Is(err, exec.ErrUnavailable) }
+func noTask(err error) bool { return errdefs.IsNotFound(err) }

@@ -70,7 +70,7 @@ func (s *shim) wait(ctx context.Context, container string) *exec.Exit {
 // ask begins to wait at the shim. The goroutine ends with the connection.
 func (s *shim) ask(container string) bool {
 	if s.client != nil {
-		s.client.Close()
+		_ = s.client.Close()
 	}
 	conn, err := net.DialTimeout("unix", s.address, retry)
 	if err != nil {
@@ -88,7 +88,7 @@ func (s *shim) close() {
 	if s.client == nil {
 		return
 	}
-	s.client.Close()
+	_ = s.client.Close()
 	if s.asked != nil {
 		<-s.asked // the goroutine ends because its connection has
 	}

@@ -177,7 +177,7 @@ func removeContainers(ctx context.Context, address string) {
 	if err != nil {
 		return
 	}
-	defer c.Close()
+	defer c.Close() //nolint:errcheck // only asked
 	all, _ := c.NamespaceService().List(ctx)
 	for _, namespace := range all {
 		ctx := namespaces.WithNamespace(ctx, namespace)

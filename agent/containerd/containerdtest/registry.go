@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -97,7 +98,7 @@ func Busybox(t testing.TB, config func(*v1.Config)) v1.Image {
 		t.Fatal(err)
 	}
 	about = about.DeepCopy()
-	about.OS, about.Architecture = "linux", "amd64"
+	about.OS, about.Architecture = "linux", runtime.GOARCH
 	about.Config.Cmd = []string{"sh"}
 	about.Config.Env = []string{"PATH=/bin", "FROM=image"}
 	if config != nil {

@@ -66,7 +66,7 @@ func (s *Supervisor) ask(ctx context.Context, patience time.Duration) error {
 	if err != nil {
 		return err
 	}
-	defer c.Close()
+	defer c.Close() //nolint:errcheck // only asked
 	ctx, stop := context.WithTimeout(ctx, patience)
 	defer stop()
 	_, err = c.Version(ctx)

@@ -152,7 +152,7 @@ func (s *Supervisor) enter() (unlock func(), err error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("another daemon supervises it: %w", err), dir.Close())
 	}
-	return func() { lock.Close(); dir.Close() }, nil
+	return func() { _ = errors.Join(lock.Close(), dir.Close()) }, nil
 }
 
 // once sees one containerd through: adopts the one that answers or starts one,

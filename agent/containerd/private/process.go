@@ -37,7 +37,7 @@ func open(pid int, child *exec.Cmd) (*process, error) {
 	return &process{pid: pid, fd: fd, child: child}, nil
 }
 
-func (p *process) release() { unix.Close(p.fd) }
+func (p *process) release() { _ = unix.Close(p.fd) }
 
 // ended reports whether the process has ended, waiting for that at most d.
 func (p *process) ended(d time.Duration) (bool, error) {
@@ -194,7 +194,7 @@ func (s *Supervisor) listener() int {
 	if err != nil {
 		return 0
 	}
-	defer unix.Close(fd)
+	defer unix.Close(fd) //nolint:errcheck // nothing was written
 	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: s.Address()}); err != nil {
 		return 0
 	}
