@@ -228,7 +228,7 @@ func (l *life) onWish(w *dispatchv1.Wish) {
 	l.wish, l.revoked = w, ""
 	l.signal()
 	l.mu.Unlock()
-	if w.GetRenew() {
+	if w.GetRenew() && l.node.holder.Get().Identity.Role != w.GetRole() {
 		l.renewer.Now()
 	}
 	l.node.settled(l)

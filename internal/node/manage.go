@@ -189,8 +189,12 @@ func gone(w *dispatchv1.Wish, raftID, since uint64) bool {
 // short is cleared first: a raft id is never used twice (R24).
 func (l *life) joinManagers(ctx context.Context, v view) error {
 	if l.node.holder.Get().Identity.Role != modelv1.Role_ROLE_MANAGER {
-		l.renewer.Now()
-		l.pause(ctx, time.Second, v.changed)
+		if !v.wish.GetRenew() {
+			// The record has a manager's certificate that never arrived here (R17).
+			// Otherwise the wish itself has asked for one.
+			l.renewer.Now()
+		}
+		l.pause(ctx, renewPatience, v.changed)
 		return nil
 	}
 	if err := l.node.clearManager(); err != nil {
@@ -267,6 +271,10 @@ func (l *life) requestJoin(ctx context.Context, raftID uint64) (resp *raftv1.Joi
 	}
 	return resp, nil
 }
+
+// renewPatience is how long a certificate of the new role is waited for before it
+// is asked for again.
+const renewPatience = 5 * time.Second
 
 // joinTimeout bounds one attempt to join the managers.
 const joinTimeout = 30 * time.Second

@@ -12,6 +12,9 @@ import (
 func (r *Runner) holdOffice(stop, run context.Context) error {
 	for {
 		st, changed := r.board.get()
+		if stop.Err() != nil || run.Err() != nil {
+			return nil
+		}
 		if st.Tenured && r.cfg.OnTenure != nil {
 			r.tenure(stop, run, st.Term)
 			continue

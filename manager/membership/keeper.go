@@ -91,7 +91,11 @@ func (s *Server) say(ctx context.Context, m *modelv1.Member, err error) {
 	}
 	if s.refused[m.GetRaftId()] != err.Error() {
 		s.refused[m.GetRaftId()] = err.Error()
-		s.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "membership change put off",
+		level := slog.LevelWarn
+		if errdefs.IsUnavailable(err) {
+			level = slog.LevelDebug // only not yet: a learner that catches up, a hand-over
+		}
+		s.cfg.Log.LogAttrs(ctx, level, "membership change put off",
 			slog.String("member", fmt.Sprintf("%x", m.GetRaftId())), slog.Any("err", err))
 	}
 }
