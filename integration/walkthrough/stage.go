@@ -43,6 +43,8 @@ type Stage struct {
 	containers map[string]string // by host: process ids and start times
 	cluster    string            // its id, as ctl info shows it
 	leader     string            // a host
+
+	faults []error // what was not as it must be, though the story could go on
 }
 
 // Open makes a stage. bin is the directory of ctl and the container runtime.
@@ -155,7 +157,17 @@ func (s *Stage) must(ctx context.Context, host, line string, words ...string) (l
 	if r.Code != 0 {
 		return r, fmt.Errorf("%s on %s: exit code %d: %s", line, host, r.Code, strings.TrimSpace(r.Stderr))
 	}
-	return r, says(host, line, r, words)
+	s.wrong(says(host, line, r, words))
+	return r, nil
+}
+
+// wrong notes what is not as it must be, when the story can go on: its end will
+// say so.
+func (s *Stage) wrong(err error) {
+	if err != nil {
+		s.tell.Event("WRONG: " + err.Error())
+		s.faults = append(s.faults, err)
+	}
 }
 
 // refused types a line that has to be refused in these words.
@@ -168,7 +180,8 @@ func (s *Stage) refused(ctx context.Context, host, line string, words ...string)
 	if r.Code != 1 {
 		return r, fmt.Errorf("%s on %s: exit code %d, want 1 (refused): %s%s", line, host, r.Code, r.Stdout, r.Stderr)
 	}
-	return r, says(host, line, r, words)
+	s.wrong(says(host, line, r, words))
+	return r, nil
 }
 
 func says(host, line string, r lab.Result, words []string) error {
@@ -201,13 +214,19 @@ func (s *Stage) until(ctx context.Context, host, line, what string, began time.T
 		if took := time.Since(began); err == nil {
 			s.tell.Command(host, line, r)
 			s.tell.Timed(what, took, limit)
-			if took > limit {
-				return fmt.Errorf("%s: took %v, promised within %v", what, took.Round(10*time.Millisecond), limit)
-			}
+			s.wrong(late(what, took, limit))
 			return nil
 		}
 		pause(ctx)
 	}
+}
+
+// late says that something took longer than is promised, if it did.
+func late(what string, took, limit time.Duration) error {
+	if took <= limit {
+		return nil
+	}
+	return fmt.Errorf("%s: took %v, promised within %v", what, took.Round(10*time.Millisecond), limit)
 }
 
 // rows parses a table that a command printed, if it succeeded.

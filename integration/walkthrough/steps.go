@@ -48,15 +48,22 @@ func Steps() []Step {
 	}
 }
 
-// Play plays steps in order, to the first that is not as it must be.
+// Play plays steps in order, to the first without which the rest has no sense,
+// and says everything that was not as it must be.
 func (s *Stage) Play(ctx context.Context, steps []Step) error {
+	var all []error
 	for _, step := range steps {
 		s.tell.Step(step)
-		if err := step.Do(ctx, s); err != nil {
-			return fmt.Errorf("step %s: %w", step.Name, err)
+		s.faults = nil
+		err := step.Do(ctx, s)
+		if fault := errors.Join(append(s.faults, err)...); fault != nil {
+			all = append(all, fmt.Errorf("step %s: %w", step.Name, fault))
+		}
+		if err != nil {
+			break
 		}
 	}
-	return nil
+	return errors.Join(all...)
 }
 
 func raise(ctx context.Context, s *Stage) error {
@@ -142,8 +149,8 @@ func workerRefuses(ctx context.Context, s *Stage) error {
 	}
 	r, err := s.must(ctx, "dev02", "ctl info", "Swarm: active", "Is Manager: false", "Manager Addresses:",
 		s.hosts["dev01"].Address().String()+":2377")
-	if err == nil && strings.Contains(r.Stdout, "ClusterID") {
-		err = errors.New("ctl info on a worker shows what only managers know")
+	if strings.Contains(r.Stdout, "ClusterID") {
+		s.wrong(errors.New("ctl info on a worker shows what only managers know"))
 	}
 	return err
 }
@@ -167,7 +174,7 @@ func inspected(ctx context.Context, s *Stage) error {
 		}
 		for _, line := range []string{`Raft Status:\s+Reachable`, `Leader:\s+` + leads} {
 			if !regexp.MustCompile(line).MatchString(r.Stdout) {
-				return fmt.Errorf("inspect of %s has no line like %q", host, line)
+				s.wrong(fmt.Errorf("inspect of %s has no line like %q", host, line))
 			}
 		}
 	}

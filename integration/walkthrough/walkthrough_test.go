@@ -4,6 +4,7 @@ package walkthrough
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -56,6 +57,9 @@ func open(t *testing.T) (context.Context, *Stage) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		if err := errors.Join(s.faults...); err != nil {
+			t.Error(err)
+		}
 		if t.Failed() {
 			t.Log(s.Logs(16 << 10))
 		}
