@@ -25,6 +25,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/containerd/errdefs"
 	"github.com/skep-project/skep/internal/durable"
@@ -147,11 +148,8 @@ func Open(dir string, log *slog.Logger) (*Log, State, error) {
 // read reads from the newest snapshot that is whole.
 func (l *Log) read(log *slog.Logger) (State, error) {
 	known, err := wal.ValidSnapshotEntries(zap.NewNop(), l.walDir())
-	if errors.Is(err, wal.ErrCRCMismatch) {
-		return State{}, fmt.Errorf("its log is corrupt: %w", errors.Join(err, ErrRolledBack))
-	}
 	if err != nil {
-		return State{}, err
+		return State{}, corrupt(err)
 	}
 	for len(known) > 0 {
 		s, err := l.snap.LoadNewestAvailable(known)
@@ -198,12 +196,21 @@ func (l *Log) readFrom(s *raftpb.Snapshot) (State, error) {
 		switch {
 		case torn && !repaired && wal.Repair(zap.NewNop(), l.walDir()):
 			continue
-		case torn, errors.Is(err, wal.ErrCRCMismatch), errors.Is(err, wal.ErrSnapshotNotFound), errors.Is(err, wal.ErrSliceOutOfRange):
-			return State{}, errors.Join(fmt.Errorf("at snapshot %d: %w", at.GetIndex(), err), ErrRolledBack)
 		default:
-			return State{}, fmt.Errorf("at snapshot %d: %w", at.GetIndex(), err)
+			return State{}, fmt.Errorf("at snapshot %d: %w", at.GetIndex(), corrupt(err))
 		}
 	}
+}
+
+// corrupt adds to an error about what the log holds that this member must
+// rejoin. An error of the operating system is left as it is: it may pass.
+func corrupt(err error) error {
+	var path *fs.PathError
+	var number syscall.Errno
+	if errors.As(err, &path) || errors.As(err, &number) {
+		return err
+	}
+	return fmt.Errorf("its log is corrupt (%w): %w", err, ErrRolledBack)
 }
 
 func parseMeta(data []byte) (*logv1.WALMetadata, error) {
