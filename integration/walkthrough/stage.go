@@ -43,6 +43,7 @@ type Stage struct {
 	containers map[string]string // by host: process ids and start times
 	cluster    string            // its id, as ctl info shows it
 	leader     string            // a host
+	doomed     []string          // ids of the tasks that ran on the host killed last
 
 	faults []error // what was not as it must be, though the story could go on
 }

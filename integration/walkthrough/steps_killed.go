@@ -52,8 +52,25 @@ func (s *Stage) back(ctx context.Context, host, ask string) error {
 	})
 }
 
+// strike pulls the plug of a host, having noted from another what runs there.
+func (s *Stage) strike(ctx context.Context, host, witness string) error {
+	r, err := s.run(ctx, witness, "ctl service ps ping")
+	if err != nil {
+		return err
+	}
+	got, err := rows(r)
+	if err != nil {
+		return err
+	}
+	s.doomed = nil
+	for _, row := range current(got, "ping").where("NODE", host) {
+		s.doomed = append(s.doomed, row["ID"])
+	}
+	return s.kill(host)
+}
+
 func leaderKilled(ctx context.Context, s *Stage) error {
-	if err := s.kill("dev01"); err != nil {
+	if err := s.strike(ctx, "dev01", "dev02"); err != nil {
 		return err
 	}
 	return s.lost(ctx, "dev02", "dev01")
@@ -64,27 +81,31 @@ func leaderBack(ctx context.Context, s *Stage) error {
 		return err
 	}
 	s.wrong(s.untouched(ctx, "dev02", "ping"))
-	return s.refilled(ctx, "dev02", "dev01")
+	return s.refilled(ctx, "dev02")
 }
 
-// refilled waits until both slots run again, and the slot that was lost with
-// its host tells so below its new task.
-func (s *Stage) refilled(ctx context.Context, ask, lost string) error {
+// refilled waits until both slots run again, and every task that was lost with
+// its host tells its end in the history.
+func (s *Stage) refilled(ctx context.Context, ask string) error {
 	return s.until(ctx, ask, "ctl service ps ping", "the lost slot runs again, with its history", time.Now(), refillLimit, func(r lab.Result) error {
 		got, err := rows(r)
 		if err != nil {
 			return err
 		}
+		for _, id := range s.doomed {
+			row, err := got.one("ID", id)
+			if err != nil {
+				return err
+			}
+			if state := row["CURRENT STATE"]; !strings.HasPrefix(row["NAME"], `\_ `) || row["DESIRED STATE"] != "Shutdown" ||
+				row["ERROR"] == "" || strings.HasPrefix(state, "Running") || strings.HasPrefix(state, "Unknown") {
+				return fmt.Errorf("the lost task %s is %s, desired %s, error %q", id, state, row["DESIRED STATE"], row["ERROR"])
+			}
+		}
 		if n := len(current(got, "ping")); n != 2 {
 			return fmt.Errorf("%d tasks run, want 2", n)
 		}
-		for _, row := range got.where("NAME", `\_ ping.`) {
-			if row["NODE"] == lost && row["DESIRED STATE"] == "Shutdown" && strings.Contains(row["CURRENT STATE"], " ago") &&
-				!strings.HasPrefix(row["CURRENT STATE"], "Running") && row["ERROR"] != "" {
-				return nil
-			}
-		}
-		return fmt.Errorf("the history does not say how the task on %s ended", lost)
+		return nil
 	})
 }
 
@@ -103,10 +124,10 @@ func followerKilled(ctx context.Context, s *Stage) error {
 	if err := s.note(ctx, s.leader, "ping"); err != nil {
 		return err
 	}
-	if err := s.kill(dead); err != nil {
+	survivor := s.leader
+	if err := s.strike(ctx, dead, survivor); err != nil {
 		return err
 	}
-	survivor := s.leader
 	if err := s.lost(ctx, survivor, dead); err != nil {
 		return err
 	}
@@ -114,7 +135,7 @@ func followerKilled(ctx context.Context, s *Stage) error {
 		return err
 	}
 	s.wrong(s.untouched(ctx, survivor, "ping"))
-	return s.refilled(ctx, survivor, dead)
+	return s.refilled(ctx, survivor)
 }
 
 func forced(ctx context.Context, s *Stage) error {
