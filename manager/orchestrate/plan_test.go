@@ -275,6 +275,8 @@ func TestAGlobalServiceHasASlotPerNodeThatTakesTasks(t *testing.T) {
 			tasks: []Task{a(1, 0), a(2, 0, on(2)), a(3, 0, on(3))}, want: "node 3: remove 3"},
 		{name: "down loses it and gets none elsewhere", nodes: nodes(down),
 			tasks: []Task{a(1, 0), a(2, 0, on(2)), a(3, 0, on(3))}, want: "node 1: stop 1"},
+		{name: "one that missed an update is caught up with, in its turn", nodes: nodes(), want: "node 1: stop 1",
+			tasks: []Task{a(1, 0, revision(7)), a(2, 0, on(2), revision(7)), a(3, 0, on(3))}},
 		{name: "back again it gets a new one when the old has ended", nodes: nodes(),
 			tasks: []Task{a(1, 0, desired(taskstate.Shutdown), observed(taskstate.Shutdown)), a(2, 0, on(2)), a(3, 0, on(3), desired(taskstate.Shutdown))}, want: "node 1: make r1"},
 	} {

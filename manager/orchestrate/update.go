@@ -175,12 +175,13 @@ func (v *slot) tried0() bool { return v.tried != 0 }
 func (p *planner) outOfReach(v *slot) bool { return p.global() && !p.takes(v.node) }
 
 // granted marks the slots that the update may change now: as many as its
-// parallelism leaves.
+// parallelism leaves. A global service goes on when the update is over, for nodes
+// that took no tasks while it lasted: quietly, one attempt each.
 func (p *planner) granted() {
 	for i := range p.slots {
 		p.slots[i].granted = false
 	}
-	if !p.updating() {
+	if !p.updating() && (!p.global() || p.paused()) {
 		return
 	}
 	var candidates []*slot
@@ -193,11 +194,13 @@ func (p *planner) granted() {
 		}
 		switch p.progress(v) {
 		case waits:
-			candidates = append(candidates, v)
+			if p.updating() || !p.attempted(v) {
+				candidates = append(candidates, v)
+			}
 		case underWay:
 			busy++
 		case done:
-			if v.tried0() && delay > 0 && v.tried+delay > p.now {
+			if p.updating() && v.tried0() && delay > 0 && v.tried+delay > p.now {
 				busy++
 				if p.config().GetParallelism() > 0 {
 					p.wakeAt(v.tried + delay)
@@ -213,6 +216,18 @@ func (p *planner) granted() {
 	for _, v := range candidates[:n] {
 		v.granted = true
 	}
+}
+
+// attempted reports whether a task of the target revision was made in the slot
+// since the one that it should take the place of.
+func (p *planner) attempted(v *slot) bool {
+	old := v.keeper
+	if old == nil {
+		old = v.newest
+	}
+	return slices.ContainsFunc(v.tasks, func(t Task) bool {
+		return t.Desired < taskstate.Remove && p.fresh(&t) && t.CreatedIndex > old.CreatedIndex
+	})
 }
 
 // worth orders the candidates of an update: a slot that does not run loses

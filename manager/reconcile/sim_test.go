@@ -82,6 +82,11 @@ func (s *sim) randomService(svc *modelv1.Service, t *modelv1.TaskTemplate) {
 	if s.rng.IntN(3) == 0 {
 		svc.Spec.Update.Order = modelv1.UpdateOrder_UPDATE_ORDER_START_FIRST
 	}
+	if s.rng.IntN(4) == 0 {
+		svc.Spec.Mode = &modelv1.ServiceSpec_Global{Global: &modelv1.Global{}}
+	}
+	svc.Spec.Restart.Condition = []modelv1.RestartCondition{modelv1.RestartCondition_RESTART_CONDITION_ANY,
+		modelv1.RestartCondition_RESTART_CONDITION_ON_FAILURE}[s.rng.IntN(2)]
 	svc.Spec.Update.Delay = int64(s.rng.IntN(2)) * int64(time.Second)
 	svc.Spec.Update.FailureAction = modelv1.FailureAction(s.rng.IntN(4))
 	svc.Spec.Update.MaxFailureRatio = float64(s.rng.IntN(2)) / 3
@@ -158,13 +163,17 @@ func (s *sim) check() {
 	type place struct {
 		service id.ID
 		slot    uint64
+		node    id.ID // of a global service
 	}
 	may := make(map[place]*store.Task) // the task of the slot that may be running on a sound node
 	for t := range snap.Tasks() {
 		if t.Terminal() || t.Node.IsZero() || snap.Node(t.Node).GetStatus().GetState() != modelv1.NodeState_NODE_STATE_READY {
 			continue
 		}
-		at := place{t.Service, t.Slot}
+		at := place{service: t.Service, slot: t.Slot}
+		if t.Slot == 0 {
+			at.node = t.Node
+		}
 		other := may[at]
 		may[at] = t
 		if snap.Service(t.Service).GetSpec().GetUpdate().GetOrder() == modelv1.UpdateOrder_UPDATE_ORDER_START_FIRST {
@@ -196,11 +205,15 @@ func (s *sim) converged() {
 	for n := range simServices {
 		svc := s.store.Snapshot().Service(serviceID(n))
 		want := int(svc.GetSpec().GetReplicated().GetReplicas())
+		global := svc.GetSpec().GetGlobal() != nil
+		if global {
+			want = simNodes
+		}
 		s.want(want, fmt.Sprintf("of service %d running", n), s.tasks(n, running))
 		s.want(want, fmt.Sprintf("of service %d wanted", n), s.tasks(n, wanted))
 		seen := make(map[uint64]bool)
 		for _, t := range s.tasks(n, running) {
-			if seen[t.Slot] {
+			if seen[t.Slot] && !global {
 				s.t.Errorf("two tasks in slot %d", t.Slot)
 			}
 			seen[t.Slot] = true

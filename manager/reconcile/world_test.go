@@ -161,7 +161,11 @@ func (w *world) edit(n int, template *modelv1.TaskTemplate, change func(*modelv1
 }
 
 func (w *world) scale(n int, replicas uint64) {
-	w.edit(n, nil, func(s *modelv1.Service) { s.GetSpec().GetReplicated().Replicas = replicas })
+	w.edit(n, nil, func(s *modelv1.Service) {
+		if r := s.GetSpec().GetReplicated(); r != nil {
+			r.Replicas = replicas
+		}
+	})
 }
 
 func (w *world) report(t *store.Task, state taskstate.State) {
