@@ -46,15 +46,13 @@ type changeLog struct {
 	// floor is the greatest index of which changes were forgotten: resuming from
 	// it or later is possible.
 	floor uint64
-	last  uint64
 }
 
 // append adds the changes of one index and forgets the oldest indexes beyond the
 // bounds, whole.
-func (l *changeLog) append(index uint64, changes []Change) {
+func (l *changeLog) append(changes []Change) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.last = index
 	l.changes = append(l.changes, changes...)
 	for _, c := range changes {
 		l.bytes += changeBytes + len(c.Key)
@@ -73,7 +71,7 @@ func (l *changeLog) append(index uint64, changes []Change) {
 func (l *changeLog) reset(index uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.changes, l.bytes, l.floor, l.last = nil, 0, index, index
+	l.changes, l.bytes, l.floor = nil, 0, index
 }
 
 // ChangesSince returns what changed after index, oldest first, indexes whole. ok
@@ -83,9 +81,14 @@ func (s *Store) ChangesSince(index uint64) (changes []Change, ok bool) {
 	l := &s.log
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if index < l.floor || index > l.last {
+	// Changes are logged before their snapshot is published: what is ahead of it is
+	// not told yet, so that the caller finds in the snapshot what it was told of.
+	published := s.Snapshot().Index()
+	if index < l.floor || index > published {
 		return nil, false
 	}
-	at := sort.Search(len(l.changes), func(i int) bool { return l.changes[i].Index > index })
-	return slices.Clone(l.changes[at:]), true
+	after := func(index uint64) int {
+		return sort.Search(len(l.changes), func(i int) bool { return l.changes[i].Index > index })
+	}
+	return slices.Clone(l.changes[after(index):after(published)]), true
 }

@@ -31,7 +31,7 @@ func (s *Store) Snapshot() *Snapshot { return s.snap.Load() }
 func (s *Store) publish(next *state) {
 	changes := next.changes
 	next.undo, next.changes = nil, nil
-	s.log.append(next.index, changes)
+	s.log.append(changes)
 	s.snap.Store(&Snapshot{state: next})
 	s.hub.tell(changes)
 }

@@ -53,7 +53,11 @@ func (t table[T]) get(probe T) (T, bool) { return t.trees[0].Get(probe) }
 
 // set puts v in the place of the object with its primary key.
 func (t table[T]) set(v T) (old T, had bool) {
+	lay(v)
 	old, had = t.trees[0].Set(v)
+	if had {
+		lift(old)
+	}
 	for i, o := range t.orders[1:] {
 		tree := t.trees[i+1]
 		if had && o.contains(old) && (!o.contains(v) || o.less(old, v) || o.less(v, old)) {
@@ -72,6 +76,7 @@ func (t table[T]) delete(probe T) (old T, had bool) {
 	if !had {
 		return old, false
 	}
+	lift(old)
 	for i, o := range t.orders[1:] {
 		if o.contains(old) {
 			t.trees[i+1].Delete(old)

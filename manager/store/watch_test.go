@@ -147,7 +147,8 @@ func TestChangesResumeFromARecentIndex(t *testing.T) {
 func TestTheChangeLogIsBoundedAndForgetsIndexesWhole(t *testing.T) {
 	t.Parallel()
 	var l changeLog
-	s := &Store{}
+	s := New()
+	s.ApplyProto(5, 0, nil)
 	batch := func(index uint64, n int) (out []Change) {
 		for range n {
 			out = append(out, Change{Kind: KindTask, Key: num(1).Bytes(), Index: index})
@@ -156,19 +157,19 @@ func TestTheChangeLogIsBoundedAndForgetsIndexesWhole(t *testing.T) {
 	}
 	const each = 30_000
 	for index := uint64(1); index <= 5; index++ {
-		l.append(index, batch(index, each))
+		l.append(batch(index, each))
 		if len(l.changes) > maxLogEntries || l.bytes > maxLogBytes || len(l.changes)%each != 0 {
 			t.Fatalf("after index %d: %d changes in %d bytes", index, len(l.changes), l.bytes)
 		}
 	}
-	s.log.changes, s.log.floor, s.log.last = l.changes, l.floor, l.last
+	s.log.changes, s.log.floor = l.changes, l.floor
 	if _, ok := s.ChangesSince(1); ok || l.floor != 2 {
 		t.Errorf("index 1 is still resumable, floor %d", l.floor)
 	}
 	if changes, ok := s.ChangesSince(2); !ok || len(changes) != 3*each {
 		t.Errorf("since 2: %d changes, %v", len(changes), ok)
 	}
-	l.append(6, batch(6, maxLogEntries+1))
+	l.append(batch(6, maxLogEntries+1))
 	if len(l.changes) != 0 || l.bytes != 0 || l.floor != 6 {
 		t.Errorf("an index beyond the bound: %d changes, %d bytes, floor %d", len(l.changes), l.bytes, l.floor)
 	}
