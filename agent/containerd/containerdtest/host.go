@@ -8,6 +8,7 @@ package containerdtest
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -191,8 +192,8 @@ func removeContainers(ctx context.Context, address string) {
 	}
 }
 
-// killBelow kills the shims that work in a directory below dir, and their
-// children first: a shim is not the reaper of a container that outlives it.
+// killBelow kills the shims that work in a directory below dir, their children
+// first: those would outlive them.
 func killBelow(dir string) {
 	procs, _ := filepath.Glob("/proc/[0-9]*")
 	for _, p := range procs {
@@ -200,6 +201,7 @@ func killBelow(dir string) {
 			continue
 		}
 		pid, _ := strconv.Atoi(filepath.Base(p))
+		forget(p + "/cwd")
 		children, _ := os.ReadFile(fmt.Sprintf("%s/task/%d/children", p, pid))
 		for _, child := range strings.Fields(string(children)) {
 			if c, err := strconv.Atoi(child); err == nil {
@@ -207,6 +209,23 @@ func killBelow(dir string) {
 			}
 		}
 		_ = unix.Kill(pid, unix.SIGKILL)
+	}
+}
+
+// forget removes what the shim of a bundle keeps outside of it: its socket, and
+// runc's notes.
+func forget(bundle string) {
+	var boot struct {
+		Address string `json:"address"`
+	}
+	if data, err := os.ReadFile(filepath.Join(bundle, "bootstrap.json")); err == nil && json.Unmarshal(data, &boot) == nil {
+		_ = os.Remove(strings.TrimPrefix(boot.Address, "unix://"))
+	} else if data, err := os.ReadFile(filepath.Join(bundle, "address")); err == nil {
+		_ = os.Remove(strings.TrimPrefix(string(data), "unix://"))
+	}
+	if path, err := os.Readlink(bundle); err == nil {
+		namespace, id := filepath.Base(filepath.Dir(path)), filepath.Base(path)
+		_ = os.RemoveAll(filepath.Join("/run/containerd/runc", namespace, id))
 	}
 }
 

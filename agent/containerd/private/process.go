@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/skep-project/skep/internal/durable"
 )
 
 // errEnded says that containerd's process is no more.
@@ -120,9 +122,14 @@ func (s *Supervisor) start(ctx context.Context) (*process, error) {
 	return p, nil
 }
 
-// note writes the pid file.
+// note writes the pid file, whole.
 func (s *Supervisor) note(pid int) error {
-	return os.WriteFile(s.pidFile(), []byte(strconv.Itoa(pid)+"\n"), 0o644)
+	dir, err := os.OpenRoot(s.cfg.RunDir)
+	if err != nil {
+		return err
+	}
+	defer dir.Close() //nolint:errcheck // the file is closed and synced
+	return durable.WriteFile(dir, filepath.Base(s.pidFile()), []byte(strconv.Itoa(pid)+"\n"))
 }
 
 func (s *Supervisor) pidFile() string    { return filepath.Join(s.cfg.RunDir, "containerd.pid") }
