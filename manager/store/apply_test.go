@@ -147,6 +147,22 @@ func TestARequestIsAnsweredOnce(t *testing.T) {
 	}
 }
 
+func TestTheOldestAnswersAreForgottenBeyondTheBound(t *testing.T) {
+	t.Parallel()
+	s := New()
+	caller := func(n uint64) *logv1.Request { return &logv1.Request{Caller: "c", Id: num(n).Bytes()} }
+	var txs []*logv1.Transaction
+	for n := range uint64(maxAnswered) {
+		txs = append(txs, &logv1.Transaction{Request: caller(n + 1), Units: []*logv1.Unit{{}}})
+	}
+	s.ApplyProto(1, 1, txs)
+	s.ApplyProto(2, 1, []*logv1.Transaction{{Request: caller(maxAnswered + 1), Units: []*logv1.Unit{{}}}})
+	snap := s.Snapshot()
+	if snap.state.answered.len() != maxAnswered || snap.Answered("c", num(1).Bytes()) != nil || snap.Answered("c", num(maxAnswered+1).Bytes()) == nil {
+		t.Errorf("%d answers are kept, want %d without the oldest", snap.state.answered.len(), maxAnswered)
+	}
+}
+
 func TestAConflictingRequestIsNotAnswered(t *testing.T) {
 	t.Parallel()
 	s := small(t)

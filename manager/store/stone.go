@@ -11,6 +11,9 @@ import (
 	"github.com/skep-project/skep/internal/invariant"
 )
 
+// checked says which build this is.
+const checked = true
+
 // laid holds, in this build only, the hash each object had when it was put. It is
 // never emptied: a check of what the store gives out is worth the memory of a test.
 var laid sync.Map
