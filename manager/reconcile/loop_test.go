@@ -1,0 +1,113 @@
+package reconcile
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/skep-project/skep/manager/store"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
+)
+
+func TestALoopWithoutItsNeedsSaysWhich(t *testing.T) {
+	t.Parallel()
+	if err := (&Loop{}).Run(t.Context()); err == nil || !strings.Contains(err.Error(), "DB, Store and Log are required") {
+		t.Errorf("Run = %v", err)
+	}
+}
+
+func TestAnUnreadableLogEndsTheLoop(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.node(0, nil)
+		w.create(1, 1, nil)
+		w.before = func() error { return &store.Unreadable{Index: 9, What: "has an operation of a later version"} }
+		err := New(Config{DB: w.db, Store: w.store, Log: slog.New(slog.NewTextHandler(io.Discard, nil))}).Run(t.Context())
+		if !errors.As(err, new(*store.Unreadable)) {
+			t.Errorf("Run = %v, want Unreadable", err)
+		}
+	})
+}
+
+func TestAProposalWithoutAnswerIsPlannedAgainLessAndLessOften(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.node(0, nil)
+		tries := 0
+		w.before = func() error {
+			if time.Sleep(time.Millisecond); tries < 20 {
+				tries++
+				return errRefused
+			}
+			return nil
+		}
+		w.create(1, 3, nil)
+		stop := w.start()
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		if tries >= 20 || tries < 8 {
+			t.Errorf("%d tries in 5 s", tries)
+		}
+		time.Sleep(time.Minute)
+		newFleet(w, 1, nil).settle(synctest.Wait)
+		w.want(3, "running in the end", w.tasks(1, running))
+		stop()
+	})
+}
+
+func TestUnitsThatConflictLeaveTheirServiceDirty(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.node(0, nil)
+		w.create(1, 3, nil)
+		conflicts := 0
+		w.before = func() error { // the operator is always just ahead
+			if conflicts < 30 {
+				conflicts++
+				w.edit(1, nil, func(s *modelv1.Service) { s.Spec.Labels = map[string]string{"edit": strings.Repeat("x", conflicts)} })
+			}
+			return nil
+		}
+		stop := w.start()
+		time.Sleep(time.Hour)
+		newFleet(w, 1, nil).settle(synctest.Wait)
+		w.want(3, "running in the end", w.tasks(1, running))
+		if conflicts != 30 {
+			t.Errorf("%d conflicts, want 30", conflicts)
+		}
+		stop()
+	})
+}
+
+func TestLivenessAndReportsNeverMakeAUnitConflict(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.node(0, nil)
+		w.node(1, nil)
+		w.create(1, 3, nil)
+		stop := w.start()
+		f := newFleet(w, 2, nil)
+		f.settle(synctest.Wait)
+		before := w.entries
+		w.before = func() error { // beats and reports arrive all the time
+			w.seen(0, modelv1.NodeState_NODE_STATE_READY)
+			f.step()
+			return nil
+		}
+		w.scale(1, 6)
+		synctest.Wait()
+		w.want(6, "made", w.tasks(1, wanted))
+		if n := w.entries - before; n != 1 {
+			t.Errorf("it took %d entries, want 1", n)
+		}
+		stop()
+	})
+}
