@@ -146,17 +146,28 @@ func thirdBack(ctx context.Context, s *Stage) error {
 	}); err != nil {
 		return err
 	}
-	return s.until(ctx, "dev02", "ctl service ps ping", "the lost task's end is told", began, returnLimit, func(r lab.Result) error {
+	var end map[string]string
+	if err := s.until(ctx, "dev02", "ctl service ps ping", "the lost task's end is told", began, returnLimit, func(r lab.Result) error {
 		got, err := rows(r)
 		if err != nil {
 			return err
 		}
 		row, err := got.one("NODE", "dev01")
-		if err == nil && (strings.HasPrefix(row["CURRENT STATE"], "Unknown") || strings.HasPrefix(row["CURRENT STATE"], "Running") || row["ERROR"] == "") {
-			err = fmt.Errorf("it is %s, error %q", row["CURRENT STATE"], row["ERROR"])
+		if err != nil {
+			return err
 		}
+		if strings.HasPrefix(row["CURRENT STATE"], "Unknown") || strings.HasPrefix(row["CURRENT STATE"], "Running") {
+			return fmt.Errorf("it is %s", row["CURRENT STATE"])
+		}
+		end = row
+		return nil
+	}); err != nil {
 		return err
-	})
+	}
+	if !strings.HasPrefix(end["CURRENT STATE"], "Failed") || end["ERROR"] == "" {
+		s.wrong(fmt.Errorf("the task that died with its host is %q, error %q; want Failed, and why", end["CURRENT STATE"], end["ERROR"]))
+	}
+	return nil
 }
 
 func spread(ctx context.Context, s *Stage) error {
