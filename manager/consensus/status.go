@@ -27,8 +27,9 @@ type Status struct {
 	InContact bool
 	// Progress is how far each member is; on the leader only.
 	Progress map[uint64]Progress
-	// Reachable says which members were heard within an election timeout. A
-	// follower hears its leader only.
+	// Reachable says which members were heard within an election timeout, or
+	// within three of them while there is no leader. A follower hears its leader
+	// only; without one, whoever answers when it asks for votes.
 	Reachable map[uint64]bool
 	// Failed says why the log cannot be written (R23); nil if it can.
 	Failed error
@@ -58,7 +59,7 @@ func (c *Core) Status() Status {
 	s.Tenured = s.Leading && c.appliedTerm == c.term
 	s.Member = slices.Contains(s.Voters, s.RaftID) || slices.Contains(s.Learners, s.RaftID)
 	for _, p := range slices.Concat(s.Voters, s.Learners) {
-		s.Reachable[p] = c.active(p)
+		s.Reachable[p] = c.reachable(p)
 	}
 	if !s.Leading {
 		return s
@@ -71,6 +72,16 @@ func (c *Core) Status() Status {
 		}
 	})
 	return s
+}
+
+// reachable is active, with time for a round of votes while there is no leader:
+// then members speak only when one of them asks.
+func (c *Core) reachable(peer uint64) bool {
+	if c.lead != 0 {
+		return c.active(peer)
+	}
+	at, ok := c.contact.heard[peer]
+	return peer == c.cfg.RaftID || ok && c.now-at <= 3*uint64(c.cfg.ElectionTicks)
 }
 
 // Conf returns the membership as the core has it. It is not to be changed.
