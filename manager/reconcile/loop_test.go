@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -39,10 +40,10 @@ func TestAProposalWithoutAnswerIsPlannedAgainLessAndLessOften(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.node(0, nil)
-		tries := 0
+		var tries atomic.Int32
 		w.before = func() error {
-			if time.Sleep(time.Millisecond); tries < 20 {
-				tries++
+			if time.Sleep(time.Millisecond); tries.Load() < 20 {
+				tries.Add(1)
 				return errRefused
 			}
 			return nil
@@ -51,8 +52,8 @@ func TestAProposalWithoutAnswerIsPlannedAgainLessAndLessOften(t *testing.T) {
 		stop := w.start()
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
-		if tries >= 20 || tries < 8 {
-			t.Errorf("%d tries in 5 s", tries)
+		if n := tries.Load(); n >= 20 || n < 8 {
+			t.Errorf("%d tries in 5 s", n)
 		}
 		time.Sleep(time.Minute)
 		newFleet(w, 1, nil).settle(synctest.Wait)
