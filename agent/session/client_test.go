@@ -23,18 +23,18 @@ func TestASessionIsOpenedAtOnceAndConfirmed(t *testing.T) {
 		if !s.Status().Confirmed {
 			t.Error("the session is not confirmed")
 		}
-		if got := m.heard[0]; got.GetOpen().GetSession() != 1 || got.GetBeat() != 1 || got.GetDescription().GetHostname() != "h" {
+		if got := m.messages()[0]; got.GetOpen().GetSession() != 1 || got.GetBeat() != 1 || got.GetDescription().GetHostname() != "h" {
 			t.Errorf("first message %v, want open of session 1, beat 1 and the description", got)
 		}
 		s.Describe(&modelv1.NodeDescription{Hostname: "g"})
 		synctest.Wait()
-		if got := m.heard[len(m.heard)-1].GetDescription().GetHostname(); got != "g" {
+		if got := m.messages()[len(m.messages())-1].GetDescription().GetHostname(); got != "g" {
 			t.Errorf("description %q was sent last, want g", got)
 		}
 		time.Sleep(5 * time.Minute)
 		synctest.Wait()
-		if n := m.connected(); n != 1 || !s.Status().Confirmed || len(m.opens) != 1 {
-			t.Errorf("after five minutes %d sessions, %d opened, confirmed %v; want the first, confirmed", n, len(m.opens), s.Status().Confirmed)
+		if n := m.connected(); n != 1 || !s.Status().Confirmed || len(m.openings()) != 1 {
+			t.Errorf("after five minutes %d sessions, %d opened, confirmed %v; want the first, confirmed", n, len(m.openings()), s.Status().Confirmed)
 		}
 	})
 }
@@ -52,8 +52,8 @@ func TestAKilledManagerIsReplacedAtOnce(t *testing.T) {
 			if took > 200*time.Millisecond {
 				t.Errorf("took %v", took)
 			}
-			if now := s.current(t); now.opens[0].GetSession() <= was.opens[0].GetSession() {
-				t.Errorf("session %d follows %d, want it greater", now.opens[0].GetSession(), was.opens[0].GetSession())
+			if now := s.current(t); now.openings()[0].GetSession() <= was.openings()[0].GetSession() {
+				t.Errorf("session %d follows %d, want it greater", now.openings()[0].GetSession(), was.openings()[0].GetSession())
 			}
 		}
 	})
@@ -82,7 +82,7 @@ func TestAllManagersMayBeGone(t *testing.T) {
 func TestStatesAreSentAgainUntilTheyAreCommitted(t *testing.T) {
 	onStage(t, 2, func(t *testing.T, s *stage) {
 		for _, m := range s.managers {
-			m.noCommit = true
+			m.set(func() { m.noCommit = true })
 		}
 		s.start(t)
 		a, b := id.New(), id.New()
@@ -97,18 +97,18 @@ func TestStatesAreSentAgainUntilTheyAreCommitted(t *testing.T) {
 		first.kill()
 		within(t, time.Second, "another session", func() bool { return s.Status().Manager != nil && s.Status().Manager != first.entry })
 		second := s.current(t)
-		again := second.heard[0].GetReports()
-		if len(again.GetReports()) != 2 || second.heard[0].GetOpen() == nil {
-			t.Fatalf("the new session began with %v, want open and both states", second.heard[0])
+		again := second.messages()[0].GetReports()
+		if len(again.GetReports()) != 2 || second.messages()[0].GetOpen() == nil {
+			t.Fatalf("the new session began with %v, want open and both states", second.messages()[0])
 		}
-		if n := s.Status().Waiting; n != 2 || len(s.hands.acked) != 0 {
-			t.Errorf("%d states wait and %v are acknowledged, want both to wait", n, s.hands.acked)
+		if n := s.Status().Waiting; n != 2 || s.hands.acknowledged(a) != 0 || s.hands.acknowledged(b) != 0 {
+			t.Errorf("%d states wait, want both, and none acknowledged", n)
 		}
 		second.set(func() { second.noCommit = false })
 		s.Report(a, state(taskstate.Complete)) // its acknowledgement covers what came before
 		synctest.Wait()
 		if s.Status().Waiting != 0 || s.hands.acknowledged(a) != taskstate.Complete || s.hands.acknowledged(b) != taskstate.Failed {
-			t.Errorf("%d states wait, acknowledged %v; want none, and the newest of both", s.Status().Waiting, s.hands.acked)
+			t.Errorf("%d states wait, acknowledged %v; want none, and the newest of both", s.Status().Waiting, s.hands.acknowledged(a))
 		}
 	})
 }
@@ -121,8 +121,8 @@ func TestManyStatesGoInFewMessages(t *testing.T) {
 		}
 		s.start(t)
 		m := s.current(t)
-		if got := len(m.reported()); got != n || len(m.heard) > 5 {
-			t.Errorf("%d states in %d messages, want %d in 4 or 5", got, len(m.heard), n)
+		if got := len(m.reported()); got != n || len(m.messages()) > 5 {
+			t.Errorf("%d states in %d messages, want %d in 4 or 5", got, len(m.messages()), n)
 		}
 		if s.Status().Waiting != 0 {
 			t.Errorf("%d states wait", s.Status().Waiting)
@@ -146,7 +146,7 @@ func TestAnotherManagerIsTriedWhileTheLeaderDoesNotConfirm(t *testing.T) {
 func TestTheOldStreamIsKeptUntilABetterOneIsConfirmed(t *testing.T) {
 	onStage(t, 3, func(t *testing.T, s *stage) {
 		for _, m := range s.managers {
-			m.cutOff = true
+			m.set(func() { m.cutOff = true })
 		}
 		s.start(t)
 		old := s.current(t)
@@ -183,10 +183,10 @@ func TestAManagerThatEndsTheSessionIsLeft(t *testing.T) {
 				s.managers[1].kill() // so that the first is asked for certain
 				time.Sleep(time.Minute)
 				synctest.Wait()
-				if got := len(s.revoked) > 0; got != (reason == dispatchv1.End_REASON_REVOKED) {
-					t.Errorf("revoked %q", s.revoked)
+				if got := len(s.told()) > 0; got != (reason == dispatchv1.End_REASON_REVOKED) {
+					t.Errorf("revoked %q", s.told())
 				}
-				if n := len(s.managers[0].opens); n > 90 {
+				if n := len(s.managers[0].openings()); n > 90 {
 					t.Errorf("asked %d times in a minute", n)
 				}
 			})
@@ -202,14 +202,14 @@ func TestAssignmentsAreObeyedAfterACompleteSet(t *testing.T) {
 			{Assignments: &dispatchv1.Assignments{History: history.Bytes(), Index: 6}, Wish: &dispatchv1.Wish{Renew: true}},
 		}
 		s.start(t)
-		if len(s.hands.obeyed) != 2 || len(s.wishes) != 1 || !s.wishes[0].GetRenew() {
-			t.Fatalf("obeyed %v wished %v", s.hands.obeyed, s.wishes)
+		if w := s.wished(); len(s.hands.did()) != 2 || len(w) != 1 || !w[0].GetRenew() {
+			t.Fatalf("obeyed %v wished %v", s.hands.did(), w)
 		}
 		m.kill()
 		synctest.Wait()
 		m.start(t)
-		within(t, 3*time.Second, "a session", func() bool { return len(m.opens) > 1 })
-		if got := m.opens[1]; got.GetIndex() != 6 || string(got.GetHistory()) != string(history.Bytes()) {
+		within(t, 3*time.Second, "a session", func() bool { return len(m.openings()) > 1 })
+		if got := m.openings()[1]; got.GetIndex() != 6 || string(got.GetHistory()) != string(history.Bytes()) {
 			t.Errorf("opened with %v, want index 6 of the history", got)
 		}
 	})
@@ -221,8 +221,8 @@ func TestAnIncrementBeforeACompleteSetIsRefused(t *testing.T) {
 			{Assignments: &dispatchv1.Assignments{History: history.Bytes(), Index: 6}},
 		}
 		s.start(t)
-		if len(s.hands.obeyed) != 0 {
-			t.Errorf("obeyed %v", s.hands.obeyed)
+		if len(s.hands.did()) != 0 {
+			t.Errorf("obeyed %v", s.hands.did())
 		}
 	})
 }
@@ -259,8 +259,8 @@ func TestAFarewellIsHeardBeforeTheStreamCloses(t *testing.T) {
 		if err := s.Farewell(t.Context(), modelv1.Farewell_FAREWELL_RESTARTING); err != nil {
 			t.Fatal(err)
 		}
-		if len(m.farewells) != 1 || m.farewells[0] != modelv1.Farewell_FAREWELL_RESTARTING {
-			t.Errorf("farewells %v", m.farewells)
+		if len(m.goodbyes()) != 1 || m.goodbyes()[0] != modelv1.Farewell_FAREWELL_RESTARTING {
+			t.Errorf("farewells %v", m.goodbyes())
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -134,6 +135,27 @@ func (m *manager) answer(s dispatchv1.Dispatch_SessionServer, req *dispatchv1.Se
 	return false, s.Send(r)
 }
 
+// openings returns how the sessions were opened so far.
+func (m *manager) openings() []*dispatchv1.Open {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.opens)
+}
+
+// messages returns what was heard so far.
+func (m *manager) messages() []*dispatchv1.SessionRequest {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.heard)
+}
+
+// goodbyes returns the farewells heard so far.
+func (m *manager) goodbyes() []modelv1.Farewell {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.farewells)
+}
+
 // connected returns how many sessions the manager has.
 func (m *manager) connected() int {
 	m.mu.Lock()
@@ -213,6 +235,12 @@ func (h *hands) Acknowledge(_ context.Context, task id.ID, status *modelv1.TaskS
 	h.acked[task] = status.GetState()
 }
 
+func (h *hands) did() []*dispatchv1.Assignments {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.obeyed)
+}
+
 func (h *hands) acknowledged(task id.ID) modelv1.TaskState {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -224,10 +252,13 @@ type stage struct {
 	*Client
 	hands    *hands
 	managers []*manager
-	wishes   []*dispatchv1.Wish
-	revoked  []string
-	stop     context.CancelFunc
-	ran      chan struct{}
+
+	mu      sync.Mutex // guards the callbacks' notes
+	wishes  []*dispatchv1.Wish
+	revoked []string
+
+	stop context.CancelFunc
+	ran  chan struct{}
 }
 
 // onStage runs a test with n managers inside a bubble. The client does not run
@@ -246,8 +277,8 @@ func onStage(t *testing.T, n int, test func(t *testing.T, s *stage)) {
 		s.hands.managers = list
 		c, err := New(Config{
 			Worker: s.hands, Dial: s.dial, Hello: &rpcv1.Hello{Cluster: cluster.Bytes()},
-			OnWish:    func(w *dispatchv1.Wish) { s.wishes = append(s.wishes, w) },
-			OnRevoked: func(words string) { s.revoked = append(s.revoked, words) },
+			OnWish:    func(w *dispatchv1.Wish) { s.note(func() { s.wishes = append(s.wishes, w) }) },
+			OnRevoked: func(words string) { s.note(func() { s.revoked = append(s.revoked, words) }) },
 			Log:       slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
 		})
 		if err != nil {
@@ -263,6 +294,24 @@ func onStage(t *testing.T, n int, test func(t *testing.T, s *stage)) {
 			m.kill()
 		}
 	})
+}
+
+func (s *stage) note(what func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	what()
+}
+
+func (s *stage) told() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.revoked)
+}
+
+func (s *stage) wished() []*dispatchv1.Wish {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.wishes)
 }
 
 func (s *stage) start(t *testing.T) {
