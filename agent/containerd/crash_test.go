@@ -132,6 +132,27 @@ func TestAContainerOutlivesAgentAndContainerd(t *testing.T) {
 	}
 }
 
+func TestAnEndInTheAbsenceOfAgentAndContainerdIsKnown(t *testing.T) {
+	s := newStand(t)
+	tmpl, release := s.trigger()
+	spec, _ := s.start(tmpl)
+	process := s.containerPID(spec)
+	s.Halt()
+	s.must(s.runtime.Close())
+	s.crash()
+	release()
+	s.eventually("the container has ended", func() bool { return syscall.Kill(process, 0) != nil })
+	s.Supervise(t)
+	agent := s.newRuntime(s.cluster, s.node)
+	if l := s.listed(agent, spec); l.Running || !l.Started || l.Exit == nil || l.Exit.Code != 9 {
+		t.Errorf("listed %+v, want exit code 9", l)
+	}
+	end, err := agent.Task(spec).Wait(s.ctx)
+	if err != nil || end.Code != 9 {
+		t.Errorf("wait: %+v, %v; want code 9", end, err)
+	}
+}
+
 func TestAnEndInTheAbsenceOfTheAgentIsKnown(t *testing.T) {
 	s := newStand(t)
 	tmpl, release := s.trigger()

@@ -79,12 +79,21 @@ func (w *watch) look(ctx context.Context) (*exec.Exit, error) {
 }
 
 // lost is the end of a container that containerd has forgotten. Its shim may
-// have been asked in time.
+// have been asked in time, by us or by who started containerd (see Keep).
 func (w *watch) lost(ctx context.Context, found client.Container) (*exec.Exit, error) {
 	asking, stop := context.WithTimeout(ctx, time.Second)
 	defer stop()
 	if end := w.shim.wait(asking, found.ID()); end != nil {
 		return w.settled(ctx, found, *end)
+	}
+	// Whoever started containerd may know, and be about to write it down.
+	<-asking.Done()
+	labels, err := found.Labels(ctx)
+	if err != nil {
+		return nil, w.words("container "+found.ID(), err)
+	}
+	if end := exitOf(labels); end != nil {
+		return end, nil
 	}
 	return nil, fmt.Errorf("container %s has ended, and how is not known: %w", found.ID(), exec.ErrGone)
 }

@@ -1,7 +1,8 @@
 // Package private keeps a containerd of the daemon's own alive.
 //
-// It owns that containerd's configuration, process, socket and lock. It leaves
-// to others what runs in it (package containerd).
+// It owns that containerd's configuration, process, socket and lock, and sees to
+// it that what ended while no containerd ran is not forgotten by the next. It
+// leaves to others what runs in it (package containerd).
 //
 // Invariants: one daemon supervises a state directory at a time; a containerd
 // that answers is never started twice; and nothing but Stop ends one, so
@@ -17,6 +18,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/skep-project/skep/agent/containerd"
 	"github.com/skep-project/skep/internal/durable"
 )
 
@@ -162,7 +164,9 @@ func (s *Supervisor) once(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var remains []containerd.Remain
 	if p == nil {
+		remains = containerd.Remains(ctx, filepath.Join(s.cfg.RunDir, "state", "io.containerd.runtime.v2.task"))
 		if p, err = s.start(ctx); err != nil {
 			return err
 		}
@@ -170,6 +174,9 @@ func (s *Supervisor) once(ctx context.Context) error {
 	defer p.release()
 	if err := s.answers(ctx, p); err != nil {
 		return err
+	}
+	if err := containerd.Keep(ctx, s.Address(), remains); err != nil {
+		s.cfg.Log.WarnContext(ctx, "the exits of some containers are lost", slog.Any("err", err))
 	}
 	if err := s.note(p.pid); err != nil {
 		return err
