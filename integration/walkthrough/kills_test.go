@@ -27,21 +27,18 @@ func TestContainersOutliveTheirKeepers(t *testing.T) {
 		}
 	}
 	for _, host := range []string{"dev02", "dev01"} {
-		for name, strike := range map[string]func(context.Context, *Stage, string) error{
-			"daemon": strikeDaemon, "containerd": strikeContainerd, "both": strikeBoth,
-		} {
-			t.Logf("== %s of %s", name, host)
-			if err := strike(ctx, s, host); err != nil {
+		for _, blow := range []struct {
+			name   string
+			strike func(context.Context, *Stage, string) error
+		}{{"daemon", strikeDaemon}, {"containerd", strikeContainerd}, {"both", strikeBoth}} {
+			t.Logf("== SIGKILL: %s of %s", blow.name, host)
+			if err := blow.strike(ctx, s, host); err != nil {
 				t.Fatal(err)
 			}
 			ready(ctx, t, s, 2)
-			// A fresh task can only start on a host whose containerd is back, so
-			// its convergence says that all has settled.
-			typed(ctx, t, s, "dev01", "ctl service create --name probe --constraint node.hostname=="+host+" alpine sleep 2000000", "converged")
-			typed(ctx, t, s, "dev01", "ctl service rm probe")
-			gone(ctx, t, s, host)
+			probe(ctx, t, s, host, "probe-"+blow.name+"-"+host)
 			if after := tasks(ctx, t, s, "still"); after != before {
-				t.Errorf("tasks after the kill of %s of %s:\n%s\nwere:\n%s", name, host, after, before)
+				t.Errorf("tasks after the kill of %s of %s:\n%s\nwere:\n%s", blow.name, host, after, before)
 			}
 			if err := s.untouched(ctx, host, "sleep"); err != nil {
 				t.Error(err)
@@ -50,13 +47,17 @@ func TestContainersOutliveTheirKeepers(t *testing.T) {
 	}
 }
 
-// gone waits until the probe's container has left a host.
-func gone(ctx context.Context, t *testing.T, s *Stage, host string) {
+// probe runs a service on a host and removes it: a fresh task can only start,
+// and go, where the daemon and its containerd are back, so all has settled.
+func probe(ctx context.Context, t *testing.T, s *Stage, host, name string) {
 	t.Helper()
-	err := s.until(ctx, host, "busybox ps -o args | grep '[s]leep 2000000' | wc -l", "the probe is gone", time.Now(), settleLimit,
+	typed(ctx, t, s, "dev01", "ctl service create --name "+name+" --stop-grace-period 100ms --constraint node.hostname=="+host+
+		" alpine tail -f /dev/null", "converged")
+	typed(ctx, t, s, "dev01", "ctl service rm "+name)
+	err := s.until(ctx, host, "busybox pidof tail || true", "the probe is gone", time.Now(), settleLimit,
 		func(r lab.Result) error {
-			if n := strings.TrimSpace(r.Stdout); n != "0" {
-				return fmt.Errorf("%s processes of the probe", n)
+			if pids := strings.TrimSpace(r.Stdout); pids != "" {
+				return fmt.Errorf("the probe runs as process %s", pids)
 			}
 			return nil
 		})
