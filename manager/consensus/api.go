@@ -153,8 +153,12 @@ func (r *Runner) TransferLeadership(ctx context.Context) error {
 			}
 		case <-ctx.Done():
 			return fmt.Errorf("hand over leadership: %w", ctx.Err())
+		case <-r.stop:
+			return nil
 		}
 		select {
+		case <-r.stop:
+			return nil
 		case <-changed:
 		case <-again.C:
 		case <-ctx.Done():

@@ -31,6 +31,7 @@ type durableState struct{ term, committed, last, fsyncs, entries atomic.Uint64 }
 
 // append is the goroutine that writes the log: all that waits in one write.
 func (r *Runner) append(ctx context.Context) error {
+	era := r.disk.Load().era
 	for {
 		select {
 		case <-ctx.Done():
@@ -40,14 +41,18 @@ func (r *Runner) append(ctx context.Context) error {
 		work := r.appends.take()
 		for len(work) > 0 {
 			n := together(work)
-			if err := r.write(work[:n]); err != nil {
+			batch := work[:n]
+			work = work[n:]
+			if batch[0].era != era {
+				continue // of a core that is no more
+			}
+			if err := r.write(batch); err != nil {
 				r.fail(ctx, err)
 				if err := r.reopen(ctx); err != nil {
 					return err
 				}
-				break
+				era++
 			}
-			work = work[n:]
 		}
 	}
 }
@@ -56,7 +61,7 @@ func (r *Runner) append(ctx context.Context) error {
 // snapshot, which must be on the disk before what follows it.
 func together(work []appendWork) int {
 	n := 1
-	for n < len(work) && work[n].Snapshot == nil {
+	for n < len(work) && work[n].Snapshot == nil && work[n].era == work[0].era {
 		n++
 	}
 	return n
@@ -65,9 +70,6 @@ func together(work []appendWork) int {
 // write makes appends durable, then stored, then answered, in that order.
 func (r *Runner) write(batch []appendWork) error {
 	d := r.disk.Load()
-	if batch[0].era != d.era {
-		return nil // of a core that is no more
-	}
 	if s := batch[0].Snapshot; s != nil {
 		if err := d.SaveSnapshot(s); err != nil {
 			return err

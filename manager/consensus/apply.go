@@ -111,6 +111,8 @@ func (a *Applier) membership(e *raftpb.Entry) (*Accepted, error) {
 	}
 	next := &Accepted{change: cc, conf: changed(a.conf, cc)}
 	if a.blind {
+		// It cannot see whether the Machine accepts the change: while a group has
+		// a blind member, the transaction of a change must not be able to conflict.
 		a.conf = next.conf
 		return next, nil
 	}

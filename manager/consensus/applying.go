@@ -75,6 +75,9 @@ func (r *Runner) applyOne(ctx context.Context, w applyWork) error {
 		return r.rebooted(w.reboot)
 	case w.restore != nil:
 		if err := r.restore(r.disk.Load(), w.restore); err != nil {
+			if r.lost.Load() != nil {
+				return nil // the log failed meanwhile; it is restored when it is read again
+			}
 			return err
 		}
 		r.due = due{last: r.applier.Index()}

@@ -15,7 +15,7 @@ func (r *Runner) holdOffice(stop, run context.Context) error {
 		if stop.Err() != nil || run.Err() != nil {
 			return nil
 		}
-		if st.Tenured && r.cfg.OnTenure != nil {
+		if st.Tenured && r.cfg.OnTenure != nil && stop.Err() == nil && run.Err() == nil {
 			r.tenure(stop, run, st.Term)
 			continue
 		}

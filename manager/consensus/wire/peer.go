@@ -40,9 +40,9 @@ type peer struct {
 	snaps   chan *raftpb.Message // capacity 1: raft sends one at a time
 	stop    context.CancelFunc   // nil before it is started; guarded by t.mu
 
-	mu     sync.Mutex // guards the fields below
-	urgent [][]byte   // heartbeats, votes and answers to them
-	rest   [][]byte
+	mu     sync.Mutex        // guards the fields below
+	urgent []*raftpb.Message // heartbeats, votes and answers to them
+	rest   []*raftpb.Message
 	bytes  int
 	up     bool
 }
@@ -90,22 +90,28 @@ func (p *peer) send(m *raftpb.Message, h consensus.Handler) {
 }
 
 func (p *peer) queue(m *raftpb.Message) bool {
-	data, err := proto.Marshal(m)
-	if err != nil {
-		return false
-	}
+	n := size(m)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.up || len(p.urgent)+len(p.rest) >= queueCount || p.bytes > 0 && p.bytes+len(data) > queueBytes {
+	if !p.up || len(p.urgent)+len(p.rest) >= queueCount || p.bytes > 0 && p.bytes+n > queueBytes {
 		return false
 	}
-	p.bytes += len(data)
+	p.bytes += n
 	if first(m.GetType()) {
-		p.urgent = append(p.urgent, data)
+		p.urgent = append(p.urgent, m)
 	} else {
-		p.rest = append(p.rest, data)
+		p.rest = append(p.rest, m)
 	}
 	return true
+}
+
+// size is about what m takes on the wire.
+func size(m *raftpb.Message) int {
+	n := 64
+	for _, e := range m.GetEntries() {
+		n += len(e.GetData()) + 24
+	}
+	return n
 }
 
 // first reports whether messages of a type go before appends (R22).
@@ -118,20 +124,34 @@ func first(t raftpb.MessageType) bool {
 	}
 }
 
-// frame takes what waits, up to the size of a frame.
-func (p *peer) frame() [][]byte {
+// take takes what waits, up to the size of a frame.
+func (p *peer) take() []*raftpb.Message {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var out [][]byte
-	size := 0
-	for _, from := range []*[][]byte{&p.urgent, &p.rest} {
-		for len(*from) > 0 && (len(out) == 0 || size+len((*from)[0]) <= frameBytes) {
-			out, size = append(out, (*from)[0]), size+len((*from)[0])
+	var out []*raftpb.Message
+	total := 0
+	for _, from := range []*[]*raftpb.Message{&p.urgent, &p.rest} {
+		for len(*from) > 0 && (len(out) == 0 || total+size((*from)[0]) <= frameBytes) {
+			out, total = append(out, (*from)[0]), total+size((*from)[0])
 			*from = (*from)[1:]
 		}
 	}
-	p.bytes -= size
+	p.bytes -= total
 	return out
+}
+
+// frame encodes what waits, up to the size of a frame, on the goroutine that
+// sends: the one that steps the core has better things to do.
+func (p *peer) frame() ([][]byte, error) {
+	var out [][]byte
+	for _, m := range p.take() {
+		data, err := proto.Marshal(m)
+		if err != nil {
+			return nil, fmt.Errorf("encode a message: %w", err)
+		}
+		out = append(out, data)
+	}
+	return out, nil
 }
 
 // set marks the peer's stream up or down; down drops what waits.
@@ -216,7 +236,14 @@ func (p *peer) stream(ctx context.Context) (up bool, err error) {
 			return true, context.Cause(ctx)
 		case <-p.wake:
 		}
-		for msgs := p.frame(); len(msgs) > 0; msgs = p.frame() {
+		for {
+			msgs, err := p.frame()
+			if err != nil {
+				return true, err
+			}
+			if len(msgs) == 0 {
+				break
+			}
 			if err := s.Send(&raftv1.StreamRequest{Messages: msgs}); err != nil {
 				return true, fmt.Errorf("send: %w", err)
 			}
