@@ -65,8 +65,8 @@ type Config struct {
 	// OnWish is given what the node's record wants of it. It must not block.
 	OnWish func(*dispatchv1.Wish)
 	// OnRevoked is told that a manager says this node is no longer one of the
-	// cluster, in the manager's words. It must not block. The client goes on
-	// asking others.
+	// cluster, or refuses its certificate, in the manager's words. It must not
+	// block. The client goes on asking others: the next wish takes it back.
 	OnRevoked func(words string)
 	// OnManagers is given each newer list of managers. It must not block.
 	OnManagers func(*cav1.ManagerList)

@@ -2,9 +2,14 @@ package session
 
 import (
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
 
 	"github.com/skep-project/skep/internal/id"
 	"github.com/skep-project/skep/internal/taskstate"
@@ -192,6 +197,22 @@ func TestAManagerThatEndsTheSessionIsLeft(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestARefusedNodeLearnsItAndGoesOnAsking(t *testing.T) {
+	onStage(t, 2, func(t *testing.T, s *stage) {
+		for _, m := range s.managers {
+			m.set(func() { m.refusal = errgrpc.ToGRPC(fmt.Errorf("node x was removed: %w", errdefs.ErrPermissionDenied)) })
+		}
+		s.start(t)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got := s.told(); len(got) == 0 || !strings.Contains(got[0], "node x was removed") {
+			t.Errorf("told %q, want the words of the manager", got)
+		}
+		s.managers[0].set(func() { s.managers[0].refusal = nil })
+		within(t, 5*time.Second, "a session", func() bool { return s.Status().Confirmed })
+	})
 }
 
 func TestAssignmentsAreObeyedAfterACompleteSet(t *testing.T) {

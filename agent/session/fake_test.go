@@ -41,6 +41,7 @@ type manager struct {
 	noCommit bool // acknowledges no report
 	list     *cav1.ManagerList
 	end      *dispatchv1.End // said instead of a welcome
+	refusal  error           // returned instead of a welcome
 	first    []*dispatchv1.SessionResponse
 
 	opens     []*dispatchv1.Open
@@ -83,12 +84,15 @@ func (m *manager) Session(s dispatchv1.Dispatch_SessionServer) error {
 		return err
 	}
 	m.mu.Lock()
-	end := m.end
+	end, refusal := m.end, m.refusal
 	m.opens = append(m.opens, open.GetOpen())
 	m.sessions[s] = true
 	list, first := m.list, m.first
 	m.mu.Unlock()
 	defer m.set(func() { delete(m.sessions, s) })
+	if refusal != nil {
+		return refusal
+	}
 	if end != nil {
 		return s.Send(&dispatchv1.SessionResponse{End: end})
 	}

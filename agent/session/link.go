@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
@@ -144,6 +146,9 @@ func (l *link) receive(ctx context.Context, s stream, late *time.Timer) error {
 		case errors.Is(err, io.EOF):
 			return errors.New("the manager closed the session")
 		case err != nil:
+			if refused(err) {
+				l.client.cfg.OnRevoked(err.Error())
+			}
 			return err
 		}
 		if !greeted {
@@ -162,6 +167,17 @@ func (l *link) receive(ctx context.Context, s stream, late *time.Timer) error {
 			return err
 		}
 	}
+}
+
+// refused reports whether a manager does not let this node open a session at
+// all: its record or its certificate is not good any more.
+func refused(err error) bool {
+	for _, e := range []error{err, errgrpc.ToNative(err)} {
+		if errdefs.IsPermissionDenied(e) || errdefs.IsUnauthorized(e) {
+			return true
+		}
+	}
+	return false
 }
 
 // greet checks the manager's hello, which comes first unless it is an end.

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/skep-project/skep/internal/id"
+	"github.com/skep-project/skep/internal/taskstate"
 	dispatchv1 "github.com/skep-project/skep/proto/skep/dispatch/v1"
 	journalv1 "github.com/skep-project/skep/proto/skep/journal/v1"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
@@ -130,15 +131,18 @@ func (w *Worker) change(a *dispatchv1.Assignments) (*change, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, p := range a.GetPut() {
-		if err := c.addPut(w, p); err != nil {
+		if err := c.addPut(w, p, a.GetComplete()); err != nil {
 			return nil, err
 		}
 	}
 	return c, c.addDrops(w, a)
 }
 
-// addPut adds one assignment; w.mu is held.
-func (c *change) addPut(w *Worker, p *dispatchv1.Assignment) error {
+// addPut adds one assignment; w.mu is held. Its template may be missing if the
+// task is to end, or if a complete set does not hold it: the task has ended
+// long ago and its revision is gone. An increment without it belongs to a
+// session that has not sent it to this agent: another session will.
+func (c *change) addPut(w *Worker, p *dispatchv1.Assignment, complete bool) error {
 	t, err := id.FromBytes(p.GetTask())
 	if err != nil || t.IsZero() {
 		return fmt.Errorf("%w: an assignment without a task", ErrMalformed)
@@ -151,7 +155,7 @@ func (c *change) addPut(w *Worker, p *dispatchv1.Assignment) error {
 	if template == nil {
 		template = w.templates[k]
 	}
-	if template == nil {
+	if template == nil && !complete && p.GetDesired() <= taskstate.Complete {
 		return fmt.Errorf("%w: task %s of revision %d, whose template was never sent", ErrMalformed, t.Short(), k.revision)
 	}
 	c.put[t] = &assigned{assignment: p, template: template}

@@ -174,7 +174,7 @@ func (w *Worker) newer(list *cav1.ManagerList) bool {
 	switch {
 	case len(list.GetManagers()) == 0:
 		return false
-	case held == nil:
+	case len(held.GetHistory()) == 0: // none, or the founder's own before its first session
 		return true
 	case string(held.GetHistory()) == string(list.GetHistory()):
 		return list.GetIndex() > held.GetIndex()

@@ -89,6 +89,13 @@ type assigned struct {
 	acked      bool
 }
 
+// unknown reports whether the task is one this node was never told how to run,
+// and has no container of: it ended long ago, and the managers know how.
+func (a *assigned) unknown() bool {
+	return a.template == nil && a.status.GetState() < taskstate.Running &&
+		a.assignment.GetDesired() <= taskstate.Complete
+}
+
 // running is a task's runner while its goroutine lives.
 type running struct {
 	runner *task.Runner
@@ -205,7 +212,7 @@ func (w *Worker) sync(ctx context.Context, all *sync.WaitGroup) {
 		switch r := w.runners[t]; {
 		case r != nil:
 			r.runner.SetDesired(a.assignment.GetDesired())
-		case w.removing[t] || taskstate.Terminal(a.status.GetState()):
+		case w.removing[t] || taskstate.Terminal(a.status.GetState()) || a.unknown():
 		default:
 			w.start(ctx, all, t, a)
 		}

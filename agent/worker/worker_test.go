@@ -252,21 +252,43 @@ func TestMalformedMessagesChangeNothing(t *testing.T) {
 	onStage(t, func(t *testing.T, s *stage) {
 		a := id.New()
 		noTemplate := s.complete(9, s.put(a, 4, taskstate.Running))
-		noTemplate.Templates = nil
+		noTemplate.Templates, noTemplate.Complete = nil, false
+		s.obey(s.complete(1))
+		s.templates = map[templateKey]*dispatchv1.Template{}
 		for name, m := range map[string]*dispatchv1.Assignments{
-			"no history":         {Index: 9, Complete: true},
-			"no index":           {History: s.history.Bytes(), Complete: true},
-			"increment at first": {History: s.history.Bytes(), Index: 9},
-			"no template":        noTemplate,
-			"bad id":             {History: s.history.Bytes(), Index: 9, Complete: true, Put: []*dispatchv1.Assignment{{Task: []byte{1}}}},
+			"no history":  {Index: 9, Complete: true},
+			"no index":    {History: s.history.Bytes(), Complete: true},
+			"no template": noTemplate,
+			"bad id":      {History: s.history.Bytes(), Index: 9, Complete: true, Put: []*dispatchv1.Assignment{{Task: []byte{1}}}},
 		} {
 			if err := s.Obey(t.Context(), m, lease); !errors.Is(err, ErrMalformed) {
 				t.Errorf("%s: %v, want %v", name, err, ErrMalformed)
 			}
 		}
-		if h, i := s.Position(); !h.IsZero() || i != 0 {
-			t.Errorf("obeyed %v %d", h, i)
+		if _, i := s.Position(); i != 1 {
+			t.Errorf("obeyed index %d, want 1", i)
 		}
+	})
+}
+
+func TestAnIncrementIsNotTheFirstThingObeyed(t *testing.T) {
+	onStage(t, func(t *testing.T, s *stage) {
+		err := s.Obey(t.Context(), &dispatchv1.Assignments{History: s.history.Bytes(), Index: 9}, lease)
+		if !errors.Is(err, ErrMalformed) {
+			t.Errorf("obey: %v, want %v", err, ErrMalformed)
+		}
+	})
+}
+
+func TestATaskThatEndedLongAgoNeedsNoTemplate(t *testing.T) {
+	onStage(t, func(t *testing.T, s *stage) {
+		ended, stopping := id.New(), id.New()
+		m := s.complete(5, s.put(ended, 1, taskstate.Running), s.put(stopping, 1, taskstate.Shutdown))
+		m.Templates = nil
+		s.obey(m)
+		s.wantLast("nobody knows how to run it", ended, taskstate.New)
+		s.wantLast("there is nothing to stop", stopping, taskstate.Shutdown)
+		s.wantContainers("neither has one")
 	})
 }
 
