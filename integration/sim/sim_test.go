@@ -2,6 +2,7 @@ package sim
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"strconv"
 	"sync"
@@ -28,6 +29,11 @@ var kinds = []Options{
 func runSeed(t *testing.T, seed uint64) *World {
 	t.Helper()
 	w := New(seed, kinds[seed%uint64(len(kinds))])
+	defer func() { // a panic of the house is a finding, and must name its seed
+		if p := recover(); p != nil {
+			panic(fmt.Sprintf("seed %d: step %d: %v", seed, w.now, p))
+		}
+	}()
 	if err := w.Run(); err != nil {
 		t.Errorf("seed %d: %v\nreplay: go test ./integration/sim -run TestWorldsKeepTheirInvariants -seed %d", seed, err, seed)
 	}

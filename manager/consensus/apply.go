@@ -35,6 +35,7 @@ type Applier struct {
 type Accepted struct {
 	change *raftpb.ConfChange
 	conf   *raftpb.ConfState
+	index  uint64
 }
 
 // NewApplier returns an applier at index 0. A nil machine makes it blind: it
@@ -109,7 +110,7 @@ func (a *Applier) membership(e *raftpb.Entry) (*Accepted, error) {
 	if err := proto.Unmarshal(e.GetData(), cc); err != nil {
 		return nil, fmt.Errorf("its membership change: %w: %w", err, ErrSpliced)
 	}
-	next := &Accepted{change: cc, conf: changed(a.conf, cc)}
+	next := &Accepted{change: cc, conf: changed(a.conf, cc), index: e.GetIndex()}
 	if a.blind {
 		// It cannot see whether the Machine accepts the change: while a group has
 		// a blind member, the transaction of a change must not be able to conflict.
