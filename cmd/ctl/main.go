@@ -8,10 +8,7 @@ import (
 	"os/signal"
 	"syscall"
 
-	"golang.org/x/term"
-
 	"github.com/skep-project/skep/cli"
-	"github.com/skep-project/skep/cli/say"
 )
 
 func main() { os.Exit(run()) }
@@ -20,14 +17,5 @@ func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second interrupt ends ctl at once
-	return cli.Main(ctx, os.Args, say.Streams{
-		In:     os.Stdin,
-		Out:    os.Stdout,
-		Err:    os.Stderr,
-		Getenv: os.Getenv,
-		Terminal: func() (int, bool) {
-			width, _, err := term.GetSize(int(os.Stderr.Fd()))
-			return width, err == nil && width > 0
-		},
-	})
+	return cli.Main(ctx, os.Args, cli.ProcessStreams())
 }

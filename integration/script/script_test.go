@@ -1,0 +1,186 @@
+// Package script tells ctl's stories: what is typed and what is answered.
+//
+// It owns the stories under testdata and the way they are run. Those under words
+// speak to a swarm that is not there (cli/clitest); those under daemon start real
+// daemons of their own, without a container runtime, so that they run anywhere.
+package script
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/skep-project/skep/cli"
+	"github.com/skep-project/skep/cli/clitest"
+)
+
+// readyIn is how long a daemon may take to answer.
+const readyIn = 30 * time.Second
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"ctl": func() {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		code := cli.Main(ctx, os.Args, cli.ProcessStreams())
+		stop()
+		os.Exit(code)
+	}})
+}
+
+// TestWords runs each story against a fresh swarm of three managers and a worker.
+func TestWords(t *testing.T) {
+	t.Parallel()
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/words",
+		RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			socket, stop, err := clitest.Three().AddPing().Listen()
+			if err != nil {
+				return err
+			}
+			env.Defer(stop)
+			env.Setenv("CTL_HOST", "unix://"+socket)
+			return nil
+		},
+	})
+}
+
+// TestDaemon runs each story with daemons of its own. Stories find a free address
+// in $ADDR and $ADDR2, and end every daemon they start (testscript kills what is
+// left).
+func TestDaemon(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("starts daemons")
+	}
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/daemon",
+		RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			run, err := os.MkdirTemp("", "skep") // short: a socket's path has 108 bytes
+			if err != nil {
+				return err
+			}
+			env.Defer(func() { _ = os.RemoveAll(run) }) // a temporary directory
+			env.Setenv("RUN", run)
+			env.Setenv("NORUNTIME", filepath.Join(run, "no-containerd.sock"))
+			for _, name := range []string{"ADDR", "ADDR2"} {
+				address, err := freeAddress()
+				if err != nil {
+					return err
+				}
+				env.Setenv(name, address)
+			}
+			return nil
+		},
+		Condition: condition,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"ready": ready, "small": small, "word": word, "until": until,
+		},
+	})
+}
+
+func condition(name string) (bool, error) {
+	if name == "tmpfs" {
+		return os.Geteuid() == 0 && exec.Command("mount", "--version").Run() == nil && canMount(), nil
+	}
+	return false, fmt.Errorf("unknown condition %q", name)
+}
+
+// canMount reports whether this process may mount.
+func canMount() bool {
+	dir, err := os.MkdirTemp("", "skep")
+	if err != nil {
+		return false
+	}
+	defer os.Remove(dir)
+	if syscall.Mount("none", dir, "tmpfs", 0, "size=64k") != nil {
+		return false
+	}
+	return syscall.Unmount(dir, syscall.MNT_DETACH) == nil
+}
+
+// freeAddress returns an address of the loopback that nobody listens at.
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}
+
+// ready DIR: waits until a daemon answers at DIR/ctl.sock.
+func ready(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: ready DIR")
+	}
+	socket := ts.MkAbs(filepath.Join(args[0], "ctl.sock"))
+	tryFor(ts, "a daemon at "+socket, func() error {
+		c, err := net.Dial("unix", socket)
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	})
+}
+
+// small DIR SIZE: mounts a file system of SIZE at DIR, for a disk that is full.
+func small(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: small DIR SIZE")
+	}
+	dir := ts.MkAbs(args[0])
+	ts.Check(os.MkdirAll(dir, 0o700))
+	ts.Check(syscall.Mount("none", dir, "tmpfs", 0, "size="+args[1]))
+	ts.Defer(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) }) // goes with the machine otherwise
+}
+
+// word NAME FILE N: sets NAME to the Nth word (from 1) of FILE.
+func word(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: word NAME FILE N")
+	}
+	var n int
+	if _, err := fmt.Sscan(args[2], &n); err != nil || n < 1 {
+		ts.Fatalf("word: %q is no place", args[2])
+	}
+	words := strings.Fields(ts.ReadFile(args[1]))
+	if len(words) < n {
+		ts.Fatalf("word: %s has %d words", args[1], len(words))
+	}
+	ts.Setenv(args[0], words[n-1])
+}
+
+// until TEXT COMMAND...: runs a command until its output holds TEXT.
+func until(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: until TEXT COMMAND...")
+	}
+	tryFor(ts, args[0]+" of "+strings.Join(args[1:], " "), func() error {
+		err := ts.Exec(args[1], args[2:]...)
+		if out := ts.ReadFile("stdout") + ts.ReadFile("stderr"); !strings.Contains(out, args[0]) {
+			return errors.Join(err, errors.New(out))
+		}
+		return nil
+	})
+}
+
+func tryFor(ts *testscript.TestScript, what string, try func() error) {
+	var err error
+	for end := time.Now().Add(readyIn); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if err = try(); err == nil {
+			return
+		}
+	}
+	ts.Fatalf("waited %v for %s: %v", readyIn, what, err)
+}
