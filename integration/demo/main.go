@@ -33,10 +33,10 @@ func main() {
 func run(ctx context.Context, ctl string) int {
 	began := time.Now()
 	show := &printer{}
-	err := play(ctx, ctl, show, walkthrough.Steps())
-	if err == nil {
-		err = play(ctx, ctl, show, walkthrough.StepsOfThree())
-	}
+	err := errors.Join(
+		play(ctx, ctl, show, walkthrough.Steps()),
+		play(ctx, ctl, show, walkthrough.StepsOfThree()),
+	)
 	show.verdict(time.Since(began), err)
 	if err != nil {
 		return 1

@@ -25,8 +25,10 @@ import (
 	"github.com/skep-project/skep/cli/clitest"
 )
 
-// readyIn is how long a daemon may take to answer.
-const readyIn = 30 * time.Second
+const (
+	readyIn   = 30 * time.Second // a daemon answers
+	storiesIn = 3 * time.Minute  // all stories are told
+)
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"ctl": func() {
@@ -66,6 +68,7 @@ func TestDaemon(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/daemon",
 		RequireExplicitExec: true,
+		Deadline:            time.Now().Add(storiesIn),
 		Setup: func(env *testscript.Env) error {
 			run, err := os.MkdirTemp("", "skep") // short: a socket's path has 108 bytes
 			if err != nil {

@@ -185,12 +185,14 @@ func forced(ctx context.Context, s *Stage) error {
 
 // kept checks that a forced cluster has the ids, tokens and services of before.
 func (s *Stage) kept(ctx context.Context, host string) error {
-	r, err := s.must(ctx, host, "ctl info", "Swarm: active", "Is Manager: true", "Managers: 1")
+	err := s.until(ctx, host, "ctl info", "the forced cluster is active", time.Now(), returnLimit, func(r lab.Result) error {
+		if got := clusterID(r); got != s.cluster || got == "" {
+			return fmt.Errorf("the cluster's id is %q, was %q", got, s.cluster)
+		}
+		return says(host, "ctl info", r, []string{"Swarm: active", "Is Manager: true", "Managers: 1"})
+	})
 	if err != nil {
 		return err
-	}
-	if got := clusterID(r); got != s.cluster || got == "" {
-		s.wrong(fmt.Errorf("the cluster's id is %q, was %q", got, s.cluster))
 	}
 	for _, role := range []string{"worker", "manager"} {
 		r, err := s.must(ctx, host, "ctl swarm join-token -q "+role)
