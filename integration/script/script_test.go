@@ -164,7 +164,8 @@ func word(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv(args[0], words[n-1])
 }
 
-// until TEXT COMMAND...: runs a command until its output holds TEXT.
+// until TEXT COMMAND...: runs a command until its output holds TEXT; stdout and
+// stderr look at the last run afterwards.
 func until(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: until TEXT COMMAND...")
