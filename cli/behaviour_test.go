@@ -70,8 +70,8 @@ func TestTimeOverSaysWhatWasWaitedFor(t *testing.T) {
 	t.Parallel()
 	s := clitest.Three()
 	s.Idle = true
-	r := clitest.Run(t, s, "service", "create", "--name", "web", "--replicas", "2", "--timeout", "50ms", "alpine")
-	check(t, r, 1, "\n", "ctl: gave up after 50ms waiting for service web to converge: 0 of 2 tasks run\n",
+	r := clitest.Run(t, s, "service", "create", "--name", "web", "--replicas", "2", "--timeout", "1s", "alpine")
+	check(t, r, 1, "\n", "ctl: gave up after 1s waiting for service web to converge: 0 of 2 tasks run\n",
 		`ctl: hint: it goes on in the background; "ctl service ps web" shows how far it is`)
 }
 
@@ -104,8 +104,8 @@ func TestPromotionWaitsForTheVote(t *testing.T) {
 	}
 	s.Learning = 1 << 30
 	check(t, clitest.Run(t, s, "node", "demote", "dev10"), 0, "Manager dev10 demoted in the swarm.\n")
-	r := clitest.Run(t, s, "node", "promote", "dev10", "--timeout", "50ms")
-	check(t, r, 1, "", "ctl: gave up after 50ms waiting for node dev10 to become a manager\n",
+	r := clitest.Run(t, s, "node", "promote", "dev10", "--timeout", "1s")
+	check(t, r, 1, "", "ctl: gave up after 1s waiting for node dev10 to become a manager\n",
 		`ctl: hint: it goes on in the background; "ctl node ls" shows how far it is`)
 	check(t, clitest.Run(t, s, "node", "promote", "dev10", "--detach"), 0, "Node dev10 is already a manager.\n")
 }
@@ -172,7 +172,7 @@ func TestWhatIsNotPlacedSaysWhy(t *testing.T) {
 		})
 	})
 	check(t, clitest.Run(t, s, "service", "ps", "--no-trunc", "web"), 0, `"no suitable node (4 do not meet a constraint)"`)
-	r := clitest.Run(t, s, "service", "scale", "web=1", "--timeout", "50ms")
+	r := clitest.Run(t, s, "service", "scale", "web=1", "--timeout", "1s")
 	check(t, r, 1, "web scaled to 1\n", "0 of 1 tasks run; 1/1: no suitable node (4 do not meet a constraint)\n")
 }
 

@@ -42,8 +42,10 @@ func newApp(s *say.Streams) *cli.App {
 	app := &cli.App{
 		Name:                      "ctl",
 		Usage:                     "run and operate a swarm of containers",
-		Version:                   version.Version,
-		Flags:                     conn.RootFlags(),
+		Flags:                     append(conn.RootFlags(), helpFlag(), &cli.BoolFlag{Name: "version", Aliases: []string{"v"}, Usage: "show the version of ctl"}),
+		Action:                    rootAction(s),
+		HideHelp:                  true, // every command has a help flag of its own: the library's is shared and written to
+		HideVersion:               true,
 		Commands:                  []*cli.Command{swarm.Command(s), node.Command(s), service.Command(s), infoCommand(s), versionCommand(s), daemon.Command(s)},
 		Reader:                    s.In,
 		Writer:                    s.Out,
@@ -57,11 +59,26 @@ func newApp(s *say.Streams) *cli.App {
 	return app
 }
 
-// quiet makes every command leave its errors to Main, and takes away the "help"
-// command, which would take an argument of that name.
+func helpFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "help", Aliases: []string{"h"}, Usage: "show this"}
+}
+
+// rootAction is ctl without a command: its version or its help.
+func rootAction(s *say.Streams) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		if c.Bool("version") {
+			return s.Data("ctl version %s", version.Version)
+		}
+		return cli.ShowAppHelp(c)
+	}
+}
+
+// quiet makes every command leave its errors to Main, gives it its help flag and
+// takes away the "help" command, which would take an argument of that name.
 func quiet(commands []*cli.Command) {
 	for _, c := range commands {
-		c.HideHelpCommand = true
+		c.HideHelp, c.HideHelpCommand = true, true
+		c.Flags = append(c.Flags, helpFlag())
 		c.OnUsageError = misused
 		quiet(c.Subcommands)
 	}

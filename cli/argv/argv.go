@@ -29,8 +29,8 @@ type Closed func(path string) bool
 // reads. closed may be nil.
 func Order(app *cli.App, closed Closed, args []string) ([]string, error) {
 	l := &line{
-		root:   newFlags(app.Flags, true),
-		level:  newFlags(app.Flags, true),
+		root:   newFlags(app.Flags),
+		level:  newFlags(app.Flags),
 		subs:   app.Commands,
 		closed: closed,
 		rest:   args,
@@ -105,7 +105,7 @@ func (l *line) word(token string) error {
 		if c.HasName(token) {
 			l.path = append(l.path, c.Name)
 			l.subs = c.Subcommands
-			l.level = newFlags(c.Flags, false)
+			l.level = newFlags(c.Flags)
 			if len(c.Subcommands) == 0 {
 				l.leaf = c
 			}

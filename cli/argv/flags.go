@@ -20,12 +20,8 @@ type form struct {
 // flags is the forms of one level, by every name.
 type flags map[string]form
 
-func newFlags(list []cli.Flag, root bool) flags {
+func newFlags(list []cli.Flag) flags {
 	f := flags{}
-	if root {
-		f.add(cli.VersionFlag)
-		f.add(cli.HelpFlag)
-	}
 	for _, flag := range list {
 		f.add(flag)
 	}

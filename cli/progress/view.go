@@ -240,6 +240,9 @@ func (s Slot) line(width int) Line {
 
 // Missing says what is left, for the error of a wait that took too long.
 func (r Report) Missing() string {
+	if r.Total == 0 && len(r.Slots) == 0 && !r.Converged {
+		return "nothing was heard of it yet"
+	}
 	text := fmt.Sprintf("%d of %d tasks run", r.Done, r.Total)
 	for _, s := range r.Slots {
 		if s.Error != "" && !s.done {
