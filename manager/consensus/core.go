@@ -63,6 +63,7 @@ type Core struct {
 	conf         *raftpb.ConfState
 	applied      uint64
 	restored     uint64 // index of the newest snapshot a leader sent
+	newest       uint64 // index of the newest membership change in the log, 0 if it is not known
 	appliedTerm  uint64
 	failed       error
 
@@ -92,6 +93,7 @@ func NewCore(cfg CoreConfig) (*Core, error) {
 		reads:   reads{incarnation: cfg.Incarnation},
 	}
 	c := storage.c
+	_, c.newest = beforeNewest(0, storage.all())
 	c.raw, err = raft.NewRawNode(&raft.Config{
 		ID:                        cfg.RaftID,
 		ElectionTick:              cfg.ElectionTicks,
@@ -135,6 +137,11 @@ func (c *Core) Step(m *raftpb.Message) {
 		if !c.fromLeader(m) {
 			return
 		}
+		m = c.withProof(m)
+	case raftpb.MsgReadIndex:
+		if c.alone() && c.tooNewToRead() {
+			return // the asker asks again
+		}
 	case raftpb.MsgTimeoutNow:
 		if c.stalled() {
 			return // a member whose disk hangs does not campaign (R22)
@@ -144,6 +151,16 @@ func (c *Core) Step(m *raftpb.Message) {
 	// The errors are about messages that came too late or from strangers.
 	_ = c.raw.Step(m)
 	c.hear(m)
+}
+
+// withProof returns m with a commit index that covers what its entries prove
+// committed: every membership change before the newest (see view.proven).
+func (c *Core) withProof(m *raftpb.Message) *raftpb.Message {
+	if at, _ := beforeNewest(c.newest, m.GetEntries()); at > m.GetCommit() && m.GetTerm() >= c.term {
+		m = proto.CloneOf(m)
+		m.Commit = new(at)
+	}
+	return m
 }
 
 // fromLeader notes the leader's word, and reports whether raft may be given m.
@@ -264,6 +281,7 @@ func (c *Core) noteState(rd raft.Ready) {
 	}
 	if n := len(rd.Entries); n > 0 {
 		c.last = rd.Entries[n-1].GetIndex()
+		_, c.newest = beforeNewest(c.newest, rd.Entries)
 	}
 	if !raft.IsEmptyHardState(rd.HardState) {
 		if rd.HardState.GetTerm() != c.term || rd.HardState.GetVote() != c.vote {

@@ -289,3 +289,35 @@ func TestOneChangeAtATimeAndNoneThatLosesTheQuorum(t *testing.T) {
 		}
 	}
 }
+
+func TestALogProvesTheChangesBeforeItsNewest(t *testing.T) {
+	t.Parallel()
+	log := func(from uint64, kinds string) []*raftpb.Entry {
+		var out []*raftpb.Entry
+		for i, k := range kinds {
+			e := &raftpb.Entry{Index: new(from + uint64(i)), Type: raftpb.EntryNormal.Enum()}
+			if k == 'c' {
+				e.Type = raftpb.EntryConfChange.Enum()
+			}
+			out = append(out, e)
+		}
+		return out
+	}
+	for _, tt := range []struct {
+		name           string
+		known          uint64
+		entries        []*raftpb.Entry
+		before, newest uint64
+	}{
+		{"none", 0, log(5, "nnn"), 0, 0},
+		{"one is not proven", 0, log(5, "ncn"), 0, 6},
+		{"the second proves the first", 0, log(5, "ncncn"), 6, 8},
+		{"a new one proves that of the log", 4, log(5, "ncn"), 4, 6},
+		{"one that is written over proves nothing", 5, log(5, "ncn"), 0, 6},
+		{"one that comes again", 6, log(5, "ncnc"), 6, 8},
+	} {
+		if b, n := beforeNewest(tt.known, tt.entries); b != tt.before || n != tt.newest {
+			t.Errorf("%s: %d, %d; want %d, %d", tt.name, b, n, tt.before, tt.newest)
+		}
+	}
+}

@@ -54,16 +54,21 @@ func (c *Core) startRead() {
 	if r.ctx != nil || len(r.waiting)+len(r.asked) == 0 || c.lead == raft.None {
 		return
 	}
-	// Raft answers an only voter at once, even before it has committed an entry
-	// of its term: after a restart that index can be older than what it had
-	// acknowledged, since the commit index is not synced. Found by integration/sim.
-	if c.state == raft.StateLeader && c.appliedTerm != c.term {
+	if c.tooNewToRead() {
 		return
 	}
 	r.count++
 	r.ctx = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, r.incarnation), r.count)
 	r.asked, r.waiting, r.age = append(r.asked, r.waiting...), nil, 0
 	c.raw.ReadIndex(r.ctx)
+}
+
+// tooNewToRead reports whether this member leads and has no entry of its term
+// applied. Raft answers an only voter at once even then: after a restart its
+// commit index, which is not synced, can be older than what it acknowledged.
+// Found by integration/sim.
+func (c *Core) tooNewToRead() bool {
+	return c.state == raft.StateLeader && c.appliedTerm != c.term
 }
 
 func (r *reads) tick() {
