@@ -104,9 +104,13 @@ func (o office) noLeader() error {
 	return rpc.RefuseNoLeader(missing, len(s.Voters)/2+1, reachable)
 }
 
-// answers reports whether a member's stream is up: without a leader nobody
-// hears heartbeats, so the transport is asked instead.
-func (o office) answers(raftID uint64) bool { return o.transport.Connected(raftID) }
+// answers reports whether a member is there, as far as this one can tell: its
+// stream is up and, where there is no leader to hear from, it has said something
+// of late. A dark host's stream stays up until its keepalive ends.
+func (o office) answers(raftID uint64) bool {
+	s := o.raft.Status()
+	return o.transport.Connected(raftID) && (s.Leader != 0 && s.InContact || s.Reachable[raftID])
+}
 
 // memberName is a member as a person knows it.
 func (o office) memberName(raftID uint64) string {

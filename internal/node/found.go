@@ -283,7 +283,7 @@ func (n *Node) removeContainers(ctx context.Context, who ca.Identity) error {
 		return err
 	}
 	defer rt.Close() //nolint:errcheck // what could be removed is removed
-	return removeAll(ctx, rt)
+	return removeAll(ctx, rt, who)
 }
 
 // newRuntime returns the runtime of this node's containers.

@@ -102,6 +102,7 @@ func (l *life) run(ctx context.Context) error {
 		defer l.bye(agentCtx, stopAgent)
 		return l.keepManager(ctx)
 	})
+	g.Go(func() error { return l.runtime.Run(agentCtx) })
 	g.Go(func() error { return l.agent.Run(agentCtx) })
 	err := g.Wait()
 	if errors.Is(err, context.Canceled) {
@@ -143,6 +144,11 @@ func (l *life) dial(_ context.Context, m *cav1.Manager) (*grpc.ClientConn, error
 		return nil, fmt.Errorf("manager at %s: %w", m.GetAddress(), err)
 	}
 	peer := rpc.Peer{Node: node, ListedAt: l.listedAt()}
+	if l.isManager() {
+		// A swarm that was off for longer than its managers' certificates live
+		// comes back because managers still renew with each other (R14).
+		peer.Grace = rpc.ExpiredGrace
+	}
 	for _, k := range m.GetKeys() {
 		d, err := ca.DigestFromBytes(k)
 		if err != nil {
@@ -271,7 +277,7 @@ func (l *life) look() view {
 }
 
 // removeAll stops and removes every container of the node.
-func removeAll(ctx context.Context, rt exec.Runtime) error {
+func removeAll(ctx context.Context, rt exec.Runtime, who ca.Identity) error {
 	found, err := rt.List(ctx)
 	if err != nil {
 		return err
@@ -279,7 +285,7 @@ func removeAll(ctx context.Context, rt exec.Runtime) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, c := range found {
 		g.Go(func() error {
-			return rt.Task(exec.Spec{Task: c.Task, Service: c.Service, CreatedIndex: c.CreatedIndex}).Remove(ctx)
+			return rt.Task(exec.Spec{Cluster: who.Cluster, Node: who.Node, Task: c.Task, Service: c.Service, CreatedIndex: c.CreatedIndex}).Remove(ctx)
 		})
 	}
 	return g.Wait()

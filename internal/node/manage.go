@@ -188,13 +188,12 @@ func gone(w *dispatchv1.Wish, raftID, since uint64) bool {
 // the ring and an empty log (R20). What was left of an attempt that was cut
 // short is cleared first: a raft id is never used twice (R24).
 func (l *life) joinManagers(ctx context.Context, v view) error {
-	if l.node.holder.Get().Identity.Role != modelv1.Role_ROLE_MANAGER {
-		if !v.wish.GetRenew() {
-			// The record has a manager's certificate that never arrived here (R17).
-			// Otherwise the wish itself has asked for one.
+	if !l.isManager() {
+		// The wish has asked for the certificate. If it does not come, the record
+		// may have one that never arrived here (R17): ask again.
+		if l.pause(ctx, renewPatience, v.changed); ctx.Err() == nil && !l.changedSince(v) {
 			l.renewer.Now()
 		}
-		l.pause(ctx, renewPatience, v.changed)
 		return nil
 	}
 	if err := l.node.clearManager(); err != nil {
@@ -206,6 +205,21 @@ func (l *life) joinManagers(ctx context.Context, v view) error {
 		return err
 	}
 	return l.install(resp, raftID)
+}
+
+// isManager reports whether this node's certificate says manager.
+func (l *life) isManager() bool {
+	return l.node.holder.Get().Identity.Role == modelv1.Role_ROLE_MANAGER
+}
+
+// changedSince reports whether v is not the newest view.
+func (l *life) changedSince(v view) bool {
+	select {
+	case <-v.changed:
+		return true
+	default:
+		return false
+	}
 }
 
 // askToJoin asks the leader for the ring. The leader dials this node back, so

@@ -102,6 +102,7 @@ func (n *Node) spend(ctx context.Context, l *life) {
 			}
 			end()
 			n.ended(ctx, <-over)
+			n.set(localv1.State_STATE_PENDING, nil, nil) // nobody takes the life that is over for the next
 			o.done <- o.do(ctx)
 			return
 		}

@@ -98,7 +98,7 @@ func RefuseNotManager(addresses []string) error {
 	if len(addresses) > 0 {
 		hint = "managers of this swarm answer at " + join(addresses)
 	}
-	return Refuse(Errorf(errdefs.ErrFailedPrecondition, "This node is not a swarm manager."), hint,
+	return Refuse(Errorf(errdefs.ErrFailedPrecondition, "this node is not a manager"), hint,
 		&rpcv1.NotManager{Addresses: addresses})
 }
 

@@ -230,7 +230,7 @@ func TestWhatIsNotMountedIsRefusedAsByNoManager(t *testing.T) {
 	s, cc := socket(t, Config{Managers: func() []string { return []string{"10.0.0.1:2377"} }}, func(context.Context) error { return nil })
 	api := controlv1.NewControlClient(cc)
 	_, err := api.RemoveNode(t.Context(), &controlv1.RemoveNodeRequest{})
-	if err == nil || err.Error() != "This node is not a swarm manager." || !errdefs.IsFailedPrecondition(err) ||
+	if err == nil || err.Error() != "this node is not a manager" || !errdefs.IsFailedPrecondition(err) ||
 		!strings.Contains(HintOf(err), "10.0.0.1:2377") || len(RefusalOf(err).GetNotManager().GetAddresses()) != 1 {
 		t.Errorf("a call: %v, hint %q", err, HintOf(err))
 	}

@@ -25,7 +25,7 @@ const ExpiredGrace = 30 * 24 * time.Hour
 
 const (
 	defaultTimeout  = 30 * time.Second
-	defaultElection = 3 * time.Second
+	defaultElection = 2500 * time.Millisecond
 	electionPoll    = 50 * time.Millisecond
 	connectionAge   = 30 * time.Minute // see Server.options
 	maxMessageBytes = 16 << 20
@@ -65,7 +65,8 @@ type Config struct {
 	UID uint32
 	// Timeout is the deadline of a unary call that brings none. Zero means 30s.
 	Timeout time.Duration
-	// ElectionWait is how long a call waits for a leader. Zero means 3s.
+	// ElectionWait is how long a call waits for a leader. Zero means 2.5s, so that
+	// a refusal comes within 3s and an ordinary election may succeed before it.
 	ElectionWait time.Duration
 	// Grace is how long past its end a member's certificate lives on (R14). Zero
 	// means ExpiredGrace; negative means none.
