@@ -197,7 +197,7 @@ func (c *cluster) join(leader, joiner *member, others ...*member) {
 		if !errors.Is(err, consensus.ErrRefused) || ctx.Err() != nil {
 			c.t.Fatal(err)
 		}
-		time.Sleep(50 * time.Millisecond)
+		<-time.After(50 * time.Millisecond) // it must be heard for two seconds first
 	}
 }
 
@@ -232,7 +232,7 @@ func TestThreeMembersOutliveTheirLeader(t *testing.T) {
 	close(a.link.cut)
 	next := b
 	for next.runner.Status().Leader == a.id || !next.runner.Status().Tenured {
-		time.Sleep(time.Millisecond)
+		<-time.After(time.Millisecond)
 		if next = b; d.runner.Status().Tenured {
 			next = d
 		}
