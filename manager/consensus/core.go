@@ -139,6 +139,7 @@ func (c *Core) Step(m *raftpb.Message) {
 		}
 		m = c.withProof(m)
 	case raftpb.MsgReadIndex:
+		c.collect() // raft may lead already
 		if c.alone() && c.tooNewToRead() {
 			return // the asker asks again
 		}
