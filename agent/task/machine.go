@@ -99,6 +99,8 @@ func Delay(tries int) time.Duration {
 type Outcome struct {
 	Exit *exec.Exit
 	Err  error
+	// Lost: it was stopped, but had ended before by an end that nobody knows.
+	Lost error
 }
 
 // A Verdict is what an outcome means for the task.
@@ -122,6 +124,10 @@ func Settle(a Action, o Outcome, failures int) Verdict {
 	case Wait:
 		return settleWait(o)
 	case Stop:
+		if o.Lost != nil {
+			// The real end is told, though the task was to stop anyway.
+			return Verdict{State: taskstate.Failed, Error: "task: " + o.Lost.Error()}
+		}
 		if o.Err == nil || errors.Is(o.Err, exec.ErrGone) {
 			return Verdict{State: taskstate.Shutdown, Exit: o.Exit}
 		}

@@ -67,6 +67,8 @@ func TestSettle(t *testing.T) {
 			Verdict{State: taskstate.Failed, Error: "task: the container is gone"}},
 		{"an error is not an exit", Wait, Outcome{Err: odd}, 1000, Verdict{}},
 		{"stopped", Stop, Outcome{}, 0, Verdict{State: taskstate.Shutdown}},
+		{"one that was lost before it was stopped has failed", Stop, Outcome{Lost: exec.ErrGone}, 0,
+			Verdict{State: taskstate.Failed, Error: "task: the container is gone"}},
 		{"a stop that fails is tried again", Stop, Outcome{Err: odd}, 1000, Verdict{}},
 	} {
 		got := Settle(tt.action, tt.outcome, tt.failures)

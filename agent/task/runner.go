@@ -195,26 +195,32 @@ func (r *Runner) act(ctx context.Context, action Action) Outcome {
 		if err := r.ctrl.Shutdown(ctx); err != nil && !errors.Is(err, exec.ErrGone) {
 			return Outcome{Err: err}
 		}
-		return Outcome{Exit: r.lastExit(ctx)}
+		return r.lastExit(ctx)
 	default:
 		<-ctx.Done()
 		return Outcome{}
 	}
 }
 
-// lastExit returns how a container that was shut down ended, or nil if it was
-// never started or the runtime cannot tell soon.
-func (r *Runner) lastExit(ctx context.Context) *exec.Exit {
-	if r.state() < taskstate.Starting {
-		return nil
+// lastExit returns how a container that was shut down ended. One that ran, and
+// whose end cannot be known any more, was lost before: the host went down under
+// it, or somebody else removed it. There is nothing to tell if it was never
+// started or the runtime cannot say soon.
+func (r *Runner) lastExit(ctx context.Context) Outcome {
+	state := r.state()
+	if state < taskstate.Starting {
+		return Outcome{}
 	}
 	ctx, stop := context.WithTimeout(ctx, exitPatience)
 	defer stop()
 	exit, err := r.ctrl.Wait(ctx)
-	if err != nil {
-		return nil
+	switch {
+	case err == nil:
+		return Outcome{Exit: &exit}
+	case state >= taskstate.Running && errors.Is(err, exec.ErrGone):
+		return Outcome{Lost: err}
 	}
-	return &exit
+	return Outcome{}
 }
 
 func (r *Runner) state() State {

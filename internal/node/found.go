@@ -31,7 +31,11 @@ import (
 
 // found makes a swarm of one on the disk: log and ring first, the identity last,
 // because a node with an identity is a member and before that it is nothing.
-func (n *Node) found(ctx context.Context, req *localv1.InitRequest, at endpoint) error {
+func (n *Node) found(ctx context.Context, req *localv1.InitRequest) error {
+	at, err := chooseEndpoint(machine{}, req.GetListenAddr(), req.GetAdvertiseAddr())
+	if err != nil {
+		return err
+	}
 	if err := n.clear(ctx); err != nil {
 		return err
 	}
@@ -59,6 +63,7 @@ func (n *Node) found(ctx context.Context, req *localv1.InitRequest, at endpoint)
 			Id:   node.Bytes(),
 			Spec: &modelv1.NodeSpec{Role: modelv1.Role_ROLE_MANAGER, Availability: orActive(req.GetAvailability())},
 			Role: modelv1.Role_ROLE_MANAGER, Membership: modelv1.Membership_MEMBERSHIP_ACCEPTED, Current: record,
+			Description: &modelv1.NodeDescription{Hostname: n.cfg.Hostname, Version: version.Version, Address: at.host()},
 		}}},
 		{Op: &logv1.Operation_PutMember{PutMember: &modelv1.Member{
 			RaftId: raftID, Node: node.Bytes(), Address: at.advertise,
@@ -82,6 +87,13 @@ func (n *Node) found(ctx context.Context, req *localv1.InitRequest, at endpoint)
 	}
 	n.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "swarm founded", slog.String("node", node.String()), slog.String("cluster", cluster.String()))
 	return nil
+}
+
+func orString(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
 }
 
 func orEmpty(s *modelv1.ClusterSpec) *modelv1.ClusterSpec {
@@ -147,6 +159,7 @@ func (n *Node) enrol(ctx context.Context, token ca.Token, req *localv1.JoinReque
 	got, err := client.Enroll(ctx, client.Join{
 		Token: token, Remotes: withPort(req.GetRemotes()), Key: key,
 		Availability: orActive(req.GetAvailability()), Hostname: n.cfg.Hostname,
+		Dial: n.cfg.Outside.dial(),
 	})
 	if err != nil {
 		return err
@@ -188,7 +201,7 @@ func (n *Node) keep(cred *ca.Credential, key *ecdsa.PrivateKey, f keystore.Facts
 
 // refound makes a new cluster of one from this manager's copy of the state: new
 // history, same ids, tokens and root (D11).
-func (n *Node) refound(ctx context.Context, req *localv1.InitRequest, at endpoint) error {
+func (n *Node) refound(ctx context.Context, req *localv1.InitRequest) error {
 	me, err := n.keys.Load()
 	if err != nil {
 		return err
@@ -201,11 +214,10 @@ func (n *Node) refound(ctx context.Context, req *localv1.InitRequest, at endpoin
 	if err != nil {
 		return err
 	}
-	if req.GetAdvertiseAddr() == "" {
-		at.advertise = me.Facts.Advertise // the address others know, unless another is said
-	}
-	if req.GetListenAddr() == "" {
-		at.listen = me.Facts.Listen
+	// The addresses others know, unless others are said.
+	at, err := chooseEndpoint(machine{}, orString(req.GetListenAddr(), me.Facts.Listen), orString(req.GetAdvertiseAddr(), me.Facts.Advertise))
+	if err != nil {
+		return err
 	}
 	index, err := manager.ForceNew(manager.Log{
 		Dir: n.cfg.StateDir, RaftID: manager.NewRaftID(), Cluster: cred.Identity.Cluster, History: id.New(),
@@ -287,7 +299,10 @@ func (n *Node) removeContainers(ctx context.Context, who ca.Identity) error {
 }
 
 // newRuntime returns the runtime of this node's containers.
-func (n *Node) newRuntime(who ca.Identity) (*containerd.Runtime, error) {
+func (n *Node) newRuntime(who ca.Identity) (runtime, error) {
+	if n.cfg.Outside != nil {
+		return lasting{n.cfg.Outside.Runtime(who.Cluster, who.Node)}, nil
+	}
 	return containerd.New(containerd.Config{
 		Address: n.containerdAddress(), Cluster: who.Cluster, Node: who.Node,
 		StateDir: filepath.Join(n.cfg.StateDir, agentDir), HostsDir: n.cfg.HostsDir,

@@ -15,7 +15,6 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/skep-project/skep/agent"
-	"github.com/skep-project/skep/agent/containerd"
 	"github.com/skep-project/skep/agent/exec"
 	"github.com/skep-project/skep/ca"
 	"github.com/skep-project/skep/ca/client"
@@ -35,7 +34,7 @@ import (
 type life struct {
 	node    *Node
 	who     ca.Identity
-	runtime *containerd.Runtime
+	runtime runtime
 	agent   *agent.Agent
 	renewer *client.Renewer
 
@@ -156,7 +155,7 @@ func (l *life) dial(_ context.Context, m *cav1.Manager) (*grpc.ClientConn, error
 		}
 		peer.Keys = append(peer.Keys, d)
 	}
-	return rpc.Dial(m.GetAddress(), rpc.ClientTLS(l.node.holder, peer))
+	return rpc.Dial(m.GetAddress(), rpc.ClientTLS(l.node.holder, peer), rpc.Through(l.node.cfg.Outside.dial())...)
 }
 
 func (l *life) listedAt() time.Time {

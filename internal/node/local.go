@@ -56,13 +56,9 @@ func (l *local) Init(ctx context.Context, req *localv1.InitRequest) (*localv1.In
 	if err := checkSpec(req.GetSpec()); err != nil {
 		return nil, err
 	}
-	at, err := chooseEndpoint(machine{}, req.GetListenAddr(), req.GetAdvertiseAddr())
-	if err != nil {
-		return nil, err
-	}
-	o := order{before: refuseIfMember, do: func(ctx context.Context) error { return l.node.found(ctx, req, at) }}
+	o := order{before: refuseIfMember, do: func(ctx context.Context) error { return l.node.found(ctx, req) }}
 	if req.GetForceNewCluster() {
-		o = order{before: refuseIfNoManager, do: func(ctx context.Context) error { return l.node.refound(ctx, req, at) }}
+		o = order{before: refuseIfNoManager, do: func(ctx context.Context) error { return l.node.refound(ctx, req) }}
 	}
 	if err := l.node.give(ctx, o); err != nil {
 		return nil, err

@@ -106,7 +106,7 @@ func (l *life) openManager(f facts) (*manager.Manager, net.Listener, error) {
 	}
 	m, err := manager.Open(manager.Config{
 		Dir: l.node.cfg.StateDir, Node: l.who.Node, Cluster: l.who.Cluster, Credential: l.node.holder, Ring: ring,
-		Server: l.node.server, Hello: l.node.hello(), Peers: f.managerPeers(), Log: l.node.cfg.Log,
+		Server: l.node.server, Hello: l.node.hello(), Peers: f.managerPeers(), Dial: l.node.cfg.Outside.dial(), Log: l.node.cfg.Log,
 	})
 	if err != nil {
 		return nil, nil, errors.Join(err, listener.Close())
@@ -119,7 +119,7 @@ func (l *life) listen() (net.Listener, error) {
 	l.mu.Lock()
 	at := l.me.Facts.Listen
 	l.mu.Unlock()
-	listener, err := net.Listen("tcp", at)
+	listener, err := l.node.cfg.Outside.listen(at)
 	if err != nil {
 		return nil, fmt.Errorf("listen for nodes: %w: free the port, or leave and join with another --listen-addr", err)
 	}

@@ -54,6 +54,8 @@ type Config struct {
 	CgroupParent string
 	// BootIDFile is read for the kernel's boot id. Empty: the kernel's own.
 	BootIDFile string
+	// Outside is what the node meets beyond its process. Nil is the machine's own.
+	Outside *Outside
 	// Log receives records.
 	Log *slog.Logger
 }
@@ -97,7 +99,7 @@ func Run(ctx context.Context, cfg Config, started func()) (err error) {
 	defer stopServing()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.server.ServeUnix(socket) })
-	if cfg.Containerd == "" {
+	if cfg.Containerd == "" && cfg.Outside == nil {
 		g.Go(func() error { return n.superviseContainerd(ctx) })
 	}
 	g.Go(func() error {
@@ -180,6 +182,9 @@ func (n *Node) listenUnix() (net.Listener, error) {
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("remove stale socket: %w", err)
+	}
+	if n.cfg.Outside != nil {
+		return n.cfg.Outside.ListenUnix(path)
 	}
 	old := unix.Umask(0o117) // the socket is born with its mode; nobody slips in before a chmod
 	l, err := net.Listen("unix", path)
