@@ -19,7 +19,8 @@ import (
 // connection proves whom it reached by node id, so an address that now belongs
 // to another host is found out at the handshake (R15).
 type links struct {
-	holder *ca.Holder
+	holder  *ca.Holder
+	options []grpc.DialOption
 
 	mu    sync.Mutex // guards the field below; held for memory only
 	conns map[id.ID]*link
@@ -30,8 +31,8 @@ type link struct {
 	conn    *grpc.ClientConn
 }
 
-func newLinks(holder *ca.Holder) *links {
-	return &links{holder: holder, conns: make(map[id.ID]*link)}
+func newLinks(holder *ca.Holder, options []grpc.DialOption) *links {
+	return &links{holder: holder, options: options, conns: make(map[id.ID]*link)}
 }
 
 // to returns the connection to a manager at an address.
@@ -42,7 +43,7 @@ func (l *links) to(node id.ID, address string) (*grpc.ClientConn, error) {
 	if old != nil && old.address == address {
 		return old.conn, nil
 	}
-	conn, err := rpc.Dial(address, rpc.ClientTLS(l.holder, rpc.Peer{Node: node, Grace: rpc.ExpiredGrace}))
+	conn, err := rpc.Dial(address, rpc.ClientTLS(l.holder, rpc.Peer{Node: node, Grace: rpc.ExpiredGrace}), l.options...)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +69,7 @@ func (m *Manager) dialMember(raftID uint64, address string) (*grpc.ClientConn, e
 	if err != nil {
 		return nil, err
 	}
-	return rpc.Dial(address, rpc.ClientTLS(m.cfg.Credential, rpc.Peer{Node: node, Grace: rpc.ExpiredGrace}))
+	return rpc.Dial(address, rpc.ClientTLS(m.cfg.Credential, rpc.Peer{Node: node, Grace: rpc.ExpiredGrace}), rpc.Through(m.cfg.Dial)...)
 }
 
 // nodeOf finds whose member raftID is, in the records or in what the join told.
@@ -86,7 +87,7 @@ func (m *Manager) nodeOf(raftID uint64) (id.ID, error) {
 
 // ping asks an address whether the node answers there; the handshake proves it.
 func (m *Manager) ping(ctx context.Context, node id.ID, address string) error {
-	conn, err := rpc.Dial(address, rpc.ClientTLS(m.cfg.Credential, rpc.Peer{Node: node}))
+	conn, err := rpc.Dial(address, rpc.ClientTLS(m.cfg.Credential, rpc.Peer{Node: node}), rpc.Through(m.cfg.Dial)...)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"sync"
 	"time"
 
@@ -31,7 +32,7 @@ import (
 	rpcv1 "github.com/skep-project/skep/proto/skep/rpc/v1"
 )
 
-// Config configures a Manager. Every field but Peers is required.
+// Config configures a Manager. Every field but Peers and Dial is required.
 type Config struct {
 	// Dir holds the directory of log and snapshots.
 	Dir string
@@ -48,6 +49,8 @@ type Config struct {
 	Hello *rpcv1.Hello
 	// Peers is the group as the join told it, until records tell better.
 	Peers []Peer
+	// Dial makes connections to other managers. Nil means the net package's.
+	Dial func(ctx context.Context, address string) (net.Conn, error)
 	// Log receives records.
 	Log *slog.Logger
 }
@@ -73,7 +76,7 @@ type Manager struct {
 
 // Open opens the log of this member. Run starts it.
 func Open(cfg Config) (*Manager, error) {
-	m := &Manager{cfg: cfg, store: store.New(), transport: &transport{}, links: newLinks(cfg.Credential)}
+	m := &Manager{cfg: cfg, store: store.New(), transport: &transport{}, links: newLinks(cfg.Credential, rpc.Through(cfg.Dial))}
 	raft, err := consensus.Open(consensus.Config{
 		Dir: cfg.Dir, Cluster: cfg.Cluster, Node: cfg.Node, Ring: cfg.Ring,
 		Machine: machine{m.store}, Transport: m.transport, OnTenure: m.tenure, Log: cfg.Log,

@@ -113,6 +113,15 @@ func DialUnix(path string, more ...grpc.DialOption) (*grpc.ClientConn, error) {
 	return conn, nil
 }
 
+// Through returns the option of a connection that is made by dial instead of the
+// net package. Nil is no option.
+func Through(dial func(ctx context.Context, address string) (net.Conn, error)) []grpc.DialOption {
+	if dial == nil {
+		return nil
+	}
+	return []grpc.DialOption{grpc.WithContextDialer(dial)}
+}
+
 func dialOptions(creds transportCreds) []grpc.DialOption {
 	return []grpc.DialOption{
 		grpc.WithTransportCredentials(creds),

@@ -133,7 +133,13 @@ func (unixCreds) Clone() transportCreds { return unixCreds{} }
 
 func (unixCreds) OverrideServerName(string) error { return nil }
 
+// peerUID asks the kernel who is at the other end. A connection that knows it
+// itself, because its listener is not the kernel's, is taken at its word: the
+// listener is the daemon's own.
 func peerUID(c net.Conn) (uint32, error) {
+	if k, ok := c.(interface{ PeerUID() (uint32, error) }); ok {
+		return k.PeerUID()
+	}
 	u, ok := c.(*net.UnixConn)
 	if !ok {
 		return 0, fmt.Errorf("%T is not a unix socket", c)

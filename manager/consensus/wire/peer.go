@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"sync"
 	"syscall"
 	"time"
@@ -196,8 +195,9 @@ func (p *peer) run(ctx context.Context, h consensus.Handler) {
 // refuses reports whether the peer's host answers that nobody listens: its
 // process is gone, for a hung one or a dark host would be silent.
 func (p *peer) refuses(ctx context.Context) bool {
-	d := net.Dialer{Timeout: probeTime}
-	c, err := d.DialContext(ctx, "tcp", p.address)
+	ctx, stop := context.WithTimeout(ctx, probeTime)
+	defer stop()
+	c, err := p.t.cfg.Probe(ctx, p.address)
 	if err == nil {
 		_ = c.Close() // nothing was said on it
 	}

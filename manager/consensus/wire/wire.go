@@ -13,6 +13,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 
 	"github.com/skep-project/skep/manager/consensus"
@@ -45,6 +46,8 @@ type Config struct {
 	Heard func(raftID uint64, hello *rpcv1.Hello)
 	// Check says whether the caller of ctx may speak as a member.
 	Check func(ctx context.Context, raftID uint64) error
+	// Probe opens a bare connection to an address. Nil means the net package's.
+	Probe func(ctx context.Context, address string) (net.Conn, error)
 	// Log receives records.
 	Log *slog.Logger
 }
@@ -63,6 +66,12 @@ var _ consensus.Transport = (*Transport)(nil)
 
 // New returns a transport that does nothing until Run.
 func New(cfg Config) *Transport {
+	if cfg.Probe == nil {
+		cfg.Probe = func(ctx context.Context, address string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "tcp", address)
+		}
+	}
 	return &Transport{cfg: cfg, peers: map[uint64]*peer{}}
 }
 
