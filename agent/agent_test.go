@@ -109,7 +109,7 @@ func TestAnAgentRunsWhatItIsToldAndComesBack(t *testing.T) {
 		m := &manager{cluster: id.New(), lis: bufconn.Listen(1 << 20), states: make(map[id.ID]modelv1.TaskState)}
 		server := grpc.NewServer()
 		dispatchv1.RegisterDispatchServer(server, m)
-		go server.Serve(m.lis) //nolint:errcheck // ends with Stop
+		go server.Serve(m.lis)
 		defer server.Stop()
 
 		node, service, task, host := id.New(), id.New(), id.New(), exectest.NewHost()

@@ -91,7 +91,7 @@ func (m *Manager) ping(ctx context.Context, node id.ID, address string) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close() //nolint:errcheck // one question was asked on it and answered
+	defer conn.Close()
 	_, err = raftv1.NewRaftClient(conn).Ping(ctx, &raftv1.PingRequest{})
 	return err
 }

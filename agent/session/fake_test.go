@@ -66,7 +66,7 @@ func (m *manager) start(t *testing.T) {
 	m.mu.Lock()
 	m.server, m.lis = server, lis
 	m.mu.Unlock()
-	go server.Serve(lis) //nolint:errcheck // ends with kill
+	go server.Serve(lis)
 	t.Cleanup(server.Stop)
 }
 

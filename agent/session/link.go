@@ -80,7 +80,7 @@ func (l *link) run(ctx context.Context, patience time.Duration) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close() //nolint:errcheck // the stream is over: nothing depends on it
+	defer conn.Close()
 	stream, open, err := l.open(ctx, conn)
 	if err != nil {
 		return cause(ctx, err)

@@ -41,7 +41,7 @@ const (
 	Wait
 	// Stop shuts it down.
 	Stop
-	// End: the task is terminal, there is nothing more to do.
+	// End does nothing: the task is terminal.
 	End
 )
 

@@ -49,7 +49,7 @@ func weigh(history id.ID, index uint64, a *dispatchv1.Assignments) (bearing, err
 		return stale, fmt.Errorf("%w: an increment before any complete set", ErrMalformed)
 	case history.IsZero():
 		return obey, nil
-	case theirs != history && !(a.GetComplete() && a.GetConfirmed()):
+	case theirs != history && (!a.GetComplete() || !a.GetConfirmed()):
 		return stale, fmt.Errorf("%w: it says %s, this node has obeyed %s", ErrHistory, theirs.Short(), history.Short())
 	case theirs != history:
 		return turnTo, nil

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"errors"
-	"io"
 	"log/slog"
 	"sync"
 	"testing"
@@ -134,7 +133,7 @@ func (o *office) start(roll func() float64) *client.Renewer {
 			o.pending = nil
 			return nil
 		},
-		Renew: o.renew, Roll: roll, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Renew: o.renew, Roll: roll, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		o.t.Fatal(err)

@@ -191,9 +191,7 @@ func Change[Q, A any](ctx context.Context, c *Conn, method Method[Q, A], q Q) (a
 		}
 		pause = min(2*pause, lastPause)
 		if moved(err) {
-			if nerr := c.next(ctx); nerr != nil {
-				err = nerr // somebody may be back by the next try
-			}
+			_ = c.next(ctx) // nobody there: somebody may be back by the next try
 		}
 	}
 }

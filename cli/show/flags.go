@@ -63,11 +63,17 @@ var (
 	nodeTaskKeys    = Filters{"id": byID, "name": byName, "label": byLabel, "desired-state": byDesired}
 )
 
-// NodeFilter, ServiceFilter and the others read --filter of each list.
-func NodeFilter(c *cli.Context) (*controlv1.Filter, error)        { return nodeKeys.read(c) }
-func ServiceFilter(c *cli.Context) (*controlv1.Filter, error)     { return serviceKeys.read(c) }
+// NodeFilter reads --filter of "node ls".
+func NodeFilter(c *cli.Context) (*controlv1.Filter, error) { return nodeKeys.read(c) }
+
+// ServiceFilter reads --filter of "service ls".
+func ServiceFilter(c *cli.Context) (*controlv1.Filter, error) { return serviceKeys.read(c) }
+
+// ServiceTaskFilter reads --filter of "service ps".
 func ServiceTaskFilter(c *cli.Context) (*controlv1.Filter, error) { return serviceTaskKeys.read(c) }
-func NodeTaskFilter(c *cli.Context) (*controlv1.Filter, error)    { return nodeTaskKeys.read(c) }
+
+// NodeTaskFilter reads --filter of "node ps".
+func NodeTaskFilter(c *cli.Context) (*controlv1.Filter, error) { return nodeTaskKeys.read(c) }
 
 func (k Filters) read(c *cli.Context) (*controlv1.Filter, error) {
 	f := &controlv1.Filter{}

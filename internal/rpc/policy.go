@@ -80,8 +80,3 @@ func methodNames(desc *grpc.ServiceDesc) []string {
 	}
 	return out
 }
-
-func serviceOf(fullMethod string) string {
-	name, _, _ := strings.Cut(strings.TrimPrefix(fullMethod, "/"), "/")
-	return name
-}

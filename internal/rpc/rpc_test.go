@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -213,7 +212,7 @@ func TestAPanicEndsItsRequestOnly(t *testing.T) {
 
 func TestABrokenInvariantIsNotForgiven(t *testing.T) {
 	t.Parallel()
-	s, err := NewServer(Config{Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	s, err := NewServer(Config{Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

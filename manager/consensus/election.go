@@ -39,8 +39,9 @@ func (c *Core) Tick() {
 		}
 		return
 	}
+	// Deprecated, but the only way to keep raft's own unseeded election timer still.
 	// Counts for raft's lease and lets the core decide when to campaign.
-	c.raw.TickQuiesced() //nolint:staticcheck // SA1019: the only way to keep raft's own unseeded election timer still
+	c.raw.TickQuiesced()
 	c.election.elapsed++
 	if c.election.elapsed >= c.election.timeout {
 		c.campaign()

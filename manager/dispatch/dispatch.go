@@ -26,7 +26,6 @@ import (
 	cav1 "github.com/skep-project/skep/proto/skep/ca/v1"
 	dispatchv1 "github.com/skep-project/skep/proto/skep/dispatch/v1"
 	logv1 "github.com/skep-project/skep/proto/skep/log/v1"
-	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 	rpcv1 "github.com/skep-project/skep/proto/skep/rpc/v1"
 )
 
@@ -121,12 +120,4 @@ func (s *Server) openDesk() (*desk, <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.desk, s.deskOpen
-}
-
-// status is the node record's status, never nil.
-func statusOf(n *modelv1.Node) *modelv1.NodeStatus {
-	if s := n.GetStatus(); s != nil {
-		return s
-	}
-	return &modelv1.NodeStatus{}
 }

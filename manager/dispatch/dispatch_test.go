@@ -210,8 +210,7 @@ func inBubble(t *testing.T, f func(ctx context.Context, t *testing.T, r *replica
 		ctx, stop := context.WithCancel(t.Context())
 		r := newReplica(t)
 		leader := startManager(ctx, t, r, 2, &fakeRaft{self: true, leader: nodeN(2)})
-		var follower *manager
-		follower = startManager(ctx, t, r, 3, &fakeRaft{leader: nodeN(2), dial: func() (*grpc.ClientConn, error) { return leader.conn(t, 3), nil }})
+		follower := startManager(ctx, t, r, 3, &fakeRaft{leader: nodeN(2), dial: func() (*grpc.ClientConn, error) { return leader.conn(t, 3), nil }})
 		over := make(chan struct{})
 		go func() { _ = leader.Tenure(ctx); close(over) }()
 		t.Cleanup(func() { stop(); <-over })

@@ -200,8 +200,7 @@ func (s *Server) speak(ctx context.Context, stream dispatchv1.Dispatch_SessionSe
 		heldHistory: open.GetHistory(),
 	}
 	list, listed := s.managers.get()
-	changes, reset := w.Take()
-	resp := v.compose(s.cfg.Store.Snapshot(), list, changes, true)
+	resp := v.compose(s.cfg.Store.Snapshot(), list, nil, true)
 	resp.Welcome = s.welcome()
 	for {
 		if resp != nil {
@@ -220,7 +219,7 @@ func (s *Server) speak(ctx context.Context, stream dispatchv1.Dispatch_SessionSe
 		case <-listed:
 		}
 		list, listed = s.managers.get()
-		changes, reset = w.Take()
+		changes, reset := w.Take()
 		resp = v.compose(s.cfg.Store.Snapshot(), list, changes, reset)
 	}
 }

@@ -3,7 +3,6 @@ package enrol_test
 import (
 	"context"
 	"crypto/ecdsa"
-	"io"
 	"log/slog"
 	"net"
 	"sync/atomic"
@@ -30,7 +29,7 @@ import (
 	raftv1 "github.com/skep-project/skep/proto/skep/raft/v1"
 )
 
-var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
+var quiet = slog.New(slog.DiscardHandler)
 
 // world is a cluster whose consensus is one store that every manager shares.
 type world struct {

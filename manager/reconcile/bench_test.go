@@ -2,7 +2,6 @@ package reconcile
 
 import (
 	"fmt"
-	"io"
 	"log/slog"
 	"testing"
 	"time"
@@ -34,7 +33,7 @@ func BenchmarkRound(b *testing.B) {
 		}
 	}
 	apply(1, []*logv1.Unit{unit})
-	cfg := Config{Store: s, DB: store.NewDB(s, nil), Log: slog.New(slog.NewTextHandler(io.Discard, nil))}
+	cfg := Config{Store: s, DB: store.NewDB(s, nil), Log: slog.New(slog.DiscardHandler)}
 	plan := func() *round {
 		w := newWatcher(s)
 		defer w.close()

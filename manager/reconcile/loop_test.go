@@ -2,7 +2,6 @@ package reconcile
 
 import (
 	"errors"
-	"io"
 	"log/slog"
 	"strings"
 	"sync/atomic"
@@ -28,7 +27,7 @@ func TestAnUnreadableLogEndsTheLoop(t *testing.T) {
 		w.node(0, nil)
 		w.create(1, 1, nil)
 		w.before = func() error { return &store.Unreadable{Index: 9, What: "has an operation of a later version"} }
-		err := New(Config{DB: w.db, Store: w.store, Log: slog.New(slog.NewTextHandler(io.Discard, nil))}).Run(t.Context())
+		err := New(Config{DB: w.db, Store: w.store, Log: slog.New(slog.DiscardHandler)}).Run(t.Context())
 		if !errors.As(err, new(*store.Unreadable)) {
 			t.Errorf("Run = %v, want Unreadable", err)
 		}

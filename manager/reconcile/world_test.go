@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
@@ -67,7 +66,7 @@ func (w *world) start() (stop func()) {
 	ctx, cancel := context.WithCancel(w.t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- New(Config{DB: w.db, Store: w.store, Log: slog.New(slog.NewTextHandler(io.Discard, nil))}).Run(ctx)
+		done <- New(Config{DB: w.db, Store: w.store, Log: slog.New(slog.DiscardHandler)}).Run(ctx)
 	}()
 	stop = sync.OnceFunc(func() {
 		cancel()

@@ -61,7 +61,7 @@ func (db *DB) Update(ctx context.Context, req *logv1.Request, fn func(*Tx) error
 	for try := range maxTries {
 		if try > 0 {
 			if err := pause(ctx, try); err != nil {
-				return 0, fmt.Errorf("retry after conflict, %v: %w", conflict, err)
+				return 0, fmt.Errorf("retry after conflict (%s): %w", conflict.Error(), err)
 			}
 		}
 		index, err = db.try(ctx, req, fn)
@@ -71,7 +71,7 @@ func (db *DB) Update(ctx context.Context, req *logv1.Request, fn func(*Tx) error
 			conflict = again.conflict
 		}
 	}
-	return 0, fmt.Errorf("%v, after %d tries: %w", conflict, maxTries, errdefs.ErrAborted)
+	return 0, fmt.Errorf("%s, after %d tries: %w", conflict.Error(), maxTries, errdefs.ErrAborted)
 }
 
 // retry is a Conflict found by apply, as against one that fn returned.
