@@ -72,6 +72,7 @@ type Manager struct {
 	links     *links
 	rooms     rooms
 	silence   silence
+	reign     reign
 }
 
 // Open opens the log of this member. Run starts it.
@@ -121,11 +122,13 @@ func named(part string, err error) error {
 	return fmt.Errorf("%s: %w", part, err)
 }
 
-// watchContact keeps the silence true while nobody asks.
+// watchContact keeps silence and reign true while nobody asks.
 func (m *Manager) watchContact(ctx context.Context) error {
 	for {
 		changed := m.raft.Changed()
-		m.silence.since(m.raft.Status().InContact)
+		s := m.raft.Status()
+		m.silence.since(s.InContact)
+		m.reign.of(ctx, s.Leader)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

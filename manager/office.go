@@ -74,6 +74,11 @@ func (o office) Conn(ctx context.Context) (*grpc.ClientConn, error) {
 	}
 }
 
+// Following returns ctx for a call to the leader of the moment.
+func (o office) Following(ctx context.Context) (context.Context, context.CancelFunc) {
+	return o.reign.follow(ctx)
+}
+
 // Dial is Conn for dispatch.
 func (o office) Dial(ctx context.Context) (*grpc.ClientConn, error) { return o.Conn(ctx) }
 

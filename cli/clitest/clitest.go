@@ -125,6 +125,10 @@ func (s *Swarm) Listen() (socket string, stop func(), err error) {
 type leader struct{}
 
 func (leader) IsLeader() bool { return true }
+func (leader) Following(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithCancel(ctx)
+}
+
 func (leader) Conn(context.Context) (*grpc.ClientConn, error) {
 	return nil, rpc.RefuseNoLeader(nil, 1, 0)
 }

@@ -71,6 +71,8 @@ func (s *Server) once(ctx, wait context.Context, c *call, req proto.Message, nex
 		// A leader's own reasons stand; those of one that lost its office do not.
 		return resp, again(err) && !leader.IsLeader(), err
 	}
+	reign, stop := leader.Following(ctx)
+	defer stop()
 	conn, err := leader.Conn(wait)
 	if err != nil {
 		return nil, again(err), err
@@ -79,14 +81,18 @@ func (s *Server) once(ctx, wait context.Context, c *call, req proto.Message, nex
 	if err != nil {
 		return nil, false, err
 	}
-	signed, err := s.sign(ctx, c)
+	signed, err := s.sign(reign, c)
 	if err != nil {
 		return nil, false, err
 	}
-	if err := fromStatus(conn.Invoke(signed, c.method.name, req, out)); err != nil {
-		return nil, again(err), err
+	err = fromStatus(conn.Invoke(signed, c.method.name, req, out))
+	switch {
+	case err == nil:
+		return out, false, nil
+	case reign.Err() != nil && ctx.Err() == nil:
+		return nil, true, Errorf(errdefs.ErrUnavailable, "%s: the leader was lost while it did the work", c.method.name)
 	}
-	return out, false, nil
+	return nil, again(err), err
 }
 
 // again reports whether a try failed because there was no leader to do it.

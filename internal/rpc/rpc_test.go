@@ -259,7 +259,10 @@ func (alone) IsLeader() bool                                 { return true }
 func (alone) Conn(context.Context) (*grpc.ClientConn, error) { return nil, RefuseNoLeader(nil, 1, 1) }
 func (alone) Barrier(context.Context) error                  { return nil }
 func (alone) StaleOK(context.Context) error                  { return nil }
-func (alone) Freshness() Freshness                           { return Freshness{} }
+func (alone) Following(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithCancel(ctx)
+}
+func (alone) Freshness() Freshness { return Freshness{} }
 
 func TestOtherUsersAreRefused(t *testing.T) {
 	t.Parallel()

@@ -40,6 +40,10 @@ type Leader interface {
 	// is best made by RefuseNoLeader, which also names the unreachable. When ctx is
 	// over it answers at once from what it knows. The connection stays the Leader's.
 	Conn(ctx context.Context) (*grpc.ClientConn, error)
+	// Following returns ctx for a call to the leader that Conn returns after it:
+	// it ends, too, when that one leads no longer. A host that went dark would
+	// keep the call for as long as its connection seems to stand.
+	Following(ctx context.Context) (context.Context, context.CancelFunc)
 	// Barrier returns when the replica holds all that was committed before it
 	// was called.
 	Barrier(ctx context.Context) error

@@ -151,6 +151,10 @@ type host struct {
 
 func (h *host) IsLeader() bool { return h.leads.Load() }
 
+func (h *host) Following(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithCancel(ctx)
+}
+
 func (h *host) Conn(context.Context) (*grpc.ClientConn, error) {
 	l := h.leader.Load()
 	if h.looked != nil {
