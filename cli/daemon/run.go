@@ -1,8 +1,12 @@
 package daemon
 
 import (
+	"context"
 	"io"
 	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/urfave/cli/v2"
 
@@ -20,12 +24,33 @@ func run(c *cli.Context, s *say.Streams) error {
 	if c.Args().Present() {
 		return say.Misuse("daemon: unexpected argument %q", c.Args().First())
 	}
-	return node.Run(c.Context, node.Config{
+	ctx, hostDown, stop := untilPowerFails(c.Context)
+	defer stop()
+	return node.Run(ctx, node.Config{
 		StateDir: c.String("state-dir"), RunDir: c.String("run-dir"),
 		Hostname: c.String("hostname"), Containerd: c.String("containerd"),
 		HostsDir: s.Getenv("SKEP_HOSTS_DIR"), CgroupParent: s.Getenv("SKEP_CGROUP_PARENT"),
-		BootIDFile: s.Getenv("SKEP_BOOT_ID_FILE"), Log: log,
+		BootIDFile: s.Getenv("SKEP_BOOT_ID_FILE"), HostDown: hostDown, Log: log,
 	}, func() { log.Info("daemon is ready", "run_dir", c.String("run-dir")) })
+}
+
+// untilPowerFails returns a context that also ends with SIGPWR, by which the
+// unit's shutdown hook says that the whole host goes down, and a channel that is
+// closed in that case alone.
+func untilPowerFails(ctx context.Context) (context.Context, <-chan struct{}, context.CancelFunc) {
+	ctx, stop := context.WithCancel(ctx)
+	down, power := make(chan struct{}), make(chan os.Signal, 1)
+	signal.Notify(power, syscall.SIGPWR)
+	go func() { // ends with ctx, which run's return ends
+		defer signal.Stop(power)
+		select {
+		case <-power:
+			close(down)
+			stop()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, down, stop
 }
 
 // newLog makes the daemon's log of the level and format said.

@@ -120,6 +120,11 @@ func (l *life) bye(ctx context.Context, stop context.CancelFunc) {
 	l.mu.Lock()
 	say := l.farewell
 	l.mu.Unlock()
+	select {
+	case <-l.node.cfg.HostDown:
+		say = modelv1.Farewell_FAREWELL_HOST_DOWN
+	default:
+	}
 	if err := l.agent.Farewell(ctx, say); err != nil {
 		l.node.cfg.Log.LogAttrs(ctx, slog.LevelDebug, "nobody heard the farewell", slog.Any("err", err))
 	}

@@ -56,6 +56,9 @@ type Config struct {
 	BootIDFile string
 	// Outside is what the node meets beyond its process. Nil is the machine's own.
 	Outside *Outside
+	// HostDown, if closed when the node stops, says that the host goes down with
+	// it: its tasks are replaced at once (R4). May be nil.
+	HostDown <-chan struct{}
 	// Log receives records.
 	Log *slog.Logger
 }
