@@ -55,6 +55,9 @@ type filed struct {
 // accounted for; the line's owner sends it on.
 type line struct {
 	manager id.ID
+	// offset is how far the manager's clock was ahead of the desk's when it last
+	// spoke. The desk's, under its mutex.
+	offset time.Duration
 
 	mu        sync.Mutex // guards the fields below
 	accounted map[id.ID]*dispatchv1.Accounted
@@ -100,6 +103,7 @@ func (d *desk) run(ctx context.Context) error {
 	g.Go(func() error { return d.tick(ctx) })
 	g.Go(func() error { return d.commit(ctx) })
 	g.Go(func() error { return d.follow(ctx) })
+	g.Go(func() error { return d.keepTime(ctx) })
 	err := g.Wait()
 	d.close()
 	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
@@ -218,6 +222,9 @@ func (d *desk) hear(l *line, req *dispatchv1.RelayRequest) error {
 	defer d.mu.Unlock()
 	if d.closed {
 		return errClosed
+	}
+	if req.GetClock() != 0 {
+		l.offset = time.Until(time.Unix(0, req.GetClock()))
 	}
 	for _, v := range req.GetLiveness() {
 		if err := d.liveness(l, v, now); err != nil {

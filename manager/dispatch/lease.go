@@ -36,6 +36,11 @@ type lease struct {
 	// unheard and allowed are counted in lived ticks.
 	unheard int
 	allowed int
+	// former are the boot ids the node had before, newest last; a kernel never
+	// boots with an old one again.
+	former [][]byte
+	// clone is said of a node of which two machines take turns.
+	clone bool
 	// closed is the session that was heard to end; it does not come back.
 	closed uint64
 	// waived says that the guard of R3 has granted this loss one more lease.
@@ -104,8 +109,10 @@ func (l *leases) hear(h heard, now time.Time) bool {
 	fresh := !bytes.Equal(s.GetBoot(), h.boot) || s.GetSession() != h.session ||
 		s.GetState() != modelv1.NodeState_NODE_STATE_READY || s.GetObservedAddress() != h.address
 	if fresh {
+		n.booted(h.boot)
 		n.set(&modelv1.NodeStatus{
 			State:           modelv1.NodeState_NODE_STATE_READY,
+			Message:         n.suspicion(),
 			Boot:            h.boot,
 			Session:         h.session,
 			ObservedAddress: h.address,
@@ -114,6 +121,31 @@ func (l *leases) hear(h heard, now time.Time) bool {
 	n.live, n.waived = true, false
 	n.unheard, n.allowed = int(h.age/leaseTick), l.full
 	return true
+}
+
+// maxFormer is how many former boot ids of a node are remembered.
+const maxFormer = 8
+
+// booted notes the boot id of a new session. One that was left for another and
+// comes back proves two machines with one identity: a clone (R17).
+func (n *lease) booted(boot []byte) {
+	was := n.status.GetBoot()
+	if len(was) == 0 || bytes.Equal(was, boot) {
+		return
+	}
+	if slices.ContainsFunc(n.former, func(b []byte) bool { return bytes.Equal(b, boot) }) {
+		n.clone = true
+	}
+	n.former = append(n.former, was)
+	n.former = n.former[max(0, len(n.former)-maxFormer):]
+}
+
+// suspicion is what is said of a node that seems to have been cloned.
+func (n *lease) suspicion() string {
+	if !n.clone {
+		return ""
+	}
+	return "two machines take turns with this node's identity: one is a clone of the other; remove the node and join both anew"
 }
 
 // newest reports whether h comes from the node's newest session or a newer one.

@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -130,6 +131,24 @@ func TestAnOlderSessionIsNoNews(t *testing.T) {
 	reborn.boot = []byte("boot-2")
 	if !l.hear(reborn, epoch) {
 		t.Error("a node that lost its journal with its host was not heard")
+	}
+}
+
+func TestAMachineThatComesBackAfterItsRebootIsAClone(t *testing.T) {
+	t.Parallel()
+	l := leasesOf(1)
+	from := func(boot string, session uint64) string {
+		h := word(1, session)
+		h.boot = []byte(boot)
+		l.hear(h, epoch)
+		return l.nodes[nodeN(1)].status.GetMessage()
+	}
+	from("boot-1", 1)
+	if said := from("boot-2", 2); said != "" {
+		t.Errorf("a host that rebooted is called %q, want nothing", said)
+	}
+	if said := from("boot-1", 3); !strings.Contains(said, "clone") {
+		t.Errorf("a boot id that came back is called %q, want a clone", said)
 	}
 }
 

@@ -123,7 +123,7 @@ func (s *sessions) report(x *session, r *dispatchv1.Reports) {
 func (s *sessions) whole(now time.Time) *dispatchv1.RelayRequest {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	req := &dispatchv1.RelayRequest{Complete: true}
+	req := &dispatchv1.RelayRequest{Complete: true, Clock: now.UnixNano()}
 	for _, x := range s.byNode {
 		x.described = false
 		req.Liveness = append(req.Liveness, x.tell(now))
@@ -141,7 +141,7 @@ func (s *sessions) news(now time.Time) *dispatchv1.RelayRequest {
 	if len(s.dirty) == 0 && len(s.ended) == 0 && s.next == len(s.held) {
 		return nil
 	}
-	req := &dispatchv1.RelayRequest{}
+	req := &dispatchv1.RelayRequest{Clock: now.UnixNano()}
 	for x := range s.dirty {
 		req.Liveness = append(req.Liveness, x.tell(now))
 	}

@@ -130,6 +130,10 @@ func (s *Server) Join(ctx context.Context, req *raftv1.JoinRequest) (*raftv1.Joi
 			"open the port between the managers, or name another address with --advertise-addr")
 	}
 	snap := s.cfg.Store.Snapshot()
+	if has, needs := req.GetHello().GetFeatureLevel(), snap.Cluster().GetFeatureLevel(); has < needs {
+		return nil, rpc.Refuse(rpc.Errorf(errdefs.ErrFailedPrecondition, "join the managers: version %s knows features up to level %d, the swarm uses level %d",
+			req.GetHello().GetVersion(), has, needs), "install the version that the other managers run")
+	}
 	resp := &raftv1.JoinResponse{Ring: s.cfg.Ring(), History: snap.Cluster().GetHistory()}
 	for m := range snap.Members() {
 		if m.GetRaftId() != req.GetRaftId() {

@@ -19,6 +19,7 @@ import (
 	logv1 "github.com/skep-project/skep/proto/skep/log/v1"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 	raftv1 "github.com/skep-project/skep/proto/skep/raft/v1"
+	rpcv1 "github.com/skep-project/skep/proto/skep/rpc/v1"
 )
 
 // group is a raft group whose every change is committed at once: the record's
@@ -163,6 +164,19 @@ func TestAManagerThatCannotBeDialledBackIsRefused(t *testing.T) {
 	_, err := w.Join(as(t.Context(), 2), &raftv1.JoinRequest{RaftId: 22, Address: "10.0.0.2:2377"})
 	if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "10.0.0.2:2377") {
 		t.Errorf("join = %v, want FailedPrecondition that names the address", err)
+	}
+}
+
+func TestAnOlderVersionIsRefusedInWords(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.node(2, modelv1.Role_ROLE_MANAGER)
+	w.do(&logv1.Operation{Op: &logv1.Operation_PutCluster{PutCluster: &modelv1.Cluster{Id: nodeN(9).Bytes(), FeatureLevel: 3}}})
+	_, err := w.Join(as(t.Context(), 2), &raftv1.JoinRequest{
+		RaftId: 22, Address: "10.0.0.2:2377", Hello: &rpcv1.Hello{Version: "v0.1.0", FeatureLevel: 2},
+	})
+	if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "v0.1.0 knows features up to level 2, the swarm uses level 3") {
+		t.Errorf("join = %v, want both levels", err)
 	}
 }
 

@@ -916,7 +916,9 @@ type RelayRequest struct {
 	Sequence uint64         `protobuf:"varint,3,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	Reports  []*NodeReports `protobuf:"bytes,4,rep,name=reports,proto3" json:"reports,omitempty"`
 	// The liveness list is all this manager holds.
-	Complete      bool `protobuf:"varint,5,opt,name=complete,proto3" json:"complete,omitempty"`
+	Complete bool `protobuf:"varint,5,opt,name=complete,proto3" json:"complete,omitempty"`
+	// The manager's clock, Unix nanoseconds (R12).
+	Clock         int64 `protobuf:"varint,6,opt,name=clock,proto3" json:"clock,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -984,6 +986,13 @@ func (x *RelayRequest) GetComplete() bool {
 		return x.Complete
 	}
 	return false
+}
+
+func (x *RelayRequest) GetClock() int64 {
+	if x != nil {
+		return x.Clock
+	}
+	return 0
 }
 
 // Liveness carries ages, not times (R2).
@@ -1349,13 +1358,14 @@ const file_skep_dispatch_v1_dispatch_proto_rawDesc = "" +
 	"\btemplate\x18\x05 \x01(\v2\x1b.skep.model.v1.TaskTemplateR\btemplate\x1a@\n" +
 	"\x12ServiceLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe1\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf7\x01\n" +
 	"\fRelayRequest\x12(\n" +
 	"\x05hello\x18\x01 \x01(\v2\x12.skep.rpc.v1.HelloR\x05hello\x126\n" +
 	"\bliveness\x18\x02 \x03(\v2\x1a.skep.dispatch.v1.LivenessR\bliveness\x12\x1a\n" +
 	"\bsequence\x18\x03 \x01(\x04R\bsequence\x127\n" +
 	"\areports\x18\x04 \x03(\v2\x1d.skep.dispatch.v1.NodeReportsR\areports\x12\x1a\n" +
-	"\bcomplete\x18\x05 \x01(\bR\bcomplete\"\xaa\x02\n" +
+	"\bcomplete\x18\x05 \x01(\bR\bcomplete\x12\x14\n" +
+	"\x05clock\x18\x06 \x01(\x03R\x05clock\"\xaa\x02\n" +
 	"\bLiveness\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x12\n" +
 	"\x04boot\x18\x02 \x01(\fR\x04boot\x12\x18\n" +
