@@ -174,7 +174,8 @@ func (c *Core) fromLeader(m *raftpb.Message) bool {
 		c.failed = fmt.Errorf("the leader knows that this member held entry %d, its log ends at %d: %w", m.GetCommit(), c.last, ErrRolledBack)
 		return false
 	}
-	c.election.elapsed, c.election.hints = 0, 0
+	c.unhint()
+	c.election.elapsed = 0
 	c.contact.leader = c.now
 	return true
 }
@@ -301,6 +302,7 @@ func (c *Core) noteRole(s *raft.SoftState) {
 		c.redraw()
 	}
 	if s.RaftState == raft.StateLeader && c.state != raft.StateLeader {
+		c.unhint()
 		c.queue.newTerm()
 		c.change = 0
 	}

@@ -182,6 +182,30 @@ func TestAHintBringsTheElectionForward(t *testing.T) {
 	}
 }
 
+func TestAHintOutlivesASharedVote(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 1, 2, 3)
+	b.elect(1)
+	b.tick(3)
+	b.dark[1], b.dark[3] = true, true
+	c := b.cores[2]
+	c.PeerGone(1)
+	for ; c.election.hints > 1; b.tick(1) {
+		if got := c.election.timeout; got > 6 {
+			t.Errorf("with %d hints left the next campaign waits %d ticks, want 6 at most", c.election.hints, got)
+		}
+	}
+	// A leader's word ends it.
+	clear(b.dark)
+	b.dark[1] = true
+	b.tick(6)
+	for m := uint64(2); m <= 3; m++ {
+		if e := b.cores[m].election; e.hints != 0 || e.timeout < b.cores[m].cfg.ElectionTicks {
+			t.Errorf("member %d has a leader and would campaign after %d ticks, with %d hints left", m, e.timeout, e.hints)
+		}
+	}
+}
+
 func TestAMemberThatForgotWhatItPromisedStops(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, 1, 2, 3)

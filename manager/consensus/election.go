@@ -48,19 +48,29 @@ func (c *Core) Tick() {
 	}
 }
 
-// redraw starts the wait for the next election anew.
+// redraw starts the wait for the next election anew. It is a short one while a
+// hint lasts: two followers that campaign at once share the votes, and each
+// change of role and term on the way comes here.
 func (c *Core) redraw() {
 	c.election.elapsed = 0
 	c.election.timeout = c.cfg.ElectionTicks + c.cfg.Rand.IntN(c.cfg.ElectionTicks)
+	if c.election.hints > 0 {
+		c.election.timeout = 3 + c.cfg.Rand.IntN(4)
+	}
+}
+
+// unhint ends the effect of a hint: there is a leader.
+func (c *Core) unhint() {
+	if c.election.hints > 0 {
+		c.election.hints = 0
+		c.redraw()
+	}
 }
 
 // campaign asks for votes if this member may lead and its disk answers.
 func (c *Core) campaign() {
+	c.election.hints = max(0, c.election.hints-1)
 	c.redraw()
-	if c.election.hints > 0 {
-		c.election.hints--
-		c.election.timeout = 3 + c.cfg.Rand.IntN(4)
-	}
 	if c.stalled() || !slices.Contains(c.conf.GetVoters(), c.cfg.RaftID) {
 		return
 	}
