@@ -126,7 +126,7 @@ func Settle(a Action, o Outcome, failures int) Verdict {
 	case Stop:
 		if o.Lost != nil {
 			// The real end is told, though the task was to stop anyway.
-			return Verdict{State: taskstate.Failed, Error: "task: " + o.Lost.Error()}
+			return Verdict{State: taskstate.Failed, Error: lost(o.Lost)}
 		}
 		if o.Err == nil || errors.Is(o.Err, exec.ErrGone) {
 			return Verdict{State: taskstate.Shutdown, Exit: o.Exit}
@@ -155,7 +155,7 @@ func settleTry(err error, failures int, good, bad State) Verdict {
 func settleWait(o Outcome) Verdict {
 	switch {
 	case errors.Is(o.Err, exec.ErrGone):
-		return Verdict{State: taskstate.Failed, Error: "task: " + o.Err.Error()}
+		return Verdict{State: taskstate.Failed, Error: lost(o.Err)}
 	case o.Err != nil || o.Exit == nil:
 		return Verdict{}
 	case o.Exit.Code == 0:
@@ -167,3 +167,8 @@ func settleWait(o Outcome) Verdict {
 	}
 	return Verdict{State: taskstate.Failed, Error: why, Exit: o.Exit}
 }
+
+// lost says that the container ended and nobody saw how: its host or its runtime
+// went down under it, or somebody else removed it. The first words are what fits
+// into a list.
+func lost(err error) string { return "task: container was lost: " + err.Error() }

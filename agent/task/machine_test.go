@@ -64,11 +64,11 @@ func TestSettle(t *testing.T) {
 		{"memory is named", Wait, Outcome{Exit: &exec.Exit{Code: 137, OOM: true}}, 0,
 			Verdict{State: taskstate.Failed, Error: "task: non-zero exit (137): out of memory", Exit: &exec.Exit{Code: 137, OOM: true}}},
 		{"a container that is gone has failed", Wait, Outcome{Err: exec.ErrGone}, 1,
-			Verdict{State: taskstate.Failed, Error: "task: the container is gone"}},
+			Verdict{State: taskstate.Failed, Error: "task: container was lost: the container is gone"}},
 		{"an error is not an exit", Wait, Outcome{Err: odd}, 1000, Verdict{}},
 		{"stopped", Stop, Outcome{}, 0, Verdict{State: taskstate.Shutdown}},
 		{"one that was lost before it was stopped has failed", Stop, Outcome{Lost: exec.ErrGone}, 0,
-			Verdict{State: taskstate.Failed, Error: "task: the container is gone"}},
+			Verdict{State: taskstate.Failed, Error: "task: container was lost: the container is gone"}},
 		{"a stop that fails is tried again", Stop, Outcome{Err: odd}, 1000, Verdict{}},
 	} {
 		got := Settle(tt.action, tt.outcome, tt.failures)

@@ -201,7 +201,7 @@ func TestARebootFailsTheTask(t *testing.T) {
 		go s.runner(taskstate.Running, nil).Run(t.Context())
 		synctest.Wait()
 		s.host.Reboot()
-		if got := s.want(t, "accepted preparing ready starting running failed"); got.GetError() != "task: the container is gone" {
+		if got := s.want(t, "accepted preparing ready starting running failed"); got.GetError() != "task: container was lost: the container is gone" {
 			t.Errorf("failed because of %q", got.GetError())
 		}
 	})
