@@ -25,6 +25,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/containerd/errdefs"
@@ -53,6 +54,9 @@ type Log struct {
 	snaps *os.Root // its snap directory
 	wal   *wal.WAL
 	snap  *snap.Snapshotter
+
+	// fresh says that a snapshot was saved since the last hard state was.
+	fresh atomic.Bool
 
 	mu     sync.Mutex // guards failed; never held across I/O
 	failed error
@@ -258,7 +262,13 @@ func (l *Log) Save(hs *raftpb.HardState, entries []*raftpb.Entry) error {
 	if hs == nil {
 		hs = &raftpb.HardState{}
 	}
-	if err := l.wal.Save(hs, entries); err != nil {
+	err := l.wal.Save(hs, entries)
+	if err == nil && l.fresh.Swap(false) {
+		// A snapshot counts only under a commit index that reaches it, and the
+		// log does not sync a hard state in which nothing but that has grown.
+		err = l.wal.Sync()
+	}
+	if err != nil {
 		return l.fail(fmt.Errorf("write log %s: %w", l.path, err))
 	}
 	return nil
@@ -284,7 +294,11 @@ func (l *Log) saveSnapshot(s *raftpb.Snapshot) error {
 		return err
 	}
 	m := s.GetMetadata()
-	return l.wal.SaveSnapshot(&walpb.Snapshot{Index: m.Index, Term: m.Term, ConfState: m.GetConfState()})
+	if err := l.wal.SaveSnapshot(&walpb.Snapshot{Index: m.Index, Term: m.Term, ConfState: m.GetConfState()}); err != nil {
+		return err
+	}
+	l.fresh.Store(true)
+	return nil
 }
 
 // Free returns the bytes free where the log lies.

@@ -104,6 +104,25 @@ func TestWhatWasSavedIsFoundAgain(t *testing.T) {
 	}
 }
 
+func TestASnapshotThatWasReceivedSurvivesAKill(t *testing.T) {
+	t.Parallel()
+	dir, l := create(t)
+	mustSave(t, l, hard(1, 0), nil)
+	snapshotAt(t, l, 1, 247, 100) // the leader's: no entries, and a commit index that jumps
+	mustSave(t, l, hard(1, 247), nil)
+
+	killed := filepath.Join(t.TempDir(), "raft") // what the kernel has, without the process's last words
+	if err := os.CopyFS(killed, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	_, st := mustOpen(t, killed)
+	if st.Snapshot.GetMetadata().GetIndex() != 247 || st.HardState.GetCommit() != 247 {
+		t.Errorf("found snapshot %d and commit index %d, want what was answered for: 247",
+			st.Snapshot.GetMetadata().GetIndex(), st.HardState.GetCommit())
+	}
+	mustClose(t, l)
+}
+
 func TestOneProcessHoldsALog(t *testing.T) {
 	t.Parallel()
 	dir, l := create(t)
