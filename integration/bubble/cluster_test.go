@@ -74,7 +74,7 @@ func (c *cluster) host(name string) *host {
 		containers: exectest.NewHost(),
 	}
 	c.hosts = append(c.hosts, h)
-	time.Sleep(13 * time.Millisecond) // no two hosts' clocks tick together
+	time.Sleep(time.Duration(7*len(c.hosts)+6) * time.Millisecond) // no two hosts' clocks tick together
 	h.boot()
 	h.start()
 	return h

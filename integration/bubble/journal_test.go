@@ -86,7 +86,7 @@ type writer struct {
 func (w writer) Enabled(ctx context.Context, l slog.Level) bool { return w.out.Enabled(ctx, l) }
 
 func (w writer) Handle(ctx context.Context, r slog.Record) error {
-	if r.Message == "raft says" {
+	if r.Message == "raft says" && !rafts {
 		return nil
 	}
 	facts := make(map[string]string)
@@ -107,3 +107,6 @@ func (w writer) WithAttrs(attrs []slog.Attr) slog.Handler {
 func (w writer) WithGroup(name string) slog.Handler {
 	return writer{w.journal, w.host, w.out.WithGroup(name)}
 }
+
+// rafts shows what raft says, too.
+const rafts = false

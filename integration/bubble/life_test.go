@@ -5,6 +5,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/skep-project/skep/agent/exec"
+	"github.com/skep-project/skep/agent/exec/exectest"
+	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
+	localv1 "github.com/skep-project/skep/proto/skep/local/v1"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
 
@@ -167,5 +171,167 @@ func TestDrainMovesTasksAndActiveDoesNotMoveThemBack(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.throughout(20*time.Second, "four tasks on the other host", func() bool { return len(ws[1].containers.Running()) == 4 })
+	})
+}
+
+func TestAHostThatSaysItGoesDownHasItsTasksReplacedAtOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		m := c.managers(1, nil)[0]
+		ws := c.workers(2, m)
+		m.mustRun("web", 4)
+		ws[0].shutdown()
+		a := ws[0].alone()
+		c.until(5*time.Second, "every task known to run", func() bool { return len(m.tasks("web", isRunning)) == 4 })
+		ctx, stop := c.within(5 * time.Second)
+		defer stop()
+		if err := a.agent.Farewell(ctx, modelv1.Farewell_FAREWELL_HOST_DOWN); err != nil {
+			t.Fatal(err)
+		}
+		a.stop()
+		took := c.until(2*time.Second, "four tasks on the other host", func() bool { return len(ws[1].containers.Running()) == 4 })
+		t.Logf("replaced after %v", took)
+		if got := m.state(ws[0]); got != down {
+			t.Errorf("its node is %v, want down", got)
+		}
+	})
+}
+
+func TestARemovedNodeIsCutOffAndItsCertificateRefused(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		m := c.managers(1, nil)[0]
+		ws := c.workers(3, m)
+		m.mustRun("web", 6)
+
+		gone := ws[0] // removed while it is away
+		gone.kill()
+		c.until(lease+2*time.Second, "the dead node down", func() bool { return m.state(gone) == down })
+		ctx, stop := c.within(10 * time.Second)
+		defer stop()
+		if _, err := m.control().RemoveNode(ctx, &controlv1.RemoveNodeRequest{RequestId: requestID(), Ref: gone.id.String()}); err != nil {
+			t.Fatal(err)
+		}
+		gone.start()
+		refused := func(h *host) func() bool {
+			return func() bool {
+				ctx, stop := c.within(time.Second)
+				defer stop()
+				info, err := h.local().Info(ctx, &localv1.InfoRequest{})
+				return err == nil && info.GetState() == localv1.State_STATE_ERROR && info.GetError() != ""
+			}
+		}
+		c.until(5*time.Second, "the removed node told so", refused(gone))
+
+		live := ws[1] // removed by force while it runs
+		if _, err := m.control().RemoveNode(ctx, &controlv1.RemoveNodeRequest{RequestId: requestID(), Ref: live.id.String(), Force: true}); err != nil {
+			t.Fatal(err)
+		}
+		c.until(time.Second, "the live node told that it is removed", refused(live))
+		c.until(10*time.Second, "all tasks on the one that is left", func() bool { return len(m.tasks("web", isRunning)) == 6 })
+		for _, v := range m.tasks("web", isRunning) {
+			if !on(ws[2])(v) {
+				t.Errorf("a task is shown to run on a node that was removed")
+			}
+		}
+	})
+}
+
+func TestARollingUpdateNeverHasMoreThanItsParallelismDown(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		m := c.managers(1, nil)[0]
+		ws := c.workers(3, m)
+		for _, w := range ws {
+			w.containers.SetScript(func(exec.Spec) exectest.Script {
+				return exectest.Script{PrepareDelay: 300 * time.Millisecond, StartDelay: 100 * time.Millisecond, StopDelay: 400 * time.Millisecond}
+			})
+		}
+		spec := replicated("web", 10)
+		spec.Update = &modelv1.UpdateConfig{Parallelism: 2, Monitor: int64(time.Second)}
+		if _, err := m.create(5*time.Second, spec); err != nil {
+			t.Fatal(err)
+		}
+		up := func() (n int) {
+			for _, w := range ws {
+				n += len(w.containers.Running())
+			}
+			return n
+		}
+		c.until(5*time.Second, "ten containers", func() bool { return up() == 10 })
+		before := ids(m.tasks("web", isRunning))
+
+		ctx, stop := c.within(5 * time.Second)
+		defer stop()
+		got, err := m.control().GetService(ctx, &controlv1.GetServiceRequest{Ref: "web"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = m.control().UpdateService(ctx, &controlv1.UpdateServiceRequest{
+			RequestId: requestID(), Ref: "web", Version: got.GetService().GetService().GetMeta().GetVersion(),
+			Spec: spec, Template: template("app:2"),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		least := 10
+		c.until(time.Minute, "every task of the new revision", func() bool {
+			least = min(least, up())
+			fresh := 0
+			for _, v := range m.tasks("web", isRunning) {
+				if v.GetTask().GetRevision() == 2 {
+					fresh++
+				}
+			}
+			return fresh == 10
+		})
+		if least < 8 || least == 10 {
+			t.Errorf("%d containers ran at the least, want 8 (two slots at a time)", least)
+		}
+		for _, x := range ids(m.tasks("web", isRunning)) {
+			if slices.Contains(before, x) {
+				t.Errorf("task %s of the old revision runs on", x)
+			}
+		}
+		c.until(5*time.Second, "the update told to be complete", func() bool {
+			got, err := m.control().GetService(t.Context(), &controlv1.GetServiceRequest{Ref: "web"})
+			return err == nil && got.GetService().GetService().GetUpdate().GetState() == modelv1.UpdateState_UPDATE_STATE_COMPLETED
+		})
+	})
+}
+
+func TestCertificatesAreRenewedForHoursAndNobodyIsLost(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		const life = 10 * time.Minute
+		m := c.managers(1, &modelv1.ClusterSpec{CertExpiry: int64(life), ManagerCertExpiry: int64(life)})[0]
+		ws := c.workers(2, m)
+		m.mustRun("web", 4)
+		m.ready(3)
+		before := ids(m.tasks("web", every))
+		blips := 0
+		for began := time.Now(); time.Since(began) < 2*time.Hour; time.Sleep(beat) {
+			for name, v := range m.nodes() {
+				if s := v.GetNode().GetStatus().GetState(); s != ready {
+					blips++
+					t.Logf("after %v: %s is %v: %s", time.Since(began), name, s, v.GetNode().GetStatus().GetMessage())
+				}
+			}
+		}
+		if blips > 0 {
+			t.Errorf("a node was not ready %d times", blips)
+		}
+		if after := ids(m.tasks("web", every)); !slices.Equal(before, after) {
+			t.Errorf("tasks %v, want %v as ever", after, before)
+		}
+		for _, h := range append(ws, m) {
+			me, _ := h.identity()
+			cred, err := me.Credential()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if g := cred.Identity.Generation; g < 2*6 || cred.Identity.NotAfter.Before(time.Now()) {
+				t.Errorf("%s has generation %d until %v", h.name, g, cred.Identity.NotAfter)
+			}
+		}
+		for _, h := range append(ws, m) {
+			t.Logf("%s opened %d sessions", h.name, len(slices.DeleteFunc(c.log.since(c.log.began, "session opened"), func(r record) bool { return r.host != h.name })))
+		}
 	})
 }
