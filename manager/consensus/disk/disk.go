@@ -290,10 +290,13 @@ func (l *Log) saveSnapshot(s *raftpb.Snapshot) error {
 	if err := l.snap.SaveSnap(s); err != nil {
 		return err
 	}
+	m := s.GetMetadata()
+	if err := l.snaps.Chmod(fmt.Sprintf("%016x-%016x.snap", m.GetTerm(), m.GetIndex()), 0o600); err != nil {
+		return err
+	}
 	if err := durable.SyncDir(l.snaps); err != nil {
 		return err
 	}
-	m := s.GetMetadata()
 	if err := l.wal.SaveSnapshot(&walpb.Snapshot{Index: m.Index, Term: m.Term, ConfState: m.GetConfState()}); err != nil {
 		return err
 	}

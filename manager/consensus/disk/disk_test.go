@@ -187,6 +187,30 @@ func TestReceivedStateIsHeldAgainstItsManifest(t *testing.T) {
 	}
 }
 
+func TestNobodyElseReadsALog(t *testing.T) {
+	t.Parallel()
+	dir, l := create(t)
+	mustSave(t, l, hard(1, 2), entries(1, 1, 2))
+	snapshotAt(t, l, 1, 2, 100)
+	if err := l.SetMark(&logv1.Mark{RaftId: 5, Committed: 2}); err != nil {
+		t.Fatal(err)
+	}
+	mustClose(t, l)
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil && info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s has mode %v", path, info.Mode())
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 // lastSegment returns the segment that is written now.
 func lastSegment(t *testing.T, dir string) string {
 	t.Helper()
