@@ -31,6 +31,9 @@ func (l Log) config(s *store.Store) consensus.Config {
 	}
 }
 
+// ErrRolledBack is why a log that has lost what it held does not open (R24).
+var ErrRolledBack = consensus.ErrRolledBack
+
 // NewRaftID draws the id of a member.
 func NewRaftID() uint64 { return consensus.NewRaftID() }
 

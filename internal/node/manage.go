@@ -44,7 +44,10 @@ func (l *life) keepManager(ctx context.Context) error {
 			failures++
 			l.setFault(err)
 			l.node.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "manager side failed; trying again", slog.Any("err", err))
-			l.pause(ctx, min(10*time.Second, time.Duration(failures)*200*time.Millisecond), v.changed)
+			// What the attempt itself changed is no reason to hurry, another wish is.
+			if now := l.look(); now.wish == v.wish {
+				l.pause(ctx, min(10*time.Second, time.Duration(failures)*200*time.Millisecond), now.changed)
+			}
 		default:
 			failures = 0
 		}
@@ -70,10 +73,16 @@ func (l *life) manageOnce(ctx context.Context, v view) error {
 		return err
 	}
 	switch {
+	case f.Member > 0 && takenOut(v.wish, f.Member):
+		return errNotWanted
 	case f.Member > 0:
 		return l.manage(ctx, f)
 	case f.Installed:
-		return l.finishJoin(ctx, f)
+		err := l.finishJoin(ctx, f)
+		if errors.Is(err, manager.ErrRolledBack) {
+			return fmt.Errorf("%w: %w", errNotWanted, err) // another member is made of this node
+		}
+		return err
 	case v.wish.GetRole() == modelv1.Role_ROLE_MANAGER:
 		return l.joinManagers(ctx, v)
 	}
@@ -178,6 +187,12 @@ func (l *life) watchWish(ctx context.Context, m *manager.Manager, since uint64) 
 		case <-v.changed:
 		}
 	}
+}
+
+// takenOut is gone for a member whose log cannot be opened: demoting its node is
+// the way out then, so it must not need the log.
+func takenOut(w *dispatchv1.Wish, since uint64) bool {
+	return w != nil && w.GetIndex() >= since && w.GetMember() == 0
 }
 
 func gone(w *dispatchv1.Wish, raftID, since uint64) bool {
