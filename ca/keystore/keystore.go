@@ -71,24 +71,33 @@ func Open(dir *os.Root) (*Store, error) {
 		s.kek = sealed.NewSecret(kek)
 		return s, nil
 	case err == nil:
-		return nil, fmt.Errorf("key store %s: %s has %d bytes, want %d: restore the file, or leave the swarm and join again: %w",
+		return nil, fmt.Errorf("key store %s: %s has %d bytes, want %d: restore the file, or empty the directory and join the swarm again: %w",
 			dir.Name(), fileKEK, len(kek), kekBytes, errdefs.ErrDataLoss)
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("key store %s: %w", dir.Name(), err)
 	}
 	for _, name := range []string{fileIdentity, fileRing} {
 		if _, err := dir.Stat(name); err == nil {
-			return nil, fmt.Errorf("key store %s: %s is there but %s is missing: restore it, or leave the swarm and join again: %w",
+			return nil, fmt.Errorf("key store %s: %s is there but %s is missing: restore it, or empty the directory and join the swarm again: %w",
 				dir.Name(), name, fileKEK, errdefs.ErrDataLoss)
 		}
 	}
-	kek = make([]byte, kekBytes)
-	_, _ = rand.Read(kek) // never fails: the runtime ends the process instead
-	if err := durable.WriteFile(dir, fileKEK, kek); err != nil {
+	if err := s.renewKEK(); err != nil {
 		return nil, fmt.Errorf("key store %s: %w", dir.Name(), err)
 	}
-	s.kek = sealed.NewSecret(kek)
 	return s, nil
+}
+
+// renewKEK puts another key-encryption key in the place of the one there may be.
+// What the old one sealed is lost with it.
+func (s *Store) renewKEK() error {
+	kek := make([]byte, kekBytes)
+	_, _ = rand.Read(kek) // never fails: the runtime ends the process instead
+	if err := durable.WriteFile(s.dir, fileKEK, kek); err != nil {
+		return err
+	}
+	s.kek = sealed.NewSecret(kek)
+	return nil
 }
 
 // KEK returns the node's key-encryption key, under which other stores on this
@@ -234,12 +243,12 @@ func readBody(text []byte) (body, error) {
 	return b, nil
 }
 
-// Wipe removes everything, the identity first, when the node leaves. The store
-// is not to be used after it.
+// Wipe forgets everything, when the node leaves, and makes the store a new one:
+// what the old key-encryption key sealed, copies included, nothing opens again.
 func (s *Store) Wipe() error {
 	var errs []error
-	for _, name := range []string{fileIdentity, filePending, fileRing, fileKEK} {
+	for _, name := range []string{fileIdentity, filePending, fileRing} {
 		errs = append(errs, durable.Remove(s.dir, name))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, s.renewKEK())...)
 }

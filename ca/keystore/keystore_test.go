@@ -260,19 +260,35 @@ func write(t *testing.T, file string, data []byte) {
 	}
 }
 
-func TestWipeLeavesNothing(t *testing.T) {
+func TestWipeLeavesANewStore(t *testing.T) {
 	t.Parallel()
 	path := t.TempDir()
 	s, err := open(t, path)
 	if err != nil {
 		t.Fatal(err)
 	}
+	old := s.KEK()
 	_, err = s.Pending()
 	if err := errors.Join(err, s.Save(newNode(t)), s.SaveRing(&logv1.Ring{}), s.Wipe(), s.Wipe()); err != nil {
 		t.Fatal(err)
 	}
-	if files, err := os.ReadDir(path); err != nil || len(files) != 0 {
-		t.Errorf("%v are left (%v)", files, err)
+	if files, err := os.ReadDir(path); err != nil || len(files) != 1 || files[0].Name() != "kek" {
+		t.Errorf("%v are left (%v), want a key-encryption key alone", files, err)
+	}
+	if s.KEK().Equal(old) {
+		t.Error("the key-encryption key outlives what it sealed")
+	}
+	// A node that joins again without a restart between.
+	n := newNode(t)
+	if err := s.Save(n); err != nil {
+		t.Fatal(err)
+	}
+	again, err := open(t, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := again.Load(); err != nil || !got.Key.Equal(n.Key) {
+		t.Errorf("the identity saved after a wipe: %v", err)
 	}
 }
 
