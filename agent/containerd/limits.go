@@ -11,6 +11,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/skep-project/skep/agent/exec"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
 
@@ -36,11 +37,11 @@ func capabilities(add, drop []string) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cap add: %w", err)
 	}
-	if slices.Contains(added, "CAP_ALL") {
+	if slices.Contains(added, exec.AllCapabilities) {
 		return nil, fmt.Errorf("cap add: ALL is refused; name the capabilities that are needed")
 	}
 	var caps []string
-	if !slices.Contains(dropped, "CAP_ALL") {
+	if !slices.Contains(dropped, exec.AllCapabilities) {
 		caps = slices.DeleteFunc(slices.Clone(defaultCaps), func(c string) bool { return slices.Contains(dropped, c) })
 	}
 	caps = append(caps, added...)
@@ -52,26 +53,14 @@ func capabilities(add, drop []string) ([]string, error) {
 func capNames(names []string) ([]string, error) {
 	var out []string
 	for _, name := range names {
-		full := "CAP_" + strings.TrimPrefix(strings.ToUpper(name), "CAP_")
-		if full != "CAP_ALL" && !slices.Contains(knownCaps, full) {
+		full, known := exec.Capability(name)
+		if !known {
 			return nil, fmt.Errorf("%q is not a capability", name)
 		}
 		out = append(out, full)
 	}
 	return out, nil
 }
-
-// knownCaps are the capabilities of Linux 6.
-//
-// Source: linux/capability.h.
-var knownCaps = append(slices.Clone(defaultCaps),
-	"CAP_AUDIT_CONTROL", "CAP_AUDIT_READ", "CAP_AUDIT_WRITE", "CAP_BLOCK_SUSPEND",
-	"CAP_BPF", "CAP_CHECKPOINT_RESTORE", "CAP_DAC_READ_SEARCH", "CAP_IPC_LOCK",
-	"CAP_IPC_OWNER", "CAP_LEASE", "CAP_LINUX_IMMUTABLE", "CAP_MAC_ADMIN",
-	"CAP_MAC_OVERRIDE", "CAP_MKNOD", "CAP_NET_ADMIN", "CAP_NET_BROADCAST",
-	"CAP_PERFMON", "CAP_SYSLOG", "CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_MODULE",
-	"CAP_SYS_NICE", "CAP_SYS_PACCT", "CAP_SYS_PTRACE", "CAP_SYS_RAWIO",
-	"CAP_SYS_RESOURCE", "CAP_SYS_TIME", "CAP_SYS_TTY_CONFIG", "CAP_WAKE_ALARM")
 
 // withResources sets what the cgroup enforces. A memory limit bounds memory and
 // swap together where the kernel can, so that a limit is a limit.

@@ -164,7 +164,7 @@ func withProcess(c *modelv1.ContainerSpec, limits []specs.POSIXRlimit) oci.SpecO
 func withSysctls(values map[string]string) oci.SpecOpts {
 	return func(_ context.Context, _ oci.Client, _ *containers.Container, s *specs.Spec) error {
 		for name, value := range values {
-			if strings.HasPrefix(name, "net.") {
+			if exec.HostSysctl(name) {
 				return fmt.Errorf("sysctl %s: the task shares the host's network, whose settings it may not change", name)
 			}
 			if s.Linux.Sysctl == nil {

@@ -122,6 +122,10 @@ func TestAllThatIsWrongWithAServiceIsSaidAtOnce(t *testing.T) {
 		{"environment", func(_ *modelv1.ServiceSpec, t *modelv1.TaskTemplate) { t.Container.Env = []string{"=x"} }, "environment"},
 		{"oom", func(_ *modelv1.ServiceSpec, t *modelv1.TaskTemplate) { t.Container.OomScoreAdj = 1001 }, "oom score 1001"},
 		{"capability", func(_ *modelv1.ServiceSpec, t *modelv1.TaskTemplate) { t.Container.CapAdd = []string{"NET ADMIN"} }, "capability to add"},
+		{"no such capability", func(_ *modelv1.ServiceSpec, t *modelv1.TaskTemplate) { t.Container.CapDrop = []string{"BOGUS"} }, `capability to drop "BOGUS"`},
+		{"every capability", func(_ *modelv1.ServiceSpec, t *modelv1.TaskTemplate) { t.Container.CapAdd = []string{"all"} }, "name the capabilities that are needed"},
+		{"what no node does", func(_ *modelv1.ServiceSpec, t *modelv1.TaskTemplate) { t.Container.Init = true }, "leave --init away"},
+		{"placeholder", func(_ *modelv1.ServiceSpec, t *modelv1.TaskTemplate) { t.Container.Hostname = "{{.Bogus}}" }, `hostname "{{.Bogus}}"`},
 		{"ulimit", func(_ *modelv1.ServiceSpec, t *modelv1.TaskTemplate) {
 			t.Container.Ulimits = []*modelv1.Ulimit{{Name: "files"}}
 		}, `ulimit "files": want one of`},
@@ -177,7 +181,7 @@ func TestSendingBackWhatIsShownChangesNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 1)
 	req := web()
-	req.Template.Container.CapAdd = []string{"net_admin", "all"}
+	req.Template.Container.CapAdd, req.Template.Container.CapDrop = []string{"net_admin"}, []string{"all"}
 	req.Template.Container.Env = []string{"A=1"}
 	req.Template.Limits = &modelv1.Limits{MemoryBytes: 64 << 20}
 	w.create(req)
@@ -185,7 +189,7 @@ func TestSendingBackWhatIsShownChangesNothing(t *testing.T) {
 	if err := w.update("web", func(*controlv1.UpdateServiceRequest) {}); err != nil || w.snapshot().Index() != before {
 		t.Errorf("the update: %v, index %d, want %d", err, w.snapshot().Index(), before)
 	}
-	if got := w.view("web").GetTemplate().GetContainer().GetCapAdd(); got[0] != "CAP_NET_ADMIN" || got[1] != "ALL" {
+	if got := w.view("web").GetTemplate().GetContainer(); got.GetCapAdd()[0] != "CAP_NET_ADMIN" || got.GetCapDrop()[0] != "ALL" {
 		t.Errorf("capabilities = %v", got)
 	}
 }

@@ -3,10 +3,12 @@ package control
 import (
 	"math"
 	"regexp"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/skep-project/skep/agent/exec"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
 
@@ -39,6 +41,9 @@ func (s *Server) complete(spec *modelv1.ServiceSpec, tpl *modelv1.TaskTemplate) 
 	spec = f.spec(spec)
 	if tpl != nil {
 		f.template(tpl, s.cfg.Decisions)
+		for _, err := range exec.Impossible(tpl, spec.GetLabels()) {
+			f.check(false, "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
+		}
 	}
 	f.check(spec.GetGlobal() == nil || tpl.GetPlacement().GetMaxReplicasPerNode() == 0,
 		"max replicas per node: a global service has one task on a node")

@@ -11,6 +11,7 @@ import (
 	"github.com/moby/sys/signal"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/skep-project/skep/agent/exec"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
 
@@ -99,8 +100,6 @@ func (f *faults) resources(reserved *modelv1.Resources, limits *modelv1.Limits) 
 	f.check(limits.GetMemoryBytes() == 0 || reserved.GetMemoryBytes() <= limits.GetMemoryBytes(), "reserved memory is more than its limit")
 }
 
-var capPattern = regexp.MustCompile(`^CAP_[A-Z_]+$`)
-
 // capabilities returns the names as the kernel has them; "ALL" is itself.
 func (f *faults) capabilities(what string, names []string) []string {
 	out := slices.Clone(names)
@@ -109,7 +108,9 @@ func (f *faults) capabilities(what string, names []string) []string {
 		if up != "ALL" && !strings.HasPrefix(up, "CAP_") {
 			up = "CAP_" + up
 		}
-		f.check(up == "ALL" || capPattern.MatchString(up), "capability to %s %q: want a name like NET_ADMIN, or ALL", what, name)
+		_, known := exec.Capability(name)
+		f.check(known, "capability to %s %q: want a name like NET_ADMIN, or ALL", what, name)
+		f.check(what != "add" || up != "ALL", "capability to add ALL: it is refused; name the capabilities that are needed")
 		out[i] = up
 	}
 	return out
