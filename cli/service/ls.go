@@ -59,11 +59,15 @@ func rows(services []*controlv1.ServiceView) []show.Row {
 	return out
 }
 
-// replicas is "running/desired", with the limit per node if there is one.
+// replicas is "running/desired", with the limit per node if there is one, and
+// that the service is on its way out.
 func replicas(v *controlv1.ServiceView) string {
 	text := fmt.Sprintf("%d/%d", v.GetRunning(), v.GetDesired())
 	if n := v.GetTemplate().GetPlacement().GetMaxReplicasPerNode(); n > 0 {
 		text += fmt.Sprintf(" (max %d per node)", n)
+	}
+	if v.GetService().GetRemoving() {
+		text += " (removing)"
 	}
 	return text
 }

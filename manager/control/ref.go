@@ -80,7 +80,10 @@ func service(snap *store.Snapshot, ref string) (*modelv1.Service, error) {
 			return v, nil
 		}
 	}
-	if v := snap.ServiceByName(ref); v != nil { // names are unique, by claim
+	if x, held := snap.Holder(store.ClaimServiceName, ref); held {
+		return snap.Service(x), nil
+	}
+	if v := snap.ServiceByName(ref); v != nil { // it is being removed
 		return v, nil
 	}
 	var f found[*modelv1.Service]

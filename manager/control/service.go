@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 
@@ -102,11 +103,7 @@ func (s *Server) CreateService(ctx context.Context, msg *controlv1.CreateService
 
 func (s *Server) createService(tx *store.Tx, x id.ID, spec *modelv1.ServiceSpec, tpl *modelv1.TaskTemplate) error {
 	name := spec.GetName()
-	if holder, held := tx.Holder(store.ClaimServiceName, name); held {
-		if tx.Service(holder).GetRemoving() {
-			return rpc.Refuse(rpc.Errorf(errdefs.ErrAlreadyExists, "service %s is still being removed", name),
-				"try again when its tasks have stopped: ctl service ps "+name)
-		}
+	if _, held := tx.Holder(store.ClaimServiceName, name); held {
 		return rpc.Refuse(rpc.Errorf(errdefs.ErrAlreadyExists, "name conflicts with an existing object: service %s already exists", name),
 			"choose another name, or change the service with: ctl service update "+name)
 	}
@@ -225,7 +222,9 @@ func mayBecome(old, spec *modelv1.ServiceSpec) error {
 	return nil
 }
 
-// RemoveService has a service shut down and then forgotten, with its tasks.
+// RemoveService has a service shut down and then forgotten, with its tasks. Its
+// name is free at once: whoever removes a service to make it anew does not wait
+// for the old one's tasks to stop.
 func (s *Server) RemoveService(ctx context.Context, msg *controlv1.RemoveServiceRequest) (*controlv1.RemoveServiceResponse, error) {
 	req, err := identify(ctx, msg)
 	if err != nil {
@@ -246,7 +245,7 @@ func (s *Server) RemoveService(ctx context.Context, msg *controlv1.RemoveService
 		}
 		v = proto.CloneOf(v)
 		v.Removing = true
-		return tx.PutService(v)
+		return errors.Join(tx.PutService(v), tx.Release(store.ClaimServiceName, v.GetSpec().GetName(), x))
 	}, x)
 	if err != nil {
 		return nil, err

@@ -54,11 +54,34 @@ func TestANameIsTakenOnce(t *testing.T) {
 	w.create(web())
 	_, err := w.CreateService(w.ctx(), web())
 	w.refuses(err, errdefs.IsAlreadyExists, "name conflicts with an existing object: service web already exists", "another name")
-	if _, err := w.RemoveService(w.ctx(), &controlv1.RemoveServiceRequest{RequestId: fresh(), Ref: "web"}); err != nil {
-		t.Fatal(err)
+}
+
+func TestTheNameOfAServiceIsFreeOnceItIsRemoved(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	old := w.create(web())
+	remove := func(ref string) {
+		t.Helper()
+		if _, err := w.RemoveService(w.ctx(), &controlv1.RemoveServiceRequest{RequestId: fresh(), Ref: ref}); err != nil {
+			t.Fatal(err)
+		}
 	}
-	_, err = w.CreateService(w.ctx(), web())
-	w.refuses(err, errdefs.IsAlreadyExists, "service web is still being removed", "ctl service ps web")
+	remove("web")
+	if got := w.view("web").GetService(); idOf(got.GetId()) != old || !got.GetRemoving() {
+		t.Errorf("web is %v; want the one that is being removed for as long as no other has the name", got)
+	}
+	remove("web") // again: it is what was asked for
+	made := w.create(web())
+	if got := idOf(w.view("web").GetService().GetId()); got != made {
+		t.Errorf("web is %v, want the new one %v", got, made)
+	}
+	if got := w.view(old.String()).GetService(); !got.GetRemoving() {
+		t.Errorf("the old one is %v, want it still being removed", got)
+	}
+	remove("web")
+	if got := w.view(made.String()).GetService(); !got.GetRemoving() {
+		t.Errorf("the new one is %v, want it being removed too", got)
+	}
 }
 
 func TestANameIsDrawnIfNoneIsGiven(t *testing.T) {
