@@ -80,7 +80,7 @@ func Open(cfg Config) (*Manager, error) {
 	m := &Manager{cfg: cfg, store: store.New(), transport: &transport{}, links: newLinks(cfg.Credential, rpc.Through(cfg.Dial))}
 	raft, err := consensus.Open(consensus.Config{
 		Dir: cfg.Dir, Cluster: cfg.Cluster, Node: cfg.Node, Ring: cfg.Ring,
-		Machine: machine{m.store}, Transport: m.transport, OnTenure: m.tenure, Log: cfg.Log,
+		Machine: machine{m.store}, Transport: m.transport, OnTenure: m.tenure, Snapshots: m.snapshots, Log: cfg.Log,
 	})
 	if err != nil {
 		return nil, err
@@ -184,6 +184,15 @@ func (m *Manager) commit(ctx context.Context, tx []byte) error {
 	_, err := m.raft.Propose(ctx, tx)
 	return err
 }
+
+// snapshots is how the operator wants snapshots taken and kept.
+func (m *Manager) snapshots() consensus.Snapshots {
+	spec := m.store.Snapshot().Cluster().GetSpec()
+	return consensus.Snapshots{Interval: spec.GetSnapshotInterval(), Old: int(min(spec.GetOldSnapshots(), maxOldSnapshots))}
+}
+
+// maxOldSnapshots bounds what a slip of the finger keeps on a disk.
+const maxOldSnapshots = 1000
 
 // hello is what this manager says first on a stream (R27).
 func (m *Manager) hello() *rpcv1.Hello {

@@ -136,7 +136,7 @@ func (c *Conn) ended(ctx context.Context, limit time.Duration, err error) error 
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, context.DeadlineExceeded) && late:
 		return say.Hinted(fmt.Errorf("gave up after %v waiting for %s", limit, c.waiting),
 			cmp.Or(c.hint, "--timeout gives it longer"))
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil && !late:

@@ -156,7 +156,7 @@ func (r *Runner) rebooted(b *reboot) error {
 // being written.
 func (r *Runner) snapshotIfDue() {
 	at := r.applier.Index()
-	if at-r.due.last < r.cfg.SnapshotInterval && r.due.bytes < r.cfg.SnapshotBytes {
+	if at-r.due.last < r.cfg.Snapshots().Interval && r.due.bytes < r.cfg.SnapshotBytes {
 		return
 	}
 	r.takeOf(at)
@@ -212,7 +212,7 @@ func (r *Runner) takeSnapshot(w snapshotWork) error {
 			return fmt.Errorf("compact the log to %d: %w", to, err)
 		}
 	}
-	return w.disk.Release()
+	return w.disk.Release(r.cfg.Snapshots().Old)
 }
 
 // marginBytes bounds the entries kept in memory for slow followers.

@@ -24,6 +24,18 @@ const (
 	freeBytes = 128 << 20
 )
 
+// defaultInterval is the number of entries between snapshots where nothing is set.
+const defaultInterval = 10_000
+
+// Snapshots is how snapshots are taken and kept.
+type Snapshots struct {
+	// Interval is the number of entries between two. Zero means 10,000.
+	Interval uint64
+	// Old is how many are kept besides the newest. One always is, in case the
+	// newest turns out not to be whole.
+	Old int
+}
+
 // A Machine is the replicated state. Calls come from one goroutine.
 type Machine interface {
 	// Apply changes the state by one committed entry and returns an error or
@@ -95,8 +107,9 @@ type Config struct {
 	Tick time.Duration
 	// ElectionTicks is the shortest silence before an election, in ticks. Zero means 12.
 	ElectionTicks int
-	// SnapshotInterval is the number of entries between snapshots. Zero means 20,000.
-	SnapshotInterval uint64
+	// Snapshots says, each time it is asked, how snapshots are taken and kept: the
+	// cluster's settings. Nil means the zero value.
+	Snapshots func() Snapshots
 	// SnapshotBytes is the size of entries between snapshots. Zero means 64 MiB.
 	SnapshotBytes uint64
 	// Margin is how many entries before a snapshot stay in memory for slow
@@ -115,8 +128,15 @@ func (c Config) filled() (Config, error) {
 	if c.ElectionTicks == 0 {
 		c.ElectionTicks = 12
 	}
-	if c.SnapshotInterval == 0 {
-		c.SnapshotInterval = 20_000
+	settings := c.Snapshots
+	c.Snapshots = func() (s Snapshots) {
+		if settings != nil {
+			s = settings()
+		}
+		if s.Interval == 0 {
+			s.Interval = defaultInterval
+		}
+		return s
 	}
 	if c.SnapshotBytes == 0 {
 		c.SnapshotBytes = 64 << 20

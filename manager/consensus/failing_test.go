@@ -262,7 +262,7 @@ func TestBootstrapAppliesItsFirstTransactionAndRefusesASecondTime(t *testing.T) 
 func TestForceNewKeepsAllThatTheMemberHeld(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t, &ledger{})
-	cfg.SnapshotInterval = 10
+	cfg.Snapshots = func() Snapshots { return Snapshots{Interval: 10} }
 	if err := Bootstrap(cfg, nil); err != nil {
 		t.Fatal(err)
 	}

@@ -29,7 +29,7 @@ type logFile interface {
 	WriteState(name string, write func(io.Writer) error) (disk.Summary, error)
 	ReceiveState(*logv1.Manifest, io.Reader) error
 	OpenState(*logv1.Manifest) (io.ReadCloser, error)
-	Release() error
+	Release(old int) error
 	SetMark(*logv1.Mark) error
 	Free() (uint64, error)
 	Close() error

@@ -138,7 +138,7 @@ func untilLeader(t testing.TB, r *Runner) {
 func TestOneVoterAppliesAndRemembers(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t, &ledger{})
-	cfg.SnapshotInterval = 10
+	cfg.Snapshots = func() Snapshots { return Snapshots{Interval: 10} }
 	if err := Bootstrap(cfg, nil); err != nil {
 		t.Fatal(err)
 	}

@@ -139,7 +139,7 @@ func TestSnapshotsAndReleaseKeepWhatIsNeeded(t *testing.T) {
 	for i := uint64(1); i <= 4; i++ {
 		mustSave(t, l, hard(1, i*10), entries(1, i*10-9, i*10))
 		snapshotAt(t, l, 1, i*10, 1000)
-		if err := l.Release(); err != nil {
+		if err := l.Release(0); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -129,9 +129,10 @@ func (c *counter) matches(m *logv1.Manifest) error {
 	return nil
 }
 
-// Release gives up what the two newest snapshots do not need: older snapshots,
-// state files without one, and segments of the log before the older of the two.
-func (l *Log) Release() error {
+// Release gives up what is not needed any more: snapshots but for the newest and
+// old ones before it (at least one), state files without one, and segments of
+// the log before the second newest.
+func (l *Log) Release(old int) error {
 	names, err := l.names(l.snaps)
 	if err != nil {
 		return err
@@ -146,7 +147,7 @@ func (l *Log) Release() error {
 	if len(snaps) == 0 {
 		return nil
 	}
-	kept := snaps[max(0, len(snaps)-keepSnapshots):]
+	kept := snaps[max(0, len(snaps)-max(keepSnapshots, 1+old)):]
 	newest := kept[len(kept)-1]
 	for _, n := range names {
 		base := n[:min(len(n), len(newest))]
@@ -155,8 +156,8 @@ func (l *Log) Release() error {
 		}
 	}
 	var term, index uint64
-	if _, serr := fmt.Sscanf(kept[0], "%016x-%016x", &term, &index); serr != nil {
-		return errors.Join(err, fmt.Errorf("snapshot %s: %w", kept[0], serr))
+	if _, serr := fmt.Sscanf(kept[max(0, len(kept)-keepSnapshots)], "%016x-%016x", &term, &index); serr != nil {
+		return errors.Join(err, fmt.Errorf("snapshot %s: %w", newest, serr))
 	}
 	return errors.Join(err, l.releaseSegments(index))
 }

@@ -124,7 +124,7 @@ func (c *cluster) start(bootstrap bool) *member {
 	})}
 	cfg := consensus.Config{
 		Dir: c.t.TempDir(), RaftID: m.id, Cluster: c.cluster, History: c.history, Node: id.New(), Ring: c.ring,
-		Machine: m.machine, Transport: m.link, SnapshotInterval: 50, Margin: 5, Log: c.log.With("member", m.id%1000),
+		Machine: m.machine, Transport: m.link, Snapshots: func() consensus.Snapshots { return consensus.Snapshots{Interval: 50} }, Margin: 5, Log: c.log.With("member", m.id%1000),
 	}
 	make := consensus.JoinDir
 	if bootstrap {
