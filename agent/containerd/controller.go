@@ -122,14 +122,14 @@ func (c *controller) create(ctx context.Context, tmpl *modelv1.TaskTemplate, img
 	return nil
 }
 
-// creating says what was being done, and whether it makes sense to try again:
-// only if containerd is away.
+// creating says whether it makes sense to try again: only if containerd is away,
+// which is said with what was being done. A rejection is shown beside its task,
+// where the first words count, so it is the cause alone.
 func (c *controller) creating(err error) error {
-	what := "create container " + c.ContainerID()
 	if exec.Unavailable(err) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return c.words(what, err)
+		return c.words("create container "+c.ContainerID(), err)
 	}
-	return exec.Rejected(fmt.Errorf("%s: %w", what, err))
+	return exec.Rejected(err)
 }
 
 // labels returns the container's labels: the service's own, less those that mean
@@ -230,13 +230,12 @@ func (c *controller) launch(ctx context.Context, found client.Container, task cl
 	return nil
 }
 
-// starting says what was being done. What runc refuses, it refuses again.
+// starting is creating for a start. What runc refuses, it refuses again.
 func (c *controller) starting(err error) error {
-	what := "start container " + c.ContainerID()
 	if exec.Unavailable(err) || errdefs.IsNotFound(err) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return c.words(what, err)
+		return c.words("start container "+c.ContainerID(), err)
 	}
-	return exec.Rejected(fmt.Errorf("%s: %w", what, brief{err}))
+	return exec.Rejected(brief{err})
 }
 
 // brief is an error of runc without the names of those who passed it on.

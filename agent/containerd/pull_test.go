@@ -231,8 +231,8 @@ func TestAnImageThatIsNotThereIsToldApartFromOneForOtherMachines(t *testing.T) {
 	s.must(remote.WriteIndex(ref, index))
 	for image, words := range map[string]string{
 		"far.test/app:1":    "registry far.test has it, but not for linux/",
-		"far.test/app:2":    "registry far.test has no such image",
-		"far.test/nobody:1": "registry far.test has no such image",
+		"far.test/app:2":    "no such image far.test/",
+		"far.test/nobody:1": "no such image far.test/nobody:1: registry far.test does not have it",
 	} {
 		err := s.runtime.Task(s.spec(of(image))).Prepare(s.ctx)
 		if !errors.Is(err, exec.ErrRejected) || !strings.Contains(err.Error(), words) {

@@ -128,34 +128,44 @@ func pullError(ref string, err error) error {
 		dialed *net.OpError
 		asked  *url.Error
 	)
-	at := registryOf(ref)
+	at, image := registryOf(ref), "image "+familiar(ref)
 	switch {
 	case errors.Is(err, context.Canceled):
 		return fmt.Errorf("pull image %s: %w", ref, err)
 	case errors.As(err, &mute):
-		return exec.Rejected(fmt.Errorf("pull image %s: registry %w", ref, mute))
+		return exec.Rejected(fmt.Errorf("%s: registry %w", image, mute))
 	case errors.As(err, &dialed) && dialed.Op == "dial" && dialed.Net != "unix":
-		return exec.Rejected(fmt.Errorf("pull image %s: registry %s cannot be reached: %w", ref, at, dialed))
+		return exec.Rejected(fmt.Errorf("%s: registry %s cannot be reached: %w", image, at, dialed))
 	case errors.Is(err, docker.ErrInvalidAuthorization), errors.As(err, &status) && refused(status):
-		return exec.Rejected(fmt.Errorf("pull image %s: registry %s refuses access: no such repository, or it wants other credentials", ref, at))
+		return exec.Rejected(fmt.Errorf("%s: registry %s refuses access: no such repository, or it wants other credentials", image, at))
 	case errors.As(err, &status):
-		return exec.Rejected(fmt.Errorf("pull image %s: registry %s answers %q", ref, at, status.Status))
+		return exec.Rejected(fmt.Errorf("%s: registry %s answers %q", image, at, status.Status))
 	case errors.As(err, &asked):
-		return exec.Rejected(fmt.Errorf("pull image %s: registry %s: %w", ref, at, asked))
+		return exec.Rejected(fmt.Errorf("%s: registry %s: %w", image, at, asked))
 	case exec.Unavailable(err):
 		return fmt.Errorf("pull image %s: %w: %w", ref, exec.ErrUnavailable, err)
 	case errdefs.IsNotFound(err):
 		if strings.Contains(err.Error(), "no match for platform") {
-			return exec.Rejected(fmt.Errorf("pull image %s: registry %s has it, but not for %s", ref, at, platforms.DefaultString()))
+			return exec.Rejected(fmt.Errorf("%s: registry %s has it, but not for %s", image, at, platforms.DefaultString()))
 		}
-		return exec.Rejected(fmt.Errorf("pull image %s: registry %s has no such image", ref, at))
+		return exec.Rejected(fmt.Errorf("no such %s: registry %s does not have it", image, at))
 	default:
-		return exec.Rejected(fmt.Errorf("pull image %s: %w", ref, err))
+		return exec.Rejected(fmt.Errorf("%s: %w", image, err))
 	}
 }
 
 func refused(s remoteerrors.ErrUnexpectedStatus) bool {
 	return s.StatusCode == http.StatusUnauthorized || s.StatusCode == http.StatusForbidden
+}
+
+// familiar returns a reference as people type it, for words: what a list cuts is
+// the end of a sentence.
+func familiar(ref string) string {
+	named, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		return ref
+	}
+	return reference.FamiliarString(named)
 }
 
 // registryOf returns the host that a reference names, for words.
