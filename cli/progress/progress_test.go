@@ -57,6 +57,8 @@ func TestReport(t *testing.T) {
 	}{
 		{name: "slots without a task are new", m: whole(service(2, 1, 1, none), task(1, 1, run, taskstate.Preparing, "")),
 			frame: []string{"overall progress: 0 out of 2 tasks", "1/2: preparing ", "2/2: new       "}},
+		{name: "a slot between two tasks keeps its line", m: whole(service(3, 1, 1, none), task(1, 1, run, run, ""), task(2, 1, end, end, ""), task(3, 1, run, run, "")),
+			frame: []string{"overall progress: 2 out of 3 tasks", "1/3: running   ", "2/3: new       ", "3/3: running   "}},
 		{name: "all run", m: whole(service(1, 1, 1, none), task(1, 1, run, run, "")), done: true,
 			frame: []string{"overall progress: 1 out of 1 tasks", "1/1: running   "}},
 		{name: "an error stands in place of the bar", m: whole(service(1, 1, 1, none), task(1, 1, run, taskstate.Rejected, "no such\nimage")),

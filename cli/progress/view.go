@@ -140,16 +140,19 @@ func (v *View) slots(r *Report) (surplus bool) {
 }
 
 // number names the slots of a replicated service "1/3" and adds those that have
-// no task yet.
+// no task yet, each in its place: the others keep their lines.
 func (v *View) number(r *Report) {
 	if v.service.GetService().GetSpec().GetReplicated() == nil || r.Total > barsUpTo {
 		return
 	}
+	for number := 1; uint64(len(r.Slots)) < r.Total; number++ {
+		if name := strconv.Itoa(number); !slices.ContainsFunc(r.Slots, func(s Slot) bool { return s.Name == name }) {
+			r.Slots = append(r.Slots, Slot{Name: name})
+		}
+	}
+	slices.SortFunc(r.Slots, func(a, b Slot) int { return show.Natural(a.Name, b.Name) })
 	for i := range r.Slots {
 		r.Slots[i].Name = strconv.Itoa(i+1) + "/" + strconv.FormatUint(r.Total, 10)
-	}
-	for i := len(r.Slots); uint64(i) < r.Total; i++ {
-		r.Slots = append(r.Slots, Slot{Name: strconv.Itoa(i+1) + "/" + strconv.FormatUint(r.Total, 10)})
 	}
 }
 
