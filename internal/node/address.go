@@ -111,19 +111,26 @@ func prefer(addrs []netip.Addr) netip.Addr {
 	return addrs[0]
 }
 
-// only is the machine's address if there is one choice.
+// only is the machine's address if there is one choice: its one IPv4 address, or
+// where it has none, its one IPv6 address.
 func only(known map[string][]netip.Addr) (string, error) {
-	var all []netip.Addr
+	var four, six []netip.Addr
 	for _, addrs := range known {
-		if len(addrs) > 0 {
-			all = append(all, prefer(addrs))
+		for _, a := range addrs {
+			if a.Is4() {
+				four = append(four, a)
+			} else {
+				six = append(six, a)
+			}
 		}
 	}
-	switch len(all) {
-	case 0:
+	switch {
+	case len(four) == 1:
+		return four[0].String(), nil
+	case len(four) == 0 && len(six) == 1:
+		return six[0].String(), nil
+	case len(four)+len(six) == 0:
 		return "127.0.0.1", nil
-	case 1:
-		return all[0].String(), nil
 	}
 	return "", rpc.Refuse(rpc.Errorf(errdefs.ErrInvalidArgument, "this machine has several addresses and cannot tell which one others reach"),
 		"choose one with --advertise-addr: "+list(known))

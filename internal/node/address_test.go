@@ -25,6 +25,9 @@ func TestChooseEndpoint(t *testing.T) {
 	}{
 		{name: "one address is chosen by itself, IPv4 first", from: one,
 			want: endpoint{"0.0.0.0:2377", "10.0.0.1:2377"}},
+		{name: "an IPv6 address on another interface makes no second choice",
+			from: table{"eth0": {netip.MustParseAddr("10.0.0.1")}, "tun0": {netip.MustParseAddr("fd00::1")}},
+			want: endpoint{"0.0.0.0:2377", "10.0.0.1:2377"}},
 		{name: "of several addresses none is guessed", from: two, fault: "several addresses"},
 		{name: "an interface names its address", from: two, advertise: "eth1",
 			want: endpoint{"0.0.0.0:2377", "192.168.0.7:2377"}},
