@@ -182,6 +182,9 @@ func (d *draft) reap(o *outcome) {
 		status := proto.CloneOf(t.Status())
 		status.State, status.At, status.AgentAt = taskstate.Orphaned, d.now.UnixNano(), 0
 		status.Error = "its node was lost for too long and has been given up"
+		if d.snap.Node(t.Node) == nil {
+			status.Error = "its node was removed from the swarm"
+		}
 		d.round.moves.add(d.id, []*logv1.Expect{expectTask(t)}, []*logv1.Operation{{Op: &logv1.Operation_Report{
 			Report: &logv1.Report{Task: x.Bytes(), Node: t.Node.Bytes(), Status: status}}}})
 	}

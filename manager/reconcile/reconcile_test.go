@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -174,7 +175,9 @@ func TestARemovedNodeLosesItsTasks(t *testing.T) {
 		w.write(remove(store.KindNode, nodeID(0).Bytes()))
 		f.settle(synctest.Wait)
 		w.want(2, "running on the other", w.tasks(1, func(t *store.Task) bool { return running(t) && t.Node == nodeID(1) }))
-		w.want(1, "orphaned", w.tasks(1, func(t *store.Task) bool { return t.Observed == taskstate.Orphaned }))
+		w.want(1, "orphaned and told why", w.tasks(1, func(t *store.Task) bool {
+			return t.Observed == taskstate.Orphaned && strings.Contains(t.Status().GetError(), "removed from the swarm")
+		}))
 	})
 }
 
