@@ -51,21 +51,6 @@ type filed struct {
 	reports  []*dispatchv1.NodeReports
 }
 
-// A line is one manager's connection to the desk. The desk writes what it has
-// accounted for; the line's owner sends it on.
-type line struct {
-	manager id.ID
-	// offset is how far the manager's clock was ahead of the desk's when it last
-	// spoke. The desk's, under its mutex.
-	offset time.Duration
-
-	mu        sync.Mutex // guards the fields below
-	accounted map[id.ID]*dispatchv1.Accounted
-	sequence  uint64
-
-	wake chan struct{} // capacity 1: there is something to answer
-}
-
 // newDesk opens the desk over the nodes of the store, each with a full lease (R3).
 func newDesk(cfg Config) *desk {
 	snap := cfg.Store.Snapshot()
@@ -330,15 +315,18 @@ func seenOp(node id.ID, status *modelv1.NodeStatus, desc *modelv1.NodeDescriptio
 }
 
 // appendReports adds the reports that would change something. Apply joins them
-// in any order (R5), so leaving out one that is known already loses nothing.
+// in any order (R5), so leaving out one that is known already loses nothing. A
+// task that this replica does not know, or not where it is placed, is no reason:
+// another manager may have applied the entry before the leader has, and its agent
+// may have been quick. Apply drops what is still unknown then.
 func appendReports(ops []*logv1.Operation, snap *store.Snapshot, r *dispatchv1.NodeReports) []*logv1.Operation {
 	for _, tr := range r.GetReports() {
 		task, err := id.FromBytes(tr.GetTask())
 		if err != nil || tr.GetStatus() == nil {
 			continue
 		}
-		t := snap.Task(task)
-		if t == nil || string(t.Node.Bytes()) != string(r.GetNode()) || t.Observed >= tr.GetStatus().GetState() {
+		if t := snap.Task(task); t != nil && !t.Node.IsZero() &&
+			(string(t.Node.Bytes()) != string(r.GetNode()) || t.Observed >= tr.GetStatus().GetState()) {
 			continue
 		}
 		ops = append(ops, &logv1.Operation{Op: &logv1.Operation_Report{Report: &logv1.Report{
@@ -346,37 +334,6 @@ func appendReports(ops []*logv1.Operation, snap *store.Snapshot, r *dispatchv1.N
 		}}})
 	}
 	return ops
-}
-
-// account notes that a beat counts.
-func (l *line) account(node id.ID, session, beat uint64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.accounted[node] = &dispatchv1.Accounted{Node: node.Bytes(), Session: session, Beat: beat}
-	signal(l.wake)
-}
-
-// acknowledge notes that reports up to sequence are committed.
-func (l *line) acknowledge(sequence uint64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.sequence = max(l.sequence, sequence)
-	signal(l.wake)
-}
-
-// answer takes what is to be told, nil if nothing is new.
-func (l *line) answer(told uint64) *dispatchv1.RelayResponse {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.accounted) == 0 && l.sequence == told {
-		return nil
-	}
-	resp := &dispatchv1.RelayResponse{Sequence: l.sequence}
-	for _, a := range l.accounted {
-		resp.Accounted = append(resp.Accounted, a)
-	}
-	clear(l.accounted)
-	return resp
 }
 
 // signal sets a level: a wake that waits already is enough.
