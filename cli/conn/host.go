@@ -132,11 +132,11 @@ func With(s *say.Streams, act Action) cli.ActionFunc {
 // ended says what was waited for, if err comes of the time being over or of an
 // interrupt.
 func (c *Conn) ended(ctx context.Context, limit time.Duration, err error) error {
-	late := errors.Is(ctx.Err(), context.DeadlineExceeded)
+	late := over(ctx)
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, context.DeadlineExceeded) && late:
+	case late && (errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)):
 		return say.Hinted(fmt.Errorf("gave up after %v waiting for %s", limit, c.waiting),
 			cmp.Or(c.hint, "--timeout gives it longer"))
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil && !late:
@@ -145,6 +145,19 @@ func (c *Conn) ended(ctx context.Context, limit time.Duration, err error) error 
 		return c.gone(ctx, fmt.Errorf("gave up after %v waiting for %s: %w", limit, c.waiting, err))
 	}
 	return c.gone(ctx, err)
+}
+
+// lead is by how much a daemon may end a call before ctl would: it is told the
+// time left when the call begins, rounded, and has a timer of its own.
+const lead = 100 * time.Millisecond
+
+// over reports whether the command's time is over, or is to the daemon.
+func over(ctx context.Context) bool {
+	if ctx.Err() != nil {
+		return errors.Is(ctx.Err(), context.DeadlineExceeded)
+	}
+	end, limited := ctx.Deadline()
+	return limited && time.Until(end) <= lead
 }
 
 // gone says so if the daemon went away during a call.
