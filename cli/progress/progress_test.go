@@ -47,6 +47,13 @@ func TestReport(t *testing.T) {
 	run, end := taskstate.Running, taskstate.Shutdown
 	lost := task(1, 1, run, run, "")
 	lost.UnknownSince = 1
+	policy := func(c modelv1.RestartCondition, attempts uint64) *controlv1.ServiceView {
+		v := service(1, 1, 1, none)
+		v.Service.Spec.Restart = &modelv1.RestartPolicy{Condition: c, MaxAttempts: attempts}
+		return v
+	}
+	never, onFailure, always := modelv1.RestartCondition_RESTART_CONDITION_NONE,
+		modelv1.RestartCondition_RESTART_CONDITION_ON_FAILURE, modelv1.RestartCondition_RESTART_CONDITION_ANY
 	for _, tt := range []struct {
 		name  string
 		goal  progress.Goal
@@ -91,6 +98,21 @@ func TestReport(t *testing.T) {
 			frame: []string{"overall progress: 1 out of 1 tasks", "1/1: running   "}},
 		{name: "an answer from before the change says nothing", goal: progress.Goal{Version: 8},
 			m: whole(service(1, 1, 1, none), task(1, 1, run, run, "")), frame: []string{"overall progress: waiting for new tasks"}},
+		{name: "a failure that is not followed ends the wait", m: whole(policy(never, 0), task(1, 1, run, taskstate.Failed, "exit 4")),
+			fault: "task 1/1 has ended and the restart policy leaves it at that: exit 4", frame: []string{"overall progress: 0 out of 1 tasks", "1/1: exit 4"}},
+		{name: "the attempts are used up", m: whole(policy(always, 1), task(1, 1, end, taskstate.Rejected, "x"), task(1, 1, run, taskstate.Failed, "y")),
+			fault: "task 1/1 has ended and the restart policy leaves it at that: y", frame: []string{"overall progress: 0 out of 1 tasks", "1/1: y"}},
+		{name: "an attempt is left", m: whole(policy(always, 2), task(1, 1, end, taskstate.Rejected, "x"), task(1, 1, run, taskstate.Failed, "y")),
+			frame: []string{"overall progress: 0 out of 1 tasks", "1/1: y"}},
+		{name: "a good end that is not followed is what was asked for", m: whole(policy(onFailure, 0), task(1, 1, run, taskstate.Complete, "")), done: true,
+			frame: []string{"overall progress: 1 out of 1 tasks", "1/1: complete  "}},
+		{name: "a failure that is followed", m: whole(policy(onFailure, 0), task(1, 1, run, taskstate.Failed, "y")),
+			frame: []string{"overall progress: 0 out of 1 tasks", "1/1: y"}},
+		{name: "an end that is not the new revision's", goal: progress.Goal{Update: true}, m: whole(func() *controlv1.ServiceView {
+			v := policy(never, 0)
+			v.Service.Target, v.Service.Update.State = 2, updating
+			return v
+		}(), task(1, 1, run, taskstate.Failed, "y")), frame: []string{"overall progress: 0 out of 1 tasks", "1/1: y"}},
 		{name: "above twenty one line says it all", m: whole(service(21, 1, 1, none)), frame: []string{"overall progress: 0 out of 21 tasks"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

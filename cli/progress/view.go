@@ -76,7 +76,9 @@ type Slot struct {
 	Name  string // "1/2" or a node's
 	State modelv1.TaskState
 	Error string
-	done  bool
+	// done: it runs, or has come to a good end that the policy leaves it at.
+	// over: no other task follows in the slot.
+	done, over bool
 }
 
 // Report judges what is known.
@@ -89,6 +91,9 @@ func (v *View) Report() Report {
 	r := Report{Rolling: v.goal.Update && state == modelv1.UpdateState_UPDATE_STATE_ROLLBACK_STARTED}
 	surplus := v.slots(&r)
 	r.Converged = r.Done >= r.Total && !surplus
+	if state != modelv1.UpdateState_UPDATE_STATE_UPDATING && state != modelv1.UpdateState_UPDATE_STATE_ROLLBACK_STARTED {
+		r.Fault = r.lastWord()
+	}
 	if !v.goal.Update {
 		return r
 	}
@@ -198,7 +203,8 @@ func (v *View) slot(t *controlv1.TaskView) Slot {
 	if t.GetUnknownSince() != 0 {
 		s.Error = "its node is lost"
 	}
-	s.done = s.State == taskstate.Running && t.GetUnknownSince() == 0 && v.fresh(task)
+	s.over = v.fresh(task) && v.over(task)
+	s.done = s.State == taskstate.Running && t.GetUnknownSince() == 0 && v.fresh(task) || s.over && s.State == taskstate.Complete
 	return s
 }
 
