@@ -357,3 +357,28 @@ func TestANewerSessionEndsTheOlder(t *testing.T) {
 		}
 	})
 }
+
+func TestAReportOfATaskThatTheLeaderHasNotAppliedYetIsCommitted(t *testing.T) {
+	t.Parallel()
+	r := newReplica(t)
+	r.service()
+	of := func(node byte) *dispatchv1.NodeReports {
+		return &dispatchv1.NodeReports{Node: nodeN(node).Bytes(), Reports: []*dispatchv1.TaskReport{{
+			Task: nodeN(60).Bytes(), Status: &modelv1.TaskStatus{State: modelv1.TaskState_TASK_STATE_RUNNING},
+		}}}
+	}
+	ops := appendReports(nil, r.Snapshot(), of(1)) // another manager's replica had the task first
+	if len(ops) != 1 {
+		t.Fatalf("%d operations for a task that this replica does not know, want its report", len(ops))
+	}
+	r.task(60, 1)
+	r.do(ops...)
+	if got := r.Snapshot().Task(nodeN(60)).Observed; got != modelv1.TaskState_TASK_STATE_RUNNING {
+		t.Errorf("the task is %v, want running", got)
+	}
+	for _, node := range []byte{1, 2} {
+		if got := appendReports(nil, r.Snapshot(), of(node)); len(got) != 0 {
+			t.Errorf("%d operations for what is known already or not node %d's to say", len(got), node)
+		}
+	}
+}
