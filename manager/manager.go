@@ -47,6 +47,8 @@ type Config struct {
 	// Hello is what this node says of itself first; cluster and history are
 	// filled in.
 	Hello *rpcv1.Hello
+	// Address is where this member is reached; its record is kept at it (D11).
+	Address string
 	// Peers is the group as the join told it, until records tell better.
 	Peers []Peer
 	// Dial makes connections to other managers. Nil means the net package's.
@@ -104,6 +106,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	g.Go(func() error { return named("consensus", m.raft.Run(ctx)) })
 	g.Go(func() error { return named("dispatch", m.rooms.dispatch.Run(ctx)) })
 	g.Go(func() error { return m.followMembers(ctx) })
+	g.Go(func() error { return m.keepAddress(ctx) })
 	// A demoted or removed node is cut off at once (D7).
 	g.Go(func() error { return enrol.Watch(ctx, m.store, m.cfg.Server.Recheck) })
 	g.Go(func() error { return m.watchContact(ctx) })

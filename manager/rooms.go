@@ -136,7 +136,7 @@ type transport struct{ *wire.Transport }
 // connect makes the transport of this member.
 func (m *Manager) connect() {
 	m.transport.Transport = wire.New(wire.Config{
-		RaftID: m.raft.Status().RaftID, Hello: m.hello, Check: m.isMember, Probe: m.cfg.Dial, Log: m.cfg.Log,
+		RaftID: m.raft.Status().RaftID, Address: m.cfg.Address, Hello: m.hello, Check: m.isMember, Probe: m.cfg.Dial, Log: m.cfg.Log,
 		Dial: func(_ context.Context, raftID uint64, address string) (*grpc.ClientConn, error) {
 			return m.dialMember(raftID, address)
 		},

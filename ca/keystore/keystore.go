@@ -109,6 +109,9 @@ type Facts struct {
 	// Advertise and Listen are host:port as given or chosen at init or join.
 	Advertise string
 	Listen    string
+	// Interface is the one that had the advertised address when it was chosen.
+	// Empty: it is no address of this machine's own, and others translate it.
+	Interface string
 	// Availability is the one asked for at init or join.
 	Availability modelv1.Availability
 	// Managers is the newest list of whom to dial, nil if there is none, and
@@ -155,6 +158,7 @@ type body struct {
 	Chain        [][]byte  `json:"chain"`
 	Roots        [][]byte  `json:"roots"`
 	Advertise    string    `json:"advertise,omitempty"`
+	Interface    string    `json:"interface,omitempty"`
 	Listen       string    `json:"listen,omitempty"`
 	Availability int32     `json:"availability,omitempty"`
 	Managers     []byte    `json:"managers,omitempty"`
@@ -176,7 +180,7 @@ func (s *Store) Save(n *Node) error {
 		Cluster: cred.Identity.Cluster, Node: cred.Identity.Node, Role: cred.Identity.Role.String(),
 		Generation: cred.Identity.Generation, IssuedAt: n.IssuedAt, NotAfter: cred.Identity.NotAfter,
 		SealedPKCS8: key, Chain: n.Chain, Roots: n.Roots,
-		Advertise: n.Facts.Advertise, Listen: n.Facts.Listen, Availability: int32(n.Facts.Availability), ListedAt: n.Facts.ListedAt,
+		Advertise: n.Facts.Advertise, Interface: n.Facts.Interface, Listen: n.Facts.Listen, Availability: int32(n.Facts.Availability), ListedAt: n.Facts.ListedAt,
 	}
 	if n.Facts.Managers != nil {
 		if b.Managers, err = proto.Marshal(n.Facts.Managers); err != nil {
@@ -207,7 +211,7 @@ func (s *Store) Load() (*Node, error) {
 		return nil, fmt.Errorf("load identity from %s/%s: %w", s.dir.Name(), fileIdentity, err)
 	}
 	n := &Node{Chain: b.Chain, Roots: b.Roots, IssuedAt: b.IssuedAt, Facts: Facts{
-		Advertise: b.Advertise, Listen: b.Listen, Availability: modelv1.Availability(b.Availability), ListedAt: b.ListedAt,
+		Advertise: b.Advertise, Interface: b.Interface, Listen: b.Listen, Availability: modelv1.Availability(b.Availability), ListedAt: b.ListedAt,
 	}}
 	if n.Key, err = s.openKey(b.SealedPKCS8, placeKey); err != nil {
 		return nil, fmt.Errorf("load identity: key of node %s: %w", b.Node, err)

@@ -26,6 +26,7 @@ func Flags() []cli.Flag {
 		&cli.StringFlag{Name: "state-dir", Value: "/var/lib/skep", Usage: "`DIR` that holds what must survive a restart"},
 		&cli.StringFlag{Name: "run-dir", Value: "/run/skep", Usage: "`DIR` of the socket that ctl talks to"},
 		&cli.StringFlag{Name: "hostname", Usage: "`NAME` of this node (default: the host's own)"},
+		&cli.StringFlag{Name: "advertise-addr", Usage: "`ADDRESS` others reach this node at from now on: IP[:PORT] or an interface (default: as at init or join)"},
 		&cli.StringFlag{Name: "containerd", Usage: "`ADDRESS` of a containerd to use (default: a private one is started)"},
 		&cli.StringFlag{Name: "log-level", Value: "info", Usage: "debug, info, warn or error"},
 		&cli.StringFlag{Name: "log-format", Value: "text", Usage: "text or json"},

@@ -28,7 +28,7 @@ func run(c *cli.Context, s *say.Streams) error {
 	defer stop()
 	return node.Run(ctx, node.Config{
 		StateDir: c.String("state-dir"), RunDir: c.String("run-dir"),
-		Hostname: c.String("hostname"), Containerd: c.String("containerd"),
+		Hostname: c.String("hostname"), Advertise: c.String("advertise-addr"), Containerd: c.String("containerd"),
 		HostsDir: s.Getenv("SKEP_HOSTS_DIR"), CgroupParent: s.Getenv("SKEP_CGROUP_PARENT"),
 		BootIDFile: s.Getenv("SKEP_BOOT_ID_FILE"), HostDown: hostDown, Log: log,
 	}, func() { log.Info("daemon is ready", "run_dir", c.String("run-dir")) })

@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -73,6 +74,59 @@ func chooseEndpoint(from addresses, listen, advertise string) (endpoint, error) 
 		listen:    net.JoinHostPort(lhost, strconv.Itoa(lport)),
 		advertise: net.JoinHostPort(ahost, strconv.Itoa(aport)),
 	}, nil
+}
+
+// interfaceOf returns the interface that has the advertised address, and "" if
+// it is no address of this machine's own.
+func interfaceOf(from addresses, e endpoint) string {
+	known, err := from.interfaces()
+	if err != nil {
+		return ""
+	}
+	return holder(known, e.host())
+}
+
+func holder(known map[string][]netip.Addr, host string) string {
+	ip, err := netip.ParseAddr(host)
+	if err != nil {
+		return ""
+	}
+	for _, name := range slices.Sorted(maps.Keys(known)) {
+		if slices.Contains(known[name], ip.Unmap()) {
+			return name
+		}
+	}
+	return ""
+}
+
+// moved returns where a machine is reached that was reached at e by way of an
+// interface, and may have another address by now. Without an interface the
+// address was never the machine's own, and stays as it was said.
+func moved(from addresses, e endpoint, via string) (endpoint, error) {
+	known, err := from.interfaces()
+	if err != nil {
+		return e, fmt.Errorf("look for this machine's addresses: %w", err)
+	}
+	old := e.host()
+	if via == "" || len(known) == 0 || holder(known, old) != "" {
+		return e, nil // also while no interface is up: the address may come back
+	}
+	var host string
+	if addrs := known[via]; len(addrs) > 0 {
+		host = prefer(addrs).String()
+	} else if host, err = only(known); err != nil {
+		return e, fmt.Errorf("the address %s is gone: %w", old, err)
+	}
+	next := endpoint{listen: e.listen}
+	if h, port, err := net.SplitHostPort(e.listen); err == nil && h == old {
+		next.listen = net.JoinHostPort(host, port)
+	}
+	_, port, err := net.SplitHostPort(e.advertise)
+	if err != nil {
+		return e, fmt.Errorf("the address %s is gone: its port: %w", old, err)
+	}
+	next.advertise = net.JoinHostPort(host, port)
+	return next, nil
 }
 
 // resolve reads "", "eth0", "eth0:2377", "10.0.0.1", "10.0.0.1:2377" or "[::1]:2377".

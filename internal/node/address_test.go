@@ -69,3 +69,40 @@ func TestSeveralAddressesAreListedAsAHint(t *testing.T) {
 		t.Errorf("hint = %q, want %q", got, want)
 	}
 }
+
+func TestAMachineThatHasAnotherAddressIsReachedThere(t *testing.T) {
+	t.Parallel()
+	a := func(s ...string) (out []netip.Addr) {
+		for _, s := range s {
+			out = append(out, netip.MustParseAddr(s))
+		}
+		return out
+	}
+	was := endpoint{"0.0.0.0:2377", "10.0.0.1:2377"}
+	for _, tt := range []struct {
+		name  string
+		from  table
+		was   endpoint
+		via   string
+		want  endpoint
+		fault string
+	}{
+		{name: "the address is there", from: table{"eth0": a("10.0.0.1", "10.0.0.9")}, was: was, via: "eth0", want: was},
+		{name: "it is on another interface now", from: table{"eth1": a("10.0.0.1")}, was: was, via: "eth0", want: was},
+		{name: "its interface has another", from: table{"eth0": a("fd00::9", "10.0.0.9"), "eth1": a("10.1.0.1")}, was: was, via: "eth0",
+			want: endpoint{"0.0.0.0:2377", "10.0.0.9:2377"}},
+		{name: "what was listened at moves along", from: table{"eth0": a("10.0.0.9")}, was: endpoint{"10.0.0.1:3000", "10.0.0.1:4000"}, via: "eth0",
+			want: endpoint{"10.0.0.9:3000", "10.0.0.9:4000"}},
+		{name: "its interface is gone, one is left", from: table{"ens1": a("10.0.0.9")}, was: was, via: "eth0",
+			want: endpoint{"0.0.0.0:2377", "10.0.0.9:2377"}},
+		{name: "its interface is gone, several are left", from: table{"ens1": a("10.0.0.9"), "ens2": a("10.1.0.1")}, was: was, via: "eth0",
+			want: was, fault: "10.0.0.1 is gone"},
+		{name: "no interface is up yet", from: table{}, was: was, via: "eth0", want: was},
+		{name: "the address never was the machine's", from: table{"eth0": a("10.0.0.9")}, was: was, want: was},
+	} {
+		got, err := moved(tt.from, tt.was, tt.via)
+		if got != tt.want || (err == nil) != (tt.fault == "") || err != nil && !strings.Contains(err.Error(), tt.fault) {
+			t.Errorf("%s: moved = %v, %v; want %v, %q", tt.name, got, err, tt.want, tt.fault)
+		}
+	}
+}

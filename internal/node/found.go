@@ -49,7 +49,7 @@ func (n *Node) found(ctx context.Context, req *localv1.InitRequest) error {
 	if err != nil {
 		return fmt.Errorf("found swarm: %w", err)
 	}
-	me.Facts = keystore.Facts{Advertise: at.advertise, Listen: at.listen, Availability: req.GetAvailability()}
+	me.Facts = keystore.Facts{Advertise: at.advertise, Listen: at.listen, Interface: interfaceOf(machine{}, at), Availability: req.GetAvailability()}
 	ring := sealed.NewRing()
 	raftID := manager.NewRaftID()
 	first := &logv1.Transaction{Units: []*logv1.Unit{{Operations: []*logv1.Operation{
@@ -170,7 +170,7 @@ func (n *Node) enrol(ctx context.Context, token ca.Token, req *localv1.JoinReque
 		}
 	}
 	return n.keep(got.Credential, key, keystore.Facts{
-		Advertise: at.advertise, Listen: at.listen, Availability: orActive(req.GetAvailability()),
+		Advertise: at.advertise, Listen: at.listen, Interface: interfaceOf(machine{}, at), Availability: orActive(req.GetAvailability()),
 		Managers: got.Managers, ListedAt: time.Now(),
 	})
 }
@@ -226,7 +226,7 @@ func (n *Node) refound(ctx context.Context, req *localv1.InitRequest) error {
 	if err != nil {
 		return fmt.Errorf("force new cluster: %w", err)
 	}
-	me.Facts.Advertise, me.Facts.Listen = at.advertise, at.listen
+	me.Facts.Advertise, me.Facts.Listen, me.Facts.Interface = at.advertise, at.listen, interfaceOf(machine{}, at)
 	if err := n.keys.Save(me); err != nil {
 		return fmt.Errorf("force new cluster: %w", err)
 	}

@@ -51,12 +51,13 @@ type life struct {
 }
 
 // newLife puts together what lives with an identity. It starts nothing.
-func (n *Node) newLife(me *keystore.Node) (*life, error) {
+func (n *Node) newLife(ctx context.Context, me *keystore.Node) (*life, error) {
 	cred, err := me.Credential()
 	if err != nil {
 		return nil, err
 	}
 	n.holder.Set(cred)
+	me = n.readdress(ctx, me)
 	l := &life{
 		node: n, who: cred.Identity, me: me, changed: make(chan struct{}),
 		farewell: modelv1.Farewell_FAREWELL_RESTARTING,
@@ -147,6 +148,10 @@ func (l *life) dial(_ context.Context, m *cav1.Manager) (*grpc.ClientConn, error
 	if err != nil {
 		return nil, fmt.Errorf("manager at %s: %w", m.GetAddress(), err)
 	}
+	address := m.GetAddress()
+	if node == l.who.Node {
+		address = l.advertised() // which the list may not say yet
+	}
 	peer := rpc.Peer{Node: node, ListedAt: l.listedAt()}
 	if l.isManager() {
 		// A swarm that was off for longer than its managers' certificates live
@@ -160,7 +165,7 @@ func (l *life) dial(_ context.Context, m *cav1.Manager) (*grpc.ClientConn, error
 		}
 		peer.Keys = append(peer.Keys, d)
 	}
-	return rpc.Dial(m.GetAddress(), rpc.ClientTLS(l.node.holder, peer), rpc.Through(l.node.cfg.Outside.dial())...)
+	return rpc.Dial(address, rpc.ClientTLS(l.node.holder, peer), rpc.Through(l.node.cfg.Outside.dial())...)
 }
 
 func (l *life) listedAt() time.Time {

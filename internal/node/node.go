@@ -46,6 +46,10 @@ type Config struct {
 	StateDir, RunDir string
 	// Hostname is what the node is called. Empty: the kernel's name.
 	Hostname string
+	// Advertise is where others reach this node from now on: an address or an
+	// interface, with or without a port. Empty: where init or join said, or where
+	// the machine's address has gone since.
+	Advertise string
 	// Containerd is the socket of a containerd to use. Empty: a private one.
 	Containerd string
 	// HostsDir is where registries' hosts.toml files are. Empty: containerd's default.

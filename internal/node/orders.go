@@ -54,7 +54,7 @@ func (n *Node) live(ctx context.Context) error {
 			n.await(ctx)
 			continue
 		}
-		l, err := n.newLife(id)
+		l, err := n.newLife(ctx, id)
 		if err != nil {
 			n.set(localv1.State_STATE_ERROR, nil, err)
 			n.cfg.Log.LogAttrs(ctx, slog.LevelError, "the node cannot start", slog.Any("err", err))

@@ -14,6 +14,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 	"time"
 
@@ -192,23 +193,37 @@ func (s *Server) Move(ctx context.Context, req *raftv1.MoveRequest) (*raftv1.Mov
 	if err != nil {
 		return nil, err
 	}
-	m := s.cfg.Store.Snapshot().MemberByNode(node)
-	if m == nil || m.GetRaftId() != req.GetRaftId() {
-		return nil, rpc.Errorf(errdefs.ErrFailedPrecondition, "record the address of node %s: it is not the member it says", node)
-	}
-	if m.GetAddress() == req.GetAddress() {
-		return &raftv1.MoveResponse{}, nil
-	}
-	moved := proto.CloneOf(m)
-	moved.Address = req.GetAddress()
-	tx, err := encode(putMember(moved))
-	if err != nil {
+	if err := s.Moved(ctx, node, req.GetRaftId(), req.GetAddress()); err != nil {
 		return nil, err
 	}
-	if err := s.cfg.Commit(ctx, tx); err != nil {
-		return nil, fmt.Errorf("record the address of node %s: %w", node, err)
-	}
 	return &raftv1.MoveResponse{}, nil
+}
+
+// Moved records where a node's member is reached from now on.
+func (s *Server) Moved(ctx context.Context, node id.ID, raftID uint64, address string) error {
+	s.change.Lock() // the whole record is written: not beside a change of the group
+	defer s.change.Unlock()
+	m := s.cfg.Store.Snapshot().MemberByNode(node)
+	if m == nil || m.GetRaftId() != raftID {
+		return rpc.Errorf(errdefs.ErrFailedPrecondition, "record the address of node %s: it is not the member it says", node)
+	}
+	if _, _, err := net.SplitHostPort(address); err != nil {
+		return rpc.Errorf(errdefs.ErrInvalidArgument, "record the address of node %s: %q is not host:port", node, address)
+	}
+	if m.GetAddress() == address {
+		return nil
+	}
+	moved := proto.CloneOf(m)
+	moved.Address = address
+	tx, err := encode(putMember(moved))
+	if err != nil {
+		return err
+	}
+	if err := s.cfg.Commit(ctx, tx); err != nil {
+		return fmt.Errorf("record the address of node %s: %w", node, err)
+	}
+	s.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "manager moved", slog.String("node", node.String()), slog.String("addr", address))
+	return nil
 }
 
 // Leave takes the caller out of the group because it leaves the swarm.

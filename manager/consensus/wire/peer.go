@@ -255,7 +255,7 @@ func (p *peer) stream(ctx context.Context) (up bool, err error) {
 func (p *peer) greet(s grpc.BidiStreamingClient[raftv1.StreamRequest, raftv1.StreamResponse], cancel context.CancelCauseFunc) error {
 	timer := time.AfterFunc(helloTime, func() { cancel(fmt.Errorf("no hello within %v", helloTime)) })
 	defer timer.Stop()
-	if err := s.Send(&raftv1.StreamRequest{Hello: p.t.cfg.Hello(), From: p.t.cfg.RaftID, To: p.id}); err != nil && !errors.Is(err, io.EOF) {
+	if err := s.Send(&raftv1.StreamRequest{Hello: p.t.cfg.Hello(), From: p.t.cfg.RaftID, To: p.id, Address: p.t.cfg.Address}); err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("say hello: %w", err)
 	}
 	answer, err := s.Recv()

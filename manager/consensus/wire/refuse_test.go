@@ -128,6 +128,31 @@ func TestStreamsOfStrangersAreRefused(t *testing.T) {
 	}
 }
 
+func TestAPeerThatHasMovedIsAnsweredWhereItIs(t *testing.T) {
+	t.Parallel()
+	hello := &rpcv1.Hello{Cluster: id.New().Bytes(), History: id.New().Bytes()}
+	other := &rpcv1.Hello{Cluster: hello.GetCluster(), History: id.New().Bytes()}
+	tr := New(Config{RaftID: 2, Hello: func() *rpcv1.Hello { return hello }, Log: slog.New(slog.DiscardHandler)})
+	tr.SetPeer(1, "10.0.0.1:2377")
+	s := &server{t: tr}
+	for _, tt := range []struct{ says, want string }{
+		{"", "10.0.0.1:2377"},
+		{"10.0.0.9:2377", "10.0.0.9:2377"},
+		{"nonsense", "10.0.0.9:2377"},
+	} {
+		if err := s.admit(t.Context(), 1, &raftv1.StreamRequest{From: 1, To: 2, Hello: hello, Address: tt.says}); err != nil {
+			t.Fatal(err)
+		}
+		if got := tr.peers[1].address; got != tt.want {
+			t.Errorf("a peer that says %q is answered at %q, want %q", tt.says, got, tt.want)
+		}
+	}
+	err := s.admit(t.Context(), 1, &raftv1.StreamRequest{From: 1, To: 2, Hello: other, Address: "10.0.0.66:2377"})
+	if err == nil || tr.peers[1].address != "10.0.0.9:2377" {
+		t.Errorf("a stranger's address was taken: %q (%v)", tr.peers[1].address, err)
+	}
+}
+
 func TestHeartbeatsGoFirstAndNothingWaitsWithoutBound(t *testing.T) {
 	t.Parallel()
 	tr := New(Config{RaftID: 1, Log: slog.New(slog.DiscardHandler)})

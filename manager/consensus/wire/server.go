@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 
 	"github.com/containerd/errdefs"
 	"github.com/skep-project/skep/manager/consensus"
@@ -75,6 +76,11 @@ func (s *server) admit(ctx context.Context, from uint64, in *raftv1.StreamReques
 	}
 	if err := s.t.checkHello(from, in.GetHello()); err != nil {
 		return fmt.Errorf("%w: %w", err, errdefs.ErrFailedPrecondition)
+	}
+	// A member that has moved can be heard and not answered, until its record
+	// says where it is, which may take a quorum that is only had by answering it.
+	if _, _, err := net.SplitHostPort(in.GetAddress()); err == nil {
+		s.t.SetPeer(from, in.GetAddress())
 	}
 	return nil
 }

@@ -39,6 +39,8 @@ type Config struct {
 	RaftID uint64
 	// Hello returns what this member says first on every stream.
 	Hello func() *rpcv1.Hello
+	// Address is where this member is reached now. Empty is not told.
+	Address string
 	// Dial returns a connection to a member, authenticated as one. The
 	// Transport closes it.
 	Dial func(ctx context.Context, raftID uint64, address string) (*grpc.ClientConn, error)

@@ -32,7 +32,10 @@ type StreamRequest struct {
 	From  uint64    `protobuf:"varint,2,opt,name=from,proto3" json:"from,omitempty"`
 	To    uint64    `protobuf:"varint,3,opt,name=to,proto3" json:"to,omitempty"`
 	// Encoded raftpb messages, heartbeats and votes first.
-	Messages      [][]byte `protobuf:"bytes,4,rep,name=messages,proto3" json:"messages,omitempty"`
+	Messages [][]byte `protobuf:"bytes,4,rep,name=messages,proto3" json:"messages,omitempty"`
+	// First message only: host:port the sender is reached at now, which its record
+	// may not say yet.
+	Address       string `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -93,6 +96,13 @@ func (x *StreamRequest) GetMessages() [][]byte {
 		return x.Messages
 	}
 	return nil
+}
+
+func (x *StreamRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
 }
 
 type StreamResponse struct {
@@ -752,12 +762,13 @@ var File_skep_raft_v1_raft_proto protoreflect.FileDescriptor
 
 const file_skep_raft_v1_raft_proto_rawDesc = "" +
 	"\n" +
-	"\x17skep/raft/v1/raft.proto\x12\fskep.raft.v1\x1a\x15skep/log/v1/log.proto\x1a\x15skep/rpc/v1/rpc.proto\"y\n" +
+	"\x17skep/raft/v1/raft.proto\x12\fskep.raft.v1\x1a\x15skep/log/v1/log.proto\x1a\x15skep/rpc/v1/rpc.proto\"\x93\x01\n" +
 	"\rStreamRequest\x12(\n" +
 	"\x05hello\x18\x01 \x01(\v2\x12.skep.rpc.v1.HelloR\x05hello\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\x04R\x04from\x12\x0e\n" +
 	"\x02to\x18\x03 \x01(\x04R\x02to\x12\x1a\n" +
-	"\bmessages\x18\x04 \x03(\fR\bmessages\":\n" +
+	"\bmessages\x18\x04 \x03(\fR\bmessages\x12\x18\n" +
+	"\aaddress\x18\x05 \x01(\tR\aaddress\":\n" +
 	"\x0eStreamResponse\x12(\n" +
 	"\x05hello\x18\x01 \x01(\v2\x12.skep.rpc.v1.HelloR\x05hello\"A\n" +
 	"\x0fSnapshotRequest\x12\x18\n" +
@@ -803,9 +814,9 @@ const file_skep_raft_v1_raft_proto_rawDesc = "" +
 	"\x05Ready\x12\x1a.skep.raft.v1.ReadyRequest\x1a\x1b.skep.raft.v1.ReadyResponse\"\t\xa2\xbb\x18\x05\n" +
 	"\x01\x02\x10\x01\x12H\n" +
 	"\x04Move\x12\x19.skep.raft.v1.MoveRequest\x1a\x1a.skep.raft.v1.MoveResponse\"\t\xa2\xbb\x18\x05\n" +
-	"\x01\x03\x10\x01\x12K\n" +
+	"\x01\x02\x10\x01\x12K\n" +
 	"\x05Leave\x12\x1a.skep.raft.v1.LeaveRequest\x1a\x1b.skep.raft.v1.LeaveResponse\"\t\xa2\xbb\x18\x05\n" +
-	"\x01\x03\x10\x01B8Z6github.com/skep-project/skep/proto/skep/raft/v1;raftv1b\x06proto3"
+	"\x01\x02\x10\x01B8Z6github.com/skep-project/skep/proto/skep/raft/v1;raftv1b\x06proto3"
 
 var (
 	file_skep_raft_v1_raft_proto_rawDescOnce sync.Once

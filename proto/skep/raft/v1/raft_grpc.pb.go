@@ -219,9 +219,10 @@ type MembersClient interface {
 	// It has the ring on its disk and its log open: it is made a learner now, and
 	// a voter when it has caught up.
 	Ready(ctx context.Context, in *ReadyRequest, opts ...grpc.CallOption) (*ReadyResponse, error)
-	// A manager has come back at another address.
+	// A member, learners too, has come back at another address.
 	Move(ctx context.Context, in *MoveRequest, opts ...grpc.CallOption) (*MoveResponse, error)
-	// The caller leaves the swarm and asks to be taken out of the group first.
+	// The caller leaves the swarm and asks to be taken out of the group first. A
+	// learner, whose role is still a worker's, may too.
 	Leave(ctx context.Context, in *LeaveRequest, opts ...grpc.CallOption) (*LeaveResponse, error)
 }
 
@@ -285,9 +286,10 @@ type MembersServer interface {
 	// It has the ring on its disk and its log open: it is made a learner now, and
 	// a voter when it has caught up.
 	Ready(context.Context, *ReadyRequest) (*ReadyResponse, error)
-	// A manager has come back at another address.
+	// A member, learners too, has come back at another address.
 	Move(context.Context, *MoveRequest) (*MoveResponse, error)
-	// The caller leaves the swarm and asks to be taken out of the group first.
+	// The caller leaves the swarm and asks to be taken out of the group first. A
+	// learner, whose role is still a worker's, may too.
 	Leave(context.Context, *LeaveRequest) (*LeaveResponse, error)
 	mustEmbedUnimplementedMembersServer()
 }
