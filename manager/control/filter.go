@@ -96,7 +96,7 @@ func (s *Server) resolve(snap *store.Snapshot, f *controlv1.Filter) (taskFilter,
 // passes reports whether a task passes; v is its view.
 func (f taskFilter) passes(snap *store.Snapshot, t *store.Task, v *controlv1.TaskView) bool {
 	return oneOf(t.Service, f.services) && oneOf(t.Node, f.nodes) &&
-		idPasses(t.ID, f.GetIds()) && desiredPasses(t.Desired, f.GetDesired()) &&
+		idPasses(t.ID, f.GetIds()) && desiredPasses(wanted(t), f.GetDesired()) &&
 		namePasses(f.GetNames(), taskName(v)) &&
 		(len(f.GetLabels()) == 0 || labelsPass(containerLabels(snap, t), f.GetLabels()))
 }

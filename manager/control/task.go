@@ -47,11 +47,22 @@ func (s *Server) ListTasks(_ context.Context, msg *controlv1.ListTasksRequest) (
 	}
 	resp := &controlv1.ListTasksResponse{Now: now(snap)}
 	for t := range f.candidates(snap) {
-		if v := taskView(snap, t); f.passes(snap, t, v) {
+		v := taskView(snap, t)
+		if v.Task.Desired = wanted(t); f.passes(snap, t, v) {
 			resp.Tasks = append(resp.Tasks, v)
 		}
 	}
 	return resp, nil
+}
+
+// wanted is what a list says a task should be. One that ended by itself is told
+// nothing (its slot is read from it, see orchestrate), but nobody wants it to run:
+// whoever lists what should run does not look for the dead.
+func wanted(t *store.Task) taskstate.State {
+	if t.Terminal() {
+		return max(t.Desired, taskstate.Shutdown)
+	}
+	return t.Desired
 }
 
 // candidates walks the fewest tasks that hold all that pass.

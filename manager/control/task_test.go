@@ -47,22 +47,23 @@ func TestTasksAreFiltered(t *testing.T) {
 	w.task(100, x, 1, 1, taskstate.Running)
 	w.task(101, x, 2, 2, taskstate.Running)
 	w.task(102, y, 1, 2, taskstate.Running)
+	w.task(103, y, 2, 2, taskstate.Failed) // it is told nothing: nobody wants it to run all the same
 	w.do(&logv1.Operation{Op: &logv1.Operation_Decide{Decide: &logv1.Decide{Task: num(101).Bytes(), Desired: taskstate.Shutdown}}})
 	for _, tt := range []struct {
 		name   string
 		filter *controlv1.Filter
 		want   []byte
 	}{
-		{"nothing", nil, []byte{100, 101, 102}},
+		{"nothing", nil, []byte{100, 101, 102, 103}},
 		{"service", &controlv1.Filter{Services: []string{"web", "web"}}, []byte{100, 101}},
-		{"node", &controlv1.Filter{Nodes: []string{"dev02"}}, []byte{101, 102}},
+		{"node", &controlv1.Filter{Nodes: []string{"dev02"}}, []byte{101, 102, 103}},
 		{"self", &controlv1.Filter{Nodes: []string{"self"}}, []byte{100}},
 		{"both", &controlv1.Filter{Services: []string{"web"}, Nodes: []string{"dev02"}}, []byte{101}},
 		{"running", &controlv1.Filter{Desired: []modelv1.TaskState{taskstate.Running}}, []byte{100, 102}},
-		{"shutdown", &controlv1.Filter{Desired: []modelv1.TaskState{taskstate.Shutdown}}, []byte{101}},
+		{"shutdown", &controlv1.Filter{Desired: []modelv1.TaskState{taskstate.Shutdown}}, []byte{101, 103}},
 		{"name", &controlv1.Filter{Names: []string{"web.2"}}, []byte{101}},
 		{"id", &controlv1.Filter{Ids: []string{num(102).String()}}, []byte{102}},
-		{"label", &controlv1.Filter{Labels: []string{"tier"}}, []byte{102}},
+		{"label", &controlv1.Filter{Labels: []string{"tier"}}, []byte{102, 103}},
 	} {
 		resp, err := w.ListTasks(w.ctx(), &controlv1.ListTasksRequest{Filter: tt.filter})
 		var got []byte
