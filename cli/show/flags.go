@@ -92,7 +92,9 @@ func (k Filters) read(c *cli.Context) (*controlv1.Filter, error) {
 			})
 			return nil, say.Hinted(say.Misuse("%s: there is no filter %q", say.Path(c.Command.HelpName), key),
 				"filters are "+strings.Join(keys, ", "))
-		case !ok || !take(f, strings.TrimSpace(value)):
+		case !ok:
+			return nil, say.Misuse("%s: filter %q: want %s=VALUE", say.Path(c.Command.HelpName), text, key)
+		case !take(f, strings.TrimSpace(value)):
 			return nil, say.Misuse("%s: filter %q: this value means nothing here", say.Path(c.Command.HelpName), text)
 		}
 	}

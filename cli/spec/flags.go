@@ -2,6 +2,7 @@ package spec
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 
 	"github.com/urfave/cli/v2"
@@ -30,7 +31,7 @@ func CreateFlags() []cli.Flag {
 
 // UpdateFlags returns the flags of "service update" that describe the change.
 func UpdateFlags() []cli.Flag {
-	flags := slices.Concat(commonFlags(), []cli.Flag{
+	flags := slices.Concat(withoutDefaults(commonFlags()), []cli.Flag{
 		text("image", "`IMAGE` to run"),
 		text("args", "`COMMAND` line for the image's entrypoint"),
 		&cli.BoolFlag{Name: "force", Usage: "replace every task even if nothing changed"},
@@ -51,6 +52,20 @@ func UpdateFlags() []cli.Flag {
 		flags = append(flags, list(pair.name+"-add", pair.add+" to add or change"), list(pair.name+"-rm", pair.rm+" to take out"))
 	}
 	return append(flags, unservedFlags(unservedUpdate)...)
+}
+
+// aDefault is what a usage says of a flag that is left out.
+var aDefault = regexp.MustCompile(` \(default: [^)]*\)|; default: [^)]*`)
+
+// withoutDefaults takes the defaults out of what help says: an update leaves what
+// it does not name as it is.
+func withoutDefaults(flags []cli.Flag) []cli.Flag {
+	for _, f := range flags {
+		if t, ok := f.(*cli.StringFlag); ok {
+			t.Usage = aDefault.ReplaceAllString(t.Usage, "")
+		}
+	}
+	return flags
 }
 
 func commonFlags() []cli.Flag {

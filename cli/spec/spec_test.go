@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/urfave/cli/v2"
 	"google.golang.org/protobuf/testing/protocmp"
 
 	"github.com/skep-project/skep/cli/say"
@@ -250,4 +251,13 @@ func FuzzMount(f *testing.F) {
 			t.Errorf("%q: %v", text, m)
 		}
 	})
+}
+
+func TestAnUpdateHasNoDefaults(t *testing.T) {
+	t.Parallel()
+	for _, f := range spec.UpdateFlags() {
+		if d, ok := f.(cli.DocGenerationFlag); ok && strings.Contains(d.GetUsage(), "default") {
+			t.Errorf("%v: %q; what an update does not name stays as it is", f.Names(), d.GetUsage())
+		}
+	}
 }
