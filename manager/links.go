@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/containerd/errdefs"
 	"google.golang.org/grpc"
 
 	"github.com/skep-project/skep/ca"
@@ -22,8 +23,9 @@ type links struct {
 	holder  *ca.Holder
 	options []grpc.DialOption
 
-	mu    sync.Mutex // guards the field below; held for memory only
-	conns map[id.ID]*link
+	mu     sync.Mutex // guards the fields below; held for memory only
+	conns  map[id.ID]*link
+	closed bool // no other connection is made: nobody would close it
 }
 
 type link struct {
@@ -39,6 +41,9 @@ func newLinks(holder *ca.Holder, options []grpc.DialOption) *links {
 func (l *links) to(node id.ID, address string) (*grpc.ClientConn, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.closed {
+		return nil, rpc.Errorf(errdefs.ErrUnavailable, "this manager stops")
+	}
 	old := l.conns[node]
 	if old != nil && old.address == address {
 		return old.conn, nil
@@ -57,6 +62,7 @@ func (l *links) to(node id.ID, address string) (*grpc.ClientConn, error) {
 func (l *links) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.closed = true
 	for node, k := range l.conns {
 		_ = k.conn.Close() // nothing is left to be said on it
 		delete(l.conns, node)
