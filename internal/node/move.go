@@ -29,14 +29,18 @@ func (n *Node) readdress(ctx context.Context, me *keystore.Node) *keystore.Node 
 			slog.String("addr", was.advertise), slog.Any("err", err))
 		return me
 	}
-	if at == was {
+	via := interfaceOf(machine{}, at)
+	if at == was && (via == "" || via == me.Facts.Interface) {
 		return me
 	}
 	next := *me
-	next.Facts.Listen, next.Facts.Advertise, next.Facts.Interface = at.listen, at.advertise, interfaceOf(machine{}, at)
+	next.Facts.Listen, next.Facts.Advertise, next.Facts.Interface = at.listen, at.advertise, via
 	if err := n.keys.Save(&next); err != nil {
 		n.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "this node's new address was not kept", slog.String("addr", at.advertise), slog.Any("err", err))
 		return me
+	}
+	if at == was {
+		return &next // on another interface than before, or on one at last
 	}
 	n.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "this node has another address", slog.String("addr", at.advertise), slog.String("was", was.advertise))
 	return &next
