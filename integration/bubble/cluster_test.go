@@ -3,6 +3,7 @@ package bubble
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"testing"
@@ -111,7 +112,8 @@ func (h *host) start() {
 		t.Fatalf("%s: the daemon does not start: %v", h.name, err)
 	}
 	var err error
-	h.cc, err = rpc.DialUnix(filepath.Join(cfg.RunDir, "ctl.sock"), grpc.WithContextDialer(s.dialUnix))
+	socket := filepath.Join(cfg.RunDir, "ctl.sock")
+	h.cc, err = rpc.DialUnix(socket, grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return s.dialUnix(socket) }))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -168,7 +168,7 @@ func (s *stack) try(host, address string) (net.Conn, <-chan struct{}, error) {
 }
 
 // dialUnix connects a user on the host itself to the socket at a path.
-func (s *stack) dialUnix(_ context.Context, path string) (net.Conn, error) {
+func (s *stack) dialUnix(path string) (net.Conn, error) {
 	s.net.mu.Lock()
 	defer s.net.mu.Unlock()
 	l := s.ports[path]

@@ -120,9 +120,27 @@ func (h *host) mustRun(name string, n uint64) {
 	if _, err := h.create(5*time.Second, replicated(name, n)); err != nil {
 		h.c.t.Fatalf("create %s: %v", name, err)
 	}
+	defer func() {
+		if h.c.t.Failed() {
+			h.show(name)
+		}
+	}()
 	h.c.until(5*time.Second, fmt.Sprintf("%d tasks of %s running", n, name), func() bool {
 		return len(h.tasks(name, isRunning)) == int(n)
 	})
+}
+
+// show writes what a manager holds of a service and the nodes to the log.
+func (h *host) show(name string) {
+	for _, v := range h.tasks(name, every) {
+		t := v.GetTask()
+		h.c.t.Logf("slot %d on %s (%s): desired %v, is %v, unknown since %d, %s",
+			t.GetSlot(), v.GetNodeName(), t.GetReason(), t.GetDesired(), t.GetStatus().GetState(), v.GetUnknownSince(), ids([]*taskView{v}))
+	}
+	for at, v := range h.nodes() {
+		n := v.GetNode()
+		h.c.t.Logf("%s: %v %v %s", at, n.GetRole(), n.GetStatus(), n.GetDescription())
+	}
 }
 
 // tasks returns a service's tasks as a manager's replica has them, for which
@@ -166,11 +184,21 @@ func ids(tasks []*taskView) []string {
 // nodes is the nodes as a manager's replica has them, by host.
 func (h *host) nodes() map[string]*controlv1.NodeView {
 	h.c.t.Helper()
+	out := h.nodesIfManager()
+	if out == nil {
+		h.c.t.Fatalf("list nodes on %s: it is no manager", h.name)
+	}
+	return out
+}
+
+// nodesIfManager is nodes, and nil where no manager answers.
+func (h *host) nodesIfManager() map[string]*controlv1.NodeView {
+	h.c.t.Helper()
 	ctx, stop := h.c.within(5 * time.Second)
 	defer stop()
 	resp, err := h.control().ListNodes(rpc.Stale(ctx), &controlv1.ListNodesRequest{})
 	if err != nil {
-		h.c.t.Fatalf("list nodes on %s: %v", h.name, err)
+		return nil
 	}
 	out := make(map[string]*controlv1.NodeView)
 	for _, n := range resp.GetNodes() {
