@@ -165,9 +165,14 @@ func (r *Runner) watchDisk(ctx context.Context) error {
 	ticker := time.NewTicker(checkDisk)
 	defer ticker.Stop()
 	var marked uint64
+	var yielded time.Time
 	for {
 		if r.lost.Load() == nil {
 			r.checkSpace(ctx)
+			if r.full.Load() && time.Since(yielded) > yieldRest {
+				yielded = time.Now()
+				r.yield(ctx)
+			}
 			if at := r.durable.committed.Load(); at != marked {
 				if err := r.mark(); err != nil {
 					r.log.LogAttrs(ctx, slog.LevelWarn, "high-water mark was not written", slog.Any("err", err))
@@ -181,6 +186,25 @@ func (r *Runner) watchDisk(ctx context.Context) error {
 			return nil
 		case <-ticker.C:
 		}
+	}
+}
+
+// yieldRest is for how long a member without space keeps the leadership that it
+// could not hand over, or that another handed back: all disks may be full.
+const yieldRest = 30 * time.Second
+
+// yield hands leadership over, since another member may have space and this one
+// refuses the writes of all.
+func (r *Runner) yield(ctx context.Context) {
+	st, _ := r.board.get()
+	if !st.Leading || len(st.Voters) < 2 {
+		return
+	}
+	r.log.LogAttrs(ctx, slog.LevelWarn, "this manager has too little space to lead and hands leadership over")
+	ctx, stop := context.WithTimeout(ctx, leaveTime)
+	defer stop()
+	if err := r.TransferLeadership(ctx); err != nil {
+		r.log.LogAttrs(ctx, slog.LevelWarn, "leadership was not handed over", slog.Any("err", err))
 	}
 }
 
