@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -119,10 +120,13 @@ func (w *Worker) Running() int {
 }
 
 // NextSession draws the counter of a new session: greater than any before it,
-// over restarts too (R2).
+// over restarts too (R2). It does not begin at 1 but at the time of day: a node
+// whose journal was lost would not be heard otherwise, being an older session of
+// itself, until its host is rebooted. Whatever the clock says, the counter of a
+// journal never falls.
 func (w *Worker) NextSession() (uint64, error) {
 	w.mu.Lock()
-	next := w.session + 1
+	next := max(w.session+1, uint64(max(0, time.Now().UnixMilli())))
 	r, err := row(tableFacts, factSession, &journalv1.Head{Session: next})
 	if err != nil {
 		w.mu.Unlock()

@@ -331,6 +331,15 @@ func TestSessionsCountUpOverCrashes(t *testing.T) {
 	})
 }
 
+func TestTheFirstSessionOfAJournalIsAboveThoseOfOneThatWasLost(t *testing.T) {
+	onStage(t, func(t *testing.T, s *stage) {
+		n, err := s.NextSession()
+		if err != nil || n < uint64(time.Now().UnixMilli()) {
+			t.Errorf("session %d, %v; want the time of day at least", n, err)
+		}
+	})
+}
+
 func TestAnOlderListOfManagersReplacesNothing(t *testing.T) {
 	onStage(t, func(t *testing.T, s *stage) {
 		list := func(history id.ID, index uint64) *cav1.ManagerList {

@@ -75,7 +75,7 @@ func (h *host) identity() (*keystore.Node, *keystore.Store) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer dir.Close() //nolint:errcheck // it was read only
+	defer func() { _ = dir.Close() }() // it was read only
 	keys, err := keystore.Open(dir)
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,8 @@
 package bubble
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -332,6 +334,32 @@ func TestCertificatesAreRenewedForHoursAndNobodyIsLost(t *testing.T) {
 		}
 		for _, h := range append(ws, m) {
 			t.Logf("%s opened %d sessions", h.name, len(slices.DeleteFunc(c.log.since(c.log.began, "session opened"), func(r record) bool { return r.host != h.name })))
+		}
+	})
+}
+
+func TestANodeThatLostItsJournalIsHeardAndKeepsItsTasks(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		m := c.managers(1, nil)[0]
+		ws := c.workers(2, m)
+		m.mustRun("web", 4)
+		before := ids(m.tasks("web", every))
+		for range 3 { // its sessions are counted upward
+			ws[0].kill()
+			time.Sleep(time.Second)
+			ws[0].start()
+			time.Sleep(time.Second)
+		}
+		ws[0].kill()
+		ws[0].await()
+		if err := os.RemoveAll(filepath.Join(ws[0].disk, "state", "agent")); err != nil {
+			t.Fatal(err)
+		}
+		ws[0].start()
+		c.until(beat, "the node ready again", func() bool { return m.state(ws[0]) == ready })
+		c.throughout(2*lease, "the node ready", func() bool { return m.state(ws[0]) == ready })
+		if after := ids(m.tasks("web", isRunning)); !slices.Equal(before, after) {
+			t.Errorf("tasks %v run, want those that ran: %v", after, before)
 		}
 	})
 }
