@@ -179,7 +179,7 @@ func TestWhatCannotRunIsRejectedInWords(t *testing.T) {
 		change func(*modelv1.ContainerSpec)
 		words  string
 	}{
-		"a command that is not in the image": {func(c *modelv1.ContainerSpec) { c.Command = []string{"nonesuch"} }, `: exec: "nonesuch": executable file not found`},
+		"a command that is not in the image": {func(c *modelv1.ContainerSpec) { c.Command = []string{"nonesuch"} }, `exec: "nonesuch": executable file not found`},
 		"a mount whose source is missing": {func(c *modelv1.ContainerSpec) {
 			c.Mounts = []*modelv1.Mount{{Type: modelv1.MountType_MOUNT_TYPE_BIND, Source: "/nonesuch", Target: "/x"}}
 		}, "mount at \"/x\": source on this node: stat /nonesuch"},
@@ -190,10 +190,13 @@ func TestWhatCannotRunIsRejectedInWords(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			tmpl := shell("true")
 			tt.change(tmpl.Container)
-			c := s.runtime.Task(s.spec(tmpl))
+			spec := s.spec(tmpl)
+			c := s.runtime.Task(spec)
 			err := c.Prepare(s.ctx)
 			if err == nil {
 				err = c.Start(s.ctx)
+			} else if _, serr := os.Stat(filepath.Join(s.Dir, "agent", "tasks", spec.Task.String())); serr == nil {
+				t.Error("its directory is left, and no container by which it would be found")
 			}
 			if !errors.Is(err, exec.ErrRejected) || !strings.Contains(err.Error(), tt.words) {
 				t.Errorf("%v; want it rejected with %q", err, tt.words)

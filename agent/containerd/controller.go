@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"os"
 	"strconv"
@@ -70,7 +71,24 @@ func (c *controller) Prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.create(ctx, tmpl, img)
+	err = c.create(ctx, tmpl, img)
+	if errors.Is(err, exec.ErrRejected) {
+		c.discard(ctx)
+	}
+	return err
+}
+
+// discard removes what a creation that was rejected made: there is no container
+// by which a sweep would find it. What stays is said; the rejection stands.
+func (c *controller) discard(ctx context.Context) {
+	err := os.RemoveAll(c.taskDir(c.ContainerID()))
+	if snapshotter, serr := c.snapshotter(ctx); serr == nil {
+		err = errors.Join(err, ignoreNotFound(c.client.SnapshotService(snapshotter).Remove(ctx, c.ContainerID())))
+	}
+	if err != nil {
+		c.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "what a rejected task left could not be removed",
+			slog.String("task", c.ContainerID()), slog.Any("err", err))
+	}
 }
 
 // supported refuses what this version cannot do, rather than ignoring it.
