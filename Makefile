@@ -110,7 +110,7 @@ script: build ## CLI stories
 
 lab: build runtime ## hosts on this machine: the lab's own tests, the walkthrough, the kills (as root)
 	$(call phase,lab,$(GO) test -tags lab -count=1 -timeout 20m ./internal/lab/... && \
-		SKEP_BIN=$(CURDIR)/bin/ctl $(GO) test -tags lab -count=1 -timeout 20m ./integration/walkthrough/...)
+		SKEP_BIN=$(CURDIR)/bin/ctl $(GO) test -p 1 -tags lab -count=1 -timeout 20m ./integration/walkthrough/... ./integration/cluster/...)
 
 # --- what people look at ---------------------------------------------------
 
