@@ -75,12 +75,13 @@ func ends(s *stage) {
 	s.ends("m1", `ctl service create --name one --restart-condition none alpine sh -c "exit 4"`, 1, "task: non-zero exit (4)", "ctl service ps one --no-trunc")
 	s.ends("m1", `ctl service create --name two --restart-max-attempts 1 --restart-delay 100ms alpine:nope`, 1, "no such image alpine:nope")
 	s.ends("m1", `ctl service create --name oom --restart-condition none --limit-memory 16M alpine sh -c "head -c 200m /dev/zero | tail"`, 1, "(137): out of memory")
+	s.ends("m1", `ctl service create --name bind --restart-max-attempts 1 --restart-delay 100ms --mount type=bind,source=/nosuch,target=/x alpine true`, 1, "source on this node: stat /nosuch")
 	s.must("m1", `ctl service create --name job --update-monitor 1s --restart-condition on-failure alpine true`, "1/1: complete", "Service converged")
 	s.must("m1", `ctl service ps two`, ` \_ two.1`, `"no such image alpine:nope`)
 	if got := s.must("m1", `ctl service ps -q --filter desired-state=running one two job`); got != "" {
 		s.Errorf("%q should run; all have ended", got)
 	}
-	s.must("m1", `ctl service rm one two oom job`)
+	s.must("m1", `ctl service rm one two oom bind job`)
 }
 
 func waits(s *stage) {
@@ -108,4 +109,7 @@ func updates(s *stage) {
 	s.until("m1", `ctl service ls --format '{{.Name}} {{.Replicas}}'`, "u 3/3")
 	s.must("m1", `ctl service update -d --force u && ctl service rm u`)
 	s.until("m1", `ctl service ls -q`, "")
+	for name := range s.hosts { // of all stories
+		s.until(name, `ls /var/lib/skep/agent/tasks; ctr --address /run/skep/containerd/containerd.sock -n skep containers ls -q 2>/dev/null`, "")
+	}
 }
