@@ -7,7 +7,6 @@ SHELL         := /bin/bash
 
 GO       ?= go
 FUZZTIME ?= 30s
-SOAKTIME ?= 10m
 
 # What a clone builds once and every later clone may take: the pinned runtime
 # and build tools, each under the digest of the module files that pin it.
@@ -31,7 +30,7 @@ UNITS = $$($(GO) list ./... | grep -v '/skep/integration')
 phase = @echo "== $(1)"; began=$$SECONDS; $(2); echo "== $(1): $$((SECONDS - began)) s"
 
 .PHONY: all build static deps packages runtime test check lint proto proto-lint proto-current \
-	mod-current unit race sim bubble script lab demo soak bench fuzz cover clean help
+	mod-current unit race sim bubble script lab demo bench fuzz cover clean help
 
 all: build ## build bin/ctl
 
@@ -42,7 +41,7 @@ build static: ## build bin/ctl, one static binary
 
 deps: packages runtime $(LINT) $(BUF) ## install system packages, containerd, runc and the build tools
 
-packages: # the apt packages the lab and runc need; nothing is done where all are there
+packages: ## the apt packages the lab and runc need; nothing is done where all are there
 	@internal/tools/packages.sh
 
 runtime: $(RUNTIME_BINS) ## build containerd, its shim, ctr and runc into bin/
@@ -108,7 +107,7 @@ bubble: ## whole nodes in a synctest bubble
 script: build ## CLI stories
 	$(call phase,script,$(GO) test ./integration/script/...)
 
-lab: build runtime ## hosts on this machine: the lab's own tests, the walkthrough, the kills (as root)
+lab: build runtime ## hosts on this machine: the lab's own tests and every story on it (as root)
 	$(call phase,lab,$(GO) test -tags lab -count=1 -timeout 20m ./internal/lab/... && \
 		SKEP_BIN=$(CURDIR)/bin/ctl $(GO) test -p 1 -tags lab -count=1 -timeout 20m ./integration/walkthrough/... ./integration/cluster/...)
 
@@ -120,9 +119,6 @@ demo: build runtime ## replay the walkthrough on lab hosts for a person to watch
 
 bench: ## benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem $(UNITS)
-
-soak: ## faults against recorded history, for SOAKTIME
-	SKEP_SOAK=$(SOAKTIME) $(GO) test -count=1 -timeout 0 ./integration/soak/...
 
 fuzz: ## every fuzz target, for FUZZTIME each
 	@internal/tools/fuzz.sh $(FUZZTIME)
