@@ -109,7 +109,7 @@ script: build ## CLI stories
 
 lab: build runtime ## hosts on this machine: the lab's own tests and every story on it (as root)
 	$(call phase,lab,$(GO) test -tags lab -count=1 -timeout 20m ./internal/lab/... && \
-		SKEP_BIN=$(CURDIR)/bin/ctl $(GO) test -p 1 -tags lab -count=1 -timeout 20m ./integration/walkthrough/... ./integration/cluster/...)
+		SKEP_BIN=$(CURDIR)/bin/ctl $(GO) test -p 1 -tags lab -count=1 -timeout 20m ./integration/walkthrough/... ./integration/services/... ./integration/cluster/...)
 
 # --- what people look at ---------------------------------------------------
 
