@@ -138,11 +138,12 @@ var ErrNoSession = errors.New("no session with a manager is open")
 
 // Farewell tells the manager why this node's session ends, with every state
 // not yet sent, and returns when the manager has closed the stream or ctx
-// ends. No other session is opened after it.
+// ends. No other session is opened after it, but after ErrNoSession, which
+// nobody has heard it with.
 func (c *Client) Farewell(ctx context.Context, kind modelv1.Farewell) error {
 	c.mu.Lock()
-	c.parting = true
-	main := c.main
+	main, was := c.main, c.parting
+	c.parting = was || main != nil
 	c.mu.Unlock()
 	if main == nil {
 		return ErrNoSession
@@ -150,6 +151,9 @@ func (c *Client) Farewell(ctx context.Context, kind modelv1.Farewell) error {
 	select {
 	case main.farewell <- kind:
 	case <-main.done:
+		c.mu.Lock()
+		c.parting = was
+		c.mu.Unlock()
 		return ErrNoSession
 	case <-ctx.Done():
 		return ctx.Err()

@@ -273,6 +273,32 @@ func TestANewerListOfManagersIsUsed(t *testing.T) {
 	})
 }
 
+func TestAFarewellThatNobodyHeardIsSaidToTheNextManager(t *testing.T) {
+	onStage(t, 2, func(t *testing.T, s *stage) {
+		s.start(t)
+		s.current(t)
+		s.managers[0].kill()
+		s.managers[1].kill()
+		synctest.Wait()
+		err := s.Farewell(t.Context(), modelv1.Farewell_FAREWELL_RESTARTING)
+		if !errors.Is(err, ErrNoSession) {
+			t.Fatalf("farewell without a session: %v, want %v", err, ErrNoSession)
+		}
+		s.managers[1].start(t)
+		for wait := time.After(time.Minute); err != nil; {
+			select {
+			case <-time.After(20 * time.Millisecond):
+			case <-wait:
+				t.Fatalf("nobody heard it: %v", err)
+			}
+			err = s.Farewell(t.Context(), modelv1.Farewell_FAREWELL_RESTARTING)
+		}
+		if got := s.managers[1].goodbyes(); len(got) != 1 {
+			t.Errorf("the manager that came back heard %v, want one farewell", got)
+		}
+	})
+}
+
 func TestAFarewellIsHeardBeforeTheStreamCloses(t *testing.T) {
 	onStage(t, 2, func(t *testing.T, s *stage) {
 		s.start(t)

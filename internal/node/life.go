@@ -16,6 +16,7 @@ import (
 
 	"github.com/skep-project/skep/agent"
 	"github.com/skep-project/skep/agent/exec"
+	"github.com/skep-project/skep/agent/session"
 	"github.com/skep-project/skep/ca"
 	"github.com/skep-project/skep/ca/client"
 	"github.com/skep-project/skep/ca/keystore"
@@ -111,8 +112,12 @@ func (l *life) run(ctx context.Context) error {
 	return err
 }
 
-// byeTime bounds the agent's last words.
-const byeTime = 2 * time.Second
+// byeTime bounds the agent's last words, and byePause is the rest before they are
+// tried again.
+const (
+	byeTime  = 2 * time.Second
+	byePause = 20 * time.Millisecond
+)
 
 // bye lets the agent say why it goes, then stops it.
 func (l *life) bye(ctx context.Context, stop context.CancelFunc) {
@@ -126,10 +131,26 @@ func (l *life) bye(ctx context.Context, stop context.CancelFunc) {
 		say = modelv1.Farewell_FAREWELL_HOST_DOWN
 	default:
 	}
-	if err := l.agent.Farewell(ctx, say); err != nil {
+	err := l.agent.Farewell(ctx, say)
+	// A manager's own session ends with its manager side: another hears it.
+	for errors.Is(err, session.ErrNoSession) && l.hasOthers() && ctx.Err() == nil {
+		l.pause(ctx, byePause, nil)
+		err = l.agent.Farewell(ctx, say)
+	}
+	if err != nil {
 		l.node.cfg.Log.LogAttrs(ctx, slog.LevelDebug, "nobody heard the farewell", slog.Any("err", err))
 	}
 	stop()
+}
+
+// hasOthers reports whether there is a manager besides this node.
+func (l *life) hasOthers() bool {
+	for _, m := range l.managers().GetManagers() {
+		if string(m.GetNode()) != string(l.who.Node.Bytes()) {
+			return true
+		}
+	}
+	return false
 }
 
 // firstManagers is the list the agent begins with. The founder's has no list yet:
