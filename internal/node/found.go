@@ -261,10 +261,6 @@ func (n *Node) wipe(ctx context.Context) error {
 	if err := n.keys.Wipe(); err != nil {
 		return fmt.Errorf("leave: %w", err)
 	}
-	// The next identity is sealed under a key of its own.
-	if err := n.openKeys(); err != nil {
-		return fmt.Errorf("leave: %w", err)
-	}
 	n.holder.Set(nil)
 	n.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "node left the swarm")
 	return nil

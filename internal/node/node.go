@@ -158,8 +158,14 @@ func open(cfg Config) (*Node, error) {
 
 // furnish opens the key store and offers every service there may ever be.
 func (n *Node) furnish() error {
-	err := n.openKeys()
+	if err := n.state.MkdirAll("keys", 0o700); err != nil {
+		return err
+	}
+	dir, err := n.state.OpenRoot("keys")
 	if err != nil {
+		return err
+	}
+	if n.keys, err = keystore.Open(dir); err != nil {
 		return err
 	}
 	n.server, err = rpc.NewServer(rpc.Config{Credential: n.holder, Managers: n.managerAddresses, Log: n.cfg.Log})
@@ -171,19 +177,6 @@ func (n *Node) furnish() error {
 	}
 	n.server.Mount(&localv1.Local_ServiceDesc, &local{node: n})
 	return n.server.Check()
-}
-
-// openKeys opens the key store, and makes one where there is none.
-func (n *Node) openKeys() error {
-	if err := n.state.MkdirAll("keys", 0o700); err != nil {
-		return err
-	}
-	dir, err := n.state.OpenRoot("keys")
-	if err != nil {
-		return err
-	}
-	n.keys, err = keystore.Open(dir)
-	return err
 }
 
 // listenUnix opens the socket that ctl talks to: 0660, and the server checks who
