@@ -10,27 +10,27 @@ import (
 )
 
 // join joins a host by the token of a role.
-func (s *stage) join(host, role, through string) {
+func (s *swarm) join(host, role, through string) {
 	s.Helper()
-	token := strings.TrimSpace(s.must(through, "ctl swarm join-token -q "+role))
-	s.must(host, "ctl swarm join --token "+token+" "+through+":2377", "as a "+role)
+	token := strings.TrimSpace(s.Must(through, "ctl swarm join-token -q "+role))
+	s.Must(host, "ctl swarm join --token "+token+" "+through+":2377", "as a "+role)
 }
 
 // again ends a host's daemon with SIGKILL and starts it.
-func (s *stage) again(host string) {
+func (s *swarm) again(host string) {
 	s.Helper()
-	if err := s.hosts[host].KillDaemon(s.ctx); err != nil {
+	if err := s.Hosts[host].KillDaemon(s.Ctx); err != nil {
 		s.Fatal(err)
 	}
 	s.serve(host)
 }
 
-func (s *stage) serve(host string) {
+func (s *swarm) serve(host string) {
 	s.Helper()
-	if err := s.hosts[host].Daemon(s.ctx); err != nil {
+	if err := s.Hosts[host].Daemon(s.Ctx); err != nil {
 		s.Fatal(err)
 	}
-	s.until(host, "ctl info", "Swarm:")
+	s.Until(host, "ctl info", "Swarm:")
 }
 
 // row prints what a host's row says behind its name, and nothing if there is none.
@@ -43,8 +43,8 @@ func row(host string) string {
 func TestAMemberIsKilledWhileItTurns(t *testing.T) {
 	s := raise(t, "m1", "w1")
 	s.join("w1", "worker", "m1")
-	s.must("m1", "ctl service create --name still --constraint node.hostname==w1 alpine sleep 1000000", "converged")
-	pid := s.must("w1", "busybox pidof sleep")
+	s.Must("m1", "ctl service create --name still --constraint node.hostname==w1 alpine sleep 1000000", "converged")
+	pid := s.Must("w1", "busybox pidof sleep")
 	for range 6 {
 		for _, turn := range []struct {
 			command string
@@ -52,19 +52,19 @@ func TestAMemberIsKilledWhileItTurns(t *testing.T) {
 			becomes string
 		}{{"promote", 2500 * time.Millisecond, "Ready Active Reachable"}, {"demote", 300 * time.Millisecond, "Ready Active dev"}} {
 			after := rand.N(turn.most)
-			s.must("m1", "ctl node "+turn.command+" --detach w1")
+			s.Must("m1", "ctl node "+turn.command+" --detach w1")
 			<-time.After(after)
 			t.Logf("== SIGKILL %v after the %s", after, turn.command)
 			s.again("w1")
-			s.until("m1", row("w1"), turn.becomes[:strings.LastIndex(turn.becomes, " ")])
+			s.Until("m1", row("w1"), turn.becomes[:strings.LastIndex(turn.becomes, " ")])
 			if turn.command == "promote" {
-				s.until("m1", row("w1"), turn.becomes)
+				s.Until("m1", row("w1"), turn.becomes)
 			} else {
-				s.until("w1", "ctl info", "Is Manager: false")
+				s.Until("w1", "ctl info", "Is Manager: false")
 			}
 		}
 	}
-	if got := s.must("w1", "busybox pidof sleep"); got != pid {
+	if got := s.Must("w1", "busybox pidof sleep"); got != pid {
 		t.Errorf("the container is process %q, was %q", got, pid)
 	}
 }
@@ -74,17 +74,17 @@ func TestAMemberIsKilledWhileItTurns(t *testing.T) {
 func TestANodeThatLeftJoinsAgainAndIsStartedAgain(t *testing.T) {
 	s := raise(t, "m1", "w1")
 	s.join("w1", "worker", "m1")
-	s.must("w1", "ctl swarm leave", "left the swarm")
-	s.until("m1", row("w1"), "Down")
-	s.must("m1", "ctl node rm w1")
+	s.Must("w1", "ctl swarm leave", "left the swarm")
+	s.Until("m1", row("w1"), "Down")
+	s.Must("m1", "ctl node rm w1")
 	s.join("w1", "worker", "m1")
 	s.again("w1")
-	s.until("w1", "ctl info", "Swarm: active")
+	s.Until("w1", "ctl info", "Swarm: active")
 	// One that leaves on its way to a vote leaves nothing in the group.
-	s.must("m1", "ctl node promote --detach w1")
-	s.until("m1", "ctl node inspect m1 w1", `"Voter": false`)
-	s.must("w1", "ctl swarm leave --force", "left the swarm")
-	s.until("m1", "ctl info", " Managers: 1")
+	s.Must("m1", "ctl node promote --detach w1")
+	s.Until("m1", "ctl node inspect m1 w1", `"Voter": false`)
+	s.Must("w1", "ctl swarm leave --force", "left the swarm")
+	s.Until("m1", "ctl info", " Managers: 1")
 }
 
 // TestAManagerComesBackAtAnotherAddress moves one of two managers, whose
@@ -92,16 +92,16 @@ func TestANodeThatLeftJoinsAgainAndIsStartedAgain(t *testing.T) {
 func TestAManagerComesBackAtAnotherAddress(t *testing.T) {
 	s := raise(t, "m1", "m2")
 	s.join("m2", "manager", "m1")
-	old := s.hosts["m2"].Address().String()
+	old := s.Hosts["m2"].Address().String()
 	next := old[:strings.LastIndex(old, ".")] + ".200"
-	if err := s.hosts["m2"].KillDaemon(s.ctx); err != nil {
+	if err := s.Hosts["m2"].KillDaemon(s.Ctx); err != nil {
 		t.Fatal(err)
 	}
-	s.must("m2", "busybox ip addr add "+next+"/24 dev eth0 && busybox ip addr del "+old+"/24 dev eth0 && busybox ip addr replace "+next+"/24 dev eth0")
+	s.Must("m2", "busybox ip addr add "+next+"/24 dev eth0 && busybox ip addr del "+old+"/24 dev eth0 && busybox ip addr replace "+next+"/24 dev eth0")
 	s.serve("m2")
-	s.until("m1", "ctl node inspect m2", next+":2377")
-	s.until("m1", row("m2"), "Ready Active Reachable")
-	s.must("m2", "ctl node update --label-add at=home m1")
+	s.Until("m1", "ctl node inspect m2", next+":2377")
+	s.Until("m1", row("m2"), "Ready Active Reachable")
+	s.Must("m2", "ctl node update --label-add at=home m1")
 }
 
 // TestADirectoryThatWentBackIsRefusedAndCured puts back an older copy of a
@@ -110,26 +110,26 @@ func TestADirectoryThatWentBackIsRefusedAndCured(t *testing.T) {
 	s := raise(t, "m1", "m2", "m3")
 	s.join("m2", "manager", "m1")
 	s.join("m3", "manager", "m1")
-	s.must("m1", "ctl service create --name still --constraint node.hostname==m3 alpine sleep 1000000", "converged")
-	pid := s.must("m3", "busybox pidof sleep")
-	if err := s.hosts["m3"].KillDaemon(s.ctx); err != nil {
+	s.Must("m1", "ctl service create --name still --constraint node.hostname==m3 alpine sleep 1000000", "converged")
+	pid := s.Must("m3", "busybox pidof sleep")
+	if err := s.Hosts["m3"].KillDaemon(s.Ctx); err != nil {
 		t.Fatal(err)
 	}
-	s.must("m3", "cp -a /var/lib/skep/raft /var/lib/skep/copy")
+	s.Must("m3", "cp -a /var/lib/skep/raft /var/lib/skep/copy")
 	s.serve("m3")
-	s.until("m1", row("m3"), "Ready Active Reachable")
-	s.must("m1", "for i in 1 2 3 4; do ctl node update --label-add y=$i m3; done")
-	s.until("m3", "ctl node inspect m3", `"y": "4"`)
-	if err := s.hosts["m3"].KillDaemon(s.ctx); err != nil {
+	s.Until("m1", row("m3"), "Ready Active Reachable")
+	s.Must("m1", "for i in 1 2 3 4; do ctl node update --label-add y=$i m3; done")
+	s.Until("m3", "ctl node inspect m3", `"y": "4"`)
+	if err := s.Hosts["m3"].KillDaemon(s.Ctx); err != nil {
 		t.Fatal(err)
 	}
-	s.must("m3", "rm -rf /var/lib/skep/raft && mv /var/lib/skep/copy /var/lib/skep/raft")
+	s.Must("m3", "rm -rf /var/lib/skep/raft && mv /var/lib/skep/copy /var/lib/skep/raft")
 	s.serve("m3")
-	s.until("m3", "ctl info", "it must rejoin")
-	s.must("m1", "ctl node demote m3", "demoted")
-	s.must("m1", "ctl node promote m3", "promoted")
-	s.until("m3", "ctl node ls", "Leader")
-	if got := s.must("m3", "busybox pidof sleep"); got != pid {
+	s.Until("m3", "ctl info", "it must rejoin")
+	s.Must("m1", "ctl node demote m3", "demoted")
+	s.Must("m1", "ctl node promote m3", "promoted")
+	s.Until("m3", "ctl node ls", "Leader")
+	if got := s.Must("m3", "busybox pidof sleep"); got != pid {
 		t.Errorf("the container is process %q, was %q", got, pid)
 	}
 }
