@@ -205,3 +205,20 @@ func TestWhatCannotRunIsRejectedInWords(t *testing.T) {
 		})
 	}
 }
+
+// TestWhatACreationThatWasCutShortLeftIsFoundAndRemoved: there is no container
+// by which a sweep would find it.
+func TestWhatACreationThatWasCutShortLeftIsFoundAndRemoved(t *testing.T) {
+	s := newStand(t)
+	spec := s.spec(shell("true"))
+	dir := filepath.Join(s.Dir, "agent", "tasks", spec.Task.String())
+	s.must(os.Mkdir(dir, 0o700))
+	s.must(os.WriteFile(filepath.Join(dir, "hostname"), nil, 0o644))
+	if l := s.listed(s.runtime, spec); l.Started || l.Running || l.CreatedIndex != 0 {
+		t.Errorf("it is listed %+v, want it never started", l)
+	}
+	s.must(s.runtime.Task(exec.Spec{Task: spec.Task}).Remove(s.ctx))
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("its directory: %v, want it removed", err)
+	}
+}

@@ -73,22 +73,26 @@ func (c *controller) Prepare(ctx context.Context) error {
 	}
 	err = c.create(ctx, tmpl, img)
 	if errors.Is(err, exec.ErrRejected) {
-		c.discard(ctx)
+		// The rejection stands; what stays of it is removed with the task.
+		if err := c.discard(ctx); err != nil {
+			c.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "what a rejected task left could not be removed",
+				slog.String("task", c.ContainerID()), slog.Any("err", err))
+		}
 	}
 	return err
 }
 
-// discard removes what a creation that was rejected made: there is no container
-// by which a sweep would find it. What stays is said; the rejection stands.
-func (c *controller) discard(ctx context.Context) {
-	err := os.RemoveAll(c.taskDir(c.ContainerID()))
-	if snapshotter, serr := c.snapshotter(ctx); serr == nil {
-		err = errors.Join(err, ignoreNotFound(c.client.SnapshotService(snapshotter).Remove(ctx, c.ContainerID())))
+// discard removes what a creation that came to no container has made. The
+// directory goes last: by it the rest is found again.
+func (c *controller) discard(ctx context.Context) error {
+	snapshotter, err := c.snapshotter(ctx)
+	if err == nil {
+		err = ignoreNotFound(c.client.SnapshotService(snapshotter).Remove(ctx, c.ContainerID()))
 	}
-	if err != nil {
-		c.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "what a rejected task left could not be removed",
-			slog.String("task", c.ContainerID()), slog.Any("err", err))
+	if err == nil {
+		err = os.RemoveAll(c.taskDir(c.ContainerID()))
 	}
+	return err
 }
 
 // supported refuses what this version cannot do, rather than ignoring it.

@@ -3,21 +3,63 @@ package containerd
 import (
 	"context"
 	"fmt"
+	"os"
 	"strconv"
 
 	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
 	taskapi "github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 
 	"github.com/skep-project/skep/agent/exec"
 	"github.com/skep-project/skep/internal/id"
 )
 
-// List returns every container of this cluster and node. It asks containerd
-// twice, however many there are.
+// List returns every container of this cluster and node, and what is left of
+// those whose creation was cut short. It asks containerd twice, however many
+// there are, and once for each that was cut short.
 func (r *Runtime) List(ctx context.Context) ([]exec.Container, error) {
 	ctx = r.ours(ctx)
+	kept, err := r.taskDirs() // first: what is made later has its container
+	if err != nil {
+		return nil, fmt.Errorf("list containers: %w", err)
+	}
+	out, err := r.listContainers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range out {
+		delete(kept, c.ID)
+	}
+	for name, task := range kept {
+		switch _, err := r.client.ContainerService().Get(ctx, name); {
+		case errdefs.IsNotFound(err):
+			out = append(out, exec.Container{ID: name, Task: task})
+		case err != nil:
+			return nil, r.words("list containers: "+name, err)
+		}
+	}
+	return out, nil
+}
+
+// taskDirs returns the tasks that have a directory, by its name.
+func (r *Runtime) taskDirs() (map[string]id.ID, error) {
+	entries, err := os.ReadDir(r.taskDir(""))
+	if err != nil {
+		return nil, err
+	}
+	dirs := make(map[string]id.ID, len(entries))
+	for _, e := range entries {
+		if task, err := id.Parse(e.Name()); err == nil {
+			dirs[e.Name()] = task
+		}
+	}
+	return dirs, nil
+}
+
+// listContainers returns the containers of this cluster and node.
+func (r *Runtime) listContainers(ctx context.Context) ([]exec.Container, error) {
 	running, err := r.client.TaskService().List(ctx, &tasksapi.ListTasksRequest{})
 	if err != nil {
 		return nil, r.words("list containers", errgrpc.ToNative(err))

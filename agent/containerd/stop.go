@@ -149,7 +149,8 @@ func (c *controller) kill(ctx context.Context, found client.Container) error {
 	}
 }
 
-// Remove removes the container, its snapshot and its directory.
+// Remove removes the container, its snapshot and its directory, or what a
+// creation that was cut short left of them.
 func (c *controller) Remove(ctx context.Context) error {
 	ctx = c.ours(ctx)
 	found, _, err := c.bar(ctx)
@@ -173,11 +174,12 @@ func (c *controller) Remove(ctx context.Context) error {
 	return nil
 }
 
-// erase removes what containerd holds of the container.
+// erase removes what containerd holds of the container, or of one that was never
+// made whole.
 func (c *controller) erase(ctx context.Context) error {
 	found, _, err := c.load(ctx)
 	if errors.Is(err, exec.ErrGone) {
-		return nil
+		return c.words("remove container "+c.ContainerID(), c.discard(ctx))
 	}
 	if err == nil {
 		err = c.clear(ctx, found)

@@ -43,7 +43,9 @@ type Runtime interface {
 	// empty: the agent's owner fills them in.
 	Describe(ctx context.Context) (*modelv1.NodeDescription, error)
 	// List returns every container that carries the labels of this cluster and
-	// node, running or not.
+	// node, running or not. What a Prepare that was cut short left of one that
+	// does not exist is listed too, not started and of index 0, and Remove
+	// clears it away.
 	List(ctx context.Context) ([]Container, error)
 	// Task returns the controller of a task's container, which need not exist
 	// yet. It does no I/O. A spec without a template is enough for Wait,

@@ -47,6 +47,7 @@ func Conform(t *testing.T, b Bench) {
 		{"a missing image is a rejection", rejects},
 		{"what is not there is gone, and nothing to stop or remove", absent},
 		{"another node's containers are not listed", foreign},
+		{"a creation that was cut short is listed until it is removed", cutShort},
 		{"a running container is removed with force", removesRunning},
 		{"a wait ends with its context", waitEnds},
 		{"a container is stopped without its template", stopsWithoutTemplate},
@@ -244,6 +245,42 @@ func absent(t *testing.T, r *trial) {
 	}
 	must(t, "shut down", c.Shutdown(r.ctx))
 	must(t, "remove", c.Remove(r.ctx))
+}
+
+// cutShort cuts a creation short at every stage a deadline can reach. What is
+// left, if anything, is no container: it is listed as never started, or a
+// sweep could not find it.
+func cutShort(t *testing.T, r *trial) {
+	rt := r.runtime()
+	for after := time.Duration(0); ; after = 2*after + 50*time.Microsecond {
+		s := r.spec(r.Forever)
+		c := rt.Task(s)
+		ctx, stop := context.WithTimeout(r.ctx, after)
+		err := c.Prepare(ctx)
+		stop()
+		left := r.find(t, rt, s)
+		if err != nil && left != nil && left.Started {
+			t.Errorf("cut short after %v it is listed %+v", after, *left)
+		}
+		must(t, "remove", c.Remove(r.ctx))
+		if again := r.find(t, rt, s); again != nil {
+			t.Errorf("cut short after %v and removed, it is listed %+v", after, *again)
+		}
+		if err == nil {
+			return
+		}
+	}
+}
+
+// find returns a task's container as it is listed, or nil.
+func (r *trial) find(t *testing.T, rt exec.Runtime, s exec.Spec) *exec.Container {
+	t.Helper()
+	all, err := rt.List(r.ctx)
+	must(t, "list", err)
+	if i := slices.IndexFunc(all, func(c exec.Container) bool { return c.Task == s.Task }); i >= 0 {
+		return &all[i]
+	}
+	return nil
 }
 
 func foreign(t *testing.T, r *trial) {

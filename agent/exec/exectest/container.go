@@ -84,6 +84,7 @@ func (c *controller) Prepare(ctx context.Context) error {
 		return err
 	}
 	if err := pause(ctx, script.PrepareDelay); err != nil {
+		c.leave()
 		return err
 	}
 	if script.PrepareErr != nil {
@@ -94,10 +95,20 @@ func (c *controller) Prepare(ctx context.Context) error {
 	if c.host.down {
 		return exec.ErrUnavailable
 	}
+	delete(c.host.remnants, c.spec.Task)
 	if c.host.containers[c.spec.Task] == nil {
 		c.host.containers[c.spec.Task] = &container{spec: c.spec, news: make(chan struct{})}
 	}
 	return nil
+}
+
+// leave leaves what a creation that was cut short had made.
+func (c *controller) leave() {
+	c.host.mu.Lock()
+	defer c.host.mu.Unlock()
+	if c.host.containers[c.spec.Task] == nil {
+		c.host.remnants[c.spec.Task] = c.spec
+	}
 }
 
 func (c *controller) Start(ctx context.Context) error {
@@ -244,6 +255,7 @@ func (c *controller) Remove(context.Context) error {
 		return exec.ErrUnavailable
 	}
 	c.host.drop(c.spec.Task)
+	delete(c.host.remnants, c.spec.Task)
 	return nil
 }
 

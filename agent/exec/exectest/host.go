@@ -52,6 +52,7 @@ type Script struct {
 type Host struct {
 	mu         sync.Mutex // guards the fields below; held for memory only
 	containers map[id.ID]*container
+	remnants   map[id.ID]exec.Spec // of creations that were cut short
 	script     func(exec.Spec) Script
 	down       bool
 	starts     map[id.ID]int
@@ -61,6 +62,7 @@ type Host struct {
 func NewHost() *Host {
 	return &Host{
 		containers: make(map[id.ID]*container),
+		remnants:   make(map[id.ID]exec.Spec),
 		starts:     make(map[id.ID]int),
 		script:     ReadScript,
 	}
@@ -152,9 +154,15 @@ func (h *Host) Running() []id.ID {
 	return h.tasks(func(c *container) bool { return c.running })
 }
 
-// Tasks returns the tasks that have a container, in the order of their ids.
+// Tasks returns the tasks that have a container, or left something of one whose
+// creation was cut short, in the order of their ids.
 func (h *Host) Tasks() []id.ID {
-	return h.tasks(func(*container) bool { return true })
+	found := h.tasks(func(*container) bool { return true })
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	found = slices.AppendSeq(found, maps.Keys(h.remnants))
+	slices.SortFunc(found, id.Compare)
+	return found
 }
 
 // Starts returns how often a process was started for the task: at most 1, or
@@ -218,6 +226,11 @@ func (r *runtime) List(context.Context) ([]exec.Container, error) {
 	for c := range maps.Values(r.host.containers) {
 		if c.spec.Cluster == r.cluster && c.spec.Node == r.node {
 			found = append(found, c.listed())
+		}
+	}
+	for task, spec := range r.host.remnants {
+		if spec.Cluster == r.cluster && spec.Node == r.node {
+			found = append(found, exec.Container{ID: containerID(spec), Task: task})
 		}
 	}
 	slices.SortFunc(found, func(a, b exec.Container) int { return cmp.Compare(a.ID, b.ID) })

@@ -102,8 +102,14 @@ func TestASlowPullStopsWithItsContext(t *testing.T) {
 		ctx, stop := context.WithTimeout(t.Context(), time.Second)
 		defer stop()
 		c := h.Runtime(id.ID{}, id.ID{}).Task(exec.Spec{Task: id.New(), Template: template("app")})
-		if err := c.Prepare(ctx); !errors.Is(err, context.DeadlineExceeded) || len(h.Tasks()) != 0 {
-			t.Errorf("prepare: %v with containers %v, want the deadline and none", err, h.Tasks())
+		if err := c.Prepare(ctx); !errors.Is(err, context.DeadlineExceeded) || len(h.Tasks()) != 1 {
+			t.Errorf("prepare: %v with %v, want the deadline and what it left", err, h.Tasks())
+		}
+		if err := c.Start(t.Context()); !errors.Is(err, exec.ErrGone) {
+			t.Errorf("start of what was left: %v, want %v", err, exec.ErrGone)
+		}
+		if err := c.Remove(t.Context()); err != nil || len(h.Tasks()) != 0 {
+			t.Errorf("remove: %v with %v, want nothing left", err, h.Tasks())
 		}
 	})
 }
