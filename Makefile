@@ -7,6 +7,7 @@ SHELL         := /bin/bash
 
 GO       ?= go
 FUZZTIME ?= 30s
+FOR      ?= 1h
 
 # What a clone builds once and every later clone may take: the pinned runtime
 # and build tools, each under the digest of the module files that pin it.
@@ -30,7 +31,7 @@ UNITS = $$($(GO) list ./... | grep -v '/skep/integration')
 phase = @echo "== $(1)"; began=$$SECONDS; $(2); echo "== $(1): $$((SECONDS - began)) s"
 
 .PHONY: all build static deps packages runtime test check lint proto proto-lint proto-current \
-	mod-current unit race sim bubble script lab demo bench fuzz cover clean help
+	mod-current unit race sim bubble script lab demo calm bench fuzz cover clean help
 
 all: build ## build bin/ctl
 
@@ -116,6 +117,10 @@ lab: build runtime ## hosts on this machine: the lab's own tests and every story
 demo: build runtime ## replay the walkthrough on lab hosts for a person to watch (as root)
 	@$(GO) build -o bin/demo ./integration/demo
 	@bin/demo -bin $(CURDIR)/bin/ctl
+
+calm: build runtime ## an hour of three managers on a busy disk: no election may be held (as root; FOR=1h)
+	@$(GO) build -o bin/calm ./integration/calm
+	@bin/calm -bin $(CURDIR)/bin/ctl -for $(FOR)
 
 bench: ## benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem $(UNITS)
