@@ -54,16 +54,23 @@ type filed struct {
 // newDesk opens the desk over the nodes of the store, each with a full lease (R3).
 func newDesk(cfg Config) *desk {
 	snap := cfg.Store.Snapshot()
-	spec := snap.Cluster().GetSpec()
 	d := &desk{
 		cfg:      cfg,
-		leases:   newLeases(orDefault(spec.GetLease(), defaultLease), !spec.GetMassExpiryGuardOff()),
+		leases:   newLeases(defaultLease, true),
 		describe: make(map[id.ID]*modelv1.NodeDescription),
 		lines:    make(map[*line]struct{}),
 		wake:     make(chan struct{}, 1),
 	}
+	d.set(snap)
 	d.adopt(snap)
 	return d
+}
+
+// set takes over the cluster's settings.
+func (d *desk) set(snap *store.Snapshot) {
+	spec := snap.Cluster().GetSpec()
+	d.leases.full = ticks(orDefault(spec.GetLease(), defaultLease))
+	d.leases.guard = !spec.GetMassExpiryGuardOff()
 }
 
 func orDefault(nanos int64, d time.Duration) time.Duration {
@@ -75,6 +82,11 @@ func orDefault(nanos int64, d time.Duration) time.Duration {
 
 // adopt makes the leases' nodes those of the store.
 func (d *desk) adopt(snap *store.Snapshot) {
+	for node := range d.leases.nodes {
+		if snap.Node(node) == nil {
+			d.leases.forget(node)
+		}
+	}
 	for n := range snap.Nodes() {
 		if node, err := id.FromBytes(n.GetId()); err == nil {
 			d.leases.adopt(node, n.GetStatus())
@@ -106,6 +118,7 @@ func (d *desk) follow(ctx context.Context) error {
 		snap := d.cfg.Store.Snapshot()
 		d.mu.Lock()
 		if reset {
+			d.set(snap)
 			d.adopt(snap)
 		}
 		for _, c := range changes {
@@ -123,7 +136,7 @@ func (d *desk) follow(ctx context.Context) error {
 // changed takes in one change of a node or of the cluster's settings.
 func (d *desk) changed(snap *store.Snapshot, c store.Change) {
 	if c.Kind == logv1.Kind_KIND_CLUSTER {
-		d.leases.full = ticks(orDefault(snap.Cluster().GetSpec().GetLease(), defaultLease))
+		d.set(snap)
 		return
 	}
 	node, err := id.FromBytes(c.Key)
