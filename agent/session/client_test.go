@@ -72,6 +72,14 @@ func TestADarkManagerCostsItsPatienceOnly(t *testing.T) {
 	})
 }
 
+func TestAManagerThatIsSlowIsGivenTheTimeItNeeds(t *testing.T) {
+	onStage(t, 1, func(t *testing.T, s *stage) {
+		s.managers[0].set(func() { s.managers[0].slow = 20 * time.Second })
+		s.start(t)
+		within(t, 2*time.Minute, "a session", func() bool { return s.Status().Confirmed })
+	})
+}
+
 func TestAllManagersMayBeGone(t *testing.T) {
 	onStage(t, 2, func(t *testing.T, s *stage) {
 		s.start(t)

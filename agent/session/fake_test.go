@@ -36,9 +36,10 @@ type manager struct {
 
 	mu       sync.Mutex
 	lis      *bufconn.Listener
-	dark     bool // dials to it hang
-	cutOff   bool // confirms no beat
-	noCommit bool // acknowledges no report
+	dark     bool          // dials to it hang
+	slow     time.Duration // from a session's opening to its welcome
+	cutOff   bool          // confirms no beat
+	noCommit bool          // acknowledges no report
 	list     *cav1.ManagerList
 	end      *dispatchv1.End // said instead of a welcome
 	refusal  error           // returned instead of a welcome
@@ -87,8 +88,13 @@ func (m *manager) Session(s dispatchv1.Dispatch_SessionServer) error {
 	end, refusal := m.end, m.refusal
 	m.opens = append(m.opens, open.GetOpen())
 	m.sessions[s] = true
-	list, first := m.list, m.first
+	list, first, slow := m.list, m.first, m.slow
 	m.mu.Unlock()
+	select {
+	case <-time.After(slow):
+	case <-s.Context().Done():
+		return s.Context().Err()
+	}
 	defer m.set(func() { delete(m.sessions, s) })
 	if refusal != nil {
 		return refusal

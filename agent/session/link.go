@@ -191,7 +191,7 @@ func (l *link) greet(ctx context.Context, w *dispatchv1.Welcome, end *dispatchv1
 	if got, want := w.GetHello().GetCluster(), l.client.cfg.Hello.GetCluster(); string(got) != string(want) {
 		return fmt.Errorf("it is a manager of another cluster (%x, want %x)", got, want)
 	}
-	l.pulse.set(time.Duration(w.GetHeartbeatPeriod()), time.Duration(w.GetLease()))
+	l.pulse.greet(time.Duration(w.GetHeartbeatPeriod()), time.Duration(w.GetLease()), time.Now())
 	close(l.greeted)
 	l.client.tell(ctx, event{link: l, news: welcomed})
 	return nil

@@ -17,10 +17,12 @@ import (
 const (
 	firstPause   = 50 * time.Millisecond
 	longestPause = 2 * time.Second
-	// A manager has this long to say its hello; longer in later rounds, for
-	// one that first has to catch up.
+	// A manager has this long to say its hello; longer in later rounds, for one
+	// that first has to catch up, or that is asked by ten thousand agents at
+	// once: if all of them give up before it has come to them, it works for
+	// nobody.
 	firstPatience   = 1500 * time.Millisecond
-	longestPatience = 5 * time.Second
+	longestPatience = 30 * time.Second
 	// lonelyRounds without success are worth a warning.
 	lonelyRounds = 5
 )

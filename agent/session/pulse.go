@@ -18,16 +18,24 @@ type pulse struct {
 	sent   []time.Time // when the unconfirmed ones were sent, oldest first
 	first  uint64      // the beat that sent[0] belongs to
 	ever   bool        // one was confirmed
+	// greeted says that the manager has said its hello.
+	greeted bool
 }
 
 func newPulse() *pulse {
 	return &pulse{period: defaultHeartbeat, lease: defaultLease, first: 1}
 }
 
-// set takes what the manager says of period and lease; zero keeps the default.
-func (p *pulse) set(period, lease time.Duration) {
+// greet takes what the manager says of period and lease; zero keeps the default.
+// The beats it was sent before wait from now on: until its hello it had not come
+// to them, and how long that may take is not the pulse's.
+func (p *pulse) greet(period, lease time.Duration, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.greeted = true
+	for i := range p.sent {
+		p.sent[i] = now
+	}
 	if period > 0 {
 		p.period = period
 	}
@@ -66,11 +74,11 @@ func (p *pulse) confirm(beat uint64) bool {
 }
 
 // doubtAt returns the moment at which the oldest unconfirmed beat has waited a
-// third of the lease; zero if none waits.
+// third of the lease; zero if none waits, or the manager has yet to say hello.
 func (p *pulse) doubtAt() time.Time {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.sent) == 0 {
+	if len(p.sent) == 0 || !p.greeted {
 		return time.Time{}
 	}
 	return p.sent[0].Add(p.lease / 3)

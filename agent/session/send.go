@@ -21,7 +21,7 @@ func (l *link) send(ctx context.Context, s stream, open *dispatchv1.Open) error 
 	period, _ := l.pulse.times()
 	beats := time.NewTicker(period)
 	defer beats.Stop()
-	doubt := time.NewTimer(time.Until(l.pulse.doubtAt()))
+	doubt := time.NewTimer(l.untilDoubt())
 	defer doubt.Stop()
 	greeted := l.greeted
 	for {

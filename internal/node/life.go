@@ -71,7 +71,7 @@ func (n *Node) newLife(ctx context.Context, me *keystore.Node) (*life, error) {
 	}
 	l.agent, err = agent.New(agent.Config{
 		Runtime: l.runtime, StateDir: filepath.Join(n.cfg.StateDir, agentDir), KEK: n.keys.KEK(),
-		Node: l.who.Node, Cluster: l.who.Cluster, Hello: n.hello(), Dial: l.dial, Managers: l.firstManagers(),
+		Node: l.who.Node, Cluster: l.who.Cluster, Hello: n.hello(), Dial: l.dialSession, Managers: l.firstManagers(),
 		Description: &modelv1.NodeDescription{
 			Hostname: n.cfg.Hostname, Version: version.Version, Address: endpoint{advertise: me.Facts.Advertise}.host(),
 		},
@@ -162,9 +162,14 @@ func (l *life) firstManagers() *cav1.ManagerList {
 	return &cav1.ManagerList{Managers: []*cav1.Manager{{Node: l.who.Node.Bytes(), Address: l.me.Facts.Advertise}}}
 }
 
+// dialSession is dial for the agent, which knows itself how long to wait.
+func (l *life) dialSession(_ context.Context, m *cav1.Manager) (*grpc.ClientConn, error) {
+	return l.dial(m, rpc.Patiently())
+}
+
 // dial opens a connection to a manager of the newest list, and to no one else
 // (R15).
-func (l *life) dial(_ context.Context, m *cav1.Manager) (*grpc.ClientConn, error) {
+func (l *life) dial(m *cav1.Manager, more ...grpc.DialOption) (*grpc.ClientConn, error) {
 	node, err := id.FromBytes(m.GetNode())
 	if err != nil {
 		return nil, fmt.Errorf("manager at %s: %w", m.GetAddress(), err)
@@ -186,7 +191,7 @@ func (l *life) dial(_ context.Context, m *cav1.Manager) (*grpc.ClientConn, error
 		}
 		peer.Keys = append(peer.Keys, d)
 	}
-	return rpc.Dial(address, rpc.ClientTLS(l.node.holder, peer), rpc.Through(l.node.cfg.Outside.dial())...)
+	return rpc.Dial(address, rpc.ClientTLS(l.node.holder, peer), append(more, rpc.Through(l.node.cfg.Outside.dial())...)...)
 }
 
 func (l *life) listedAt() time.Time {
@@ -212,7 +217,7 @@ func (l *life) anyManager(ctx context.Context, do func(context.Context, *grpc.Cl
 	err := rpc.Errorf(errdefs.ErrUnavailable, "this node knows no manager")
 	for _, m := range list {
 		var conn *grpc.ClientConn
-		if conn, err = l.dial(ctx, m); err != nil {
+		if conn, err = l.dial(m); err != nil {
 			continue
 		}
 		err = do(ctx, conn)

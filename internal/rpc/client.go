@@ -122,6 +122,18 @@ func Through(dial func(ctx context.Context, address string) (net.Conn, error)) [
 	return []grpc.DialOption{grpc.WithContextDialer(dial)}
 }
 
+// connectTime bounds the making of a connection, so that a call does not wait
+// for a dark host as long as it may wait for an answer.
+const connectTime = 3 * time.Second
+
+// Patiently returns the option of a connection whose making is bounded by its
+// calls alone: for those who would rather wait than ask again.
+func Patiently() grpc.DialOption {
+	return grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: time.Minute})
+}
+
+var reconnect = backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second}
+
 func dialOptions(creds transportCreds) []grpc.DialOption {
 	return []grpc.DialOption{
 		grpc.WithTransportCredentials(creds),
@@ -130,8 +142,8 @@ func dialOptions(creds transportCreds) []grpc.DialOption {
 		grpc.WithChainStreamInterceptor(clientStream),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
-			MinConnectTimeout: 3 * time.Second,
+			Backoff:           reconnect,
+			MinConnectTimeout: connectTime,
 		}),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessageBytes)),

@@ -237,7 +237,7 @@ func (s *Server) options(creds transportCreds) []grpc.ServerOption {
 		grpc.ChainStreamInterceptor(s.stream),
 		grpc.MaxRecvMsgSize(maxMessageBytes),
 		grpc.MaxConcurrentStreams(maxStreams),
-		grpc.ConnectionTimeout(10 * time.Second),
+		grpc.ConnectionTimeout(30 * time.Second), // a whole fleet may be shaking hands
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 2 * time.Second, PermitWithoutStream: true}),
 		// Old connections are asked to go, so that renewed certificates come into
 		// use (R17 gives the old one an hour); their open streams stay.
