@@ -28,6 +28,8 @@ const (
 	probeTime = 300 * time.Millisecond
 	// snapshotTime bounds the sending of one snapshot.
 	snapshotTime = 10 * time.Minute
+	// leaveTime bounds the sending of what waits for a member taken out.
+	leaveTime = time.Second
 )
 
 // peer is the way to one member.
@@ -37,6 +39,7 @@ type peer struct {
 	address string
 	wake    chan struct{}        // capacity 1: "there is something to send"
 	snaps   chan *raftpb.Message // capacity 1: raft sends one at a time
+	leaving chan struct{}        // closed when what waits is the last
 	stop    context.CancelFunc   // nil before it is started; guarded by t.mu
 
 	mu     sync.Mutex        // guards the fields below
@@ -47,13 +50,23 @@ type peer struct {
 }
 
 func newPeer(t *Transport, id uint64, address string) *peer {
-	return &peer{t: t, id: id, address: address, wake: make(chan struct{}, 1), snaps: make(chan *raftpb.Message, 1)}
+	return &peer{t: t, id: id, address: address, wake: make(chan struct{}, 1), snaps: make(chan *raftpb.Message, 1), leaving: make(chan struct{})}
 }
 
 // end stops the peer's goroutines; t.mu is held.
 func (p *peer) end() {
 	if p.stop != nil {
 		p.stop()
+	}
+}
+
+// leave ends the peer's goroutines when what waits is sent; t.mu is held. The
+// last word to a member that is taken out is that it is: without it the member
+// would go on as one until it finds that nobody answers.
+func (p *peer) leave() {
+	close(p.leaving)
+	if p.stop != nil {
+		time.AfterFunc(leaveTime, p.stop)
 	}
 }
 
@@ -170,7 +183,8 @@ func (p *peer) run(ctx context.Context, h consensus.Handler) {
 	for ctx.Err() == nil {
 		wasUp, err := p.stream(ctx)
 		p.set(false)
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || p.left() {
+			p.stop() // for the sender of snapshots
 			return
 		}
 		h.ReportUnreachable(p.id)
@@ -186,9 +200,22 @@ func (p *peer) run(ctx context.Context, h consensus.Handler) {
 		}
 		select {
 		case <-ctx.Done():
+		case <-p.leaving:
+			p.stop()
+			return
 		case <-time.After(wait/2 + rand.N(wait)):
 		}
 		wait = min(2*wait, retryMax)
+	}
+}
+
+// left reports whether nothing more is to be sent.
+func (p *peer) left() bool {
+	select {
+	case <-p.leaving:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -231,22 +258,34 @@ func (p *peer) stream(ctx context.Context) (up bool, err error) {
 		cancel(fmt.Errorf("stream ended: %w", err))
 	})
 	for {
+		leaving := false
 		select {
 		case <-ctx.Done():
 			return true, context.Cause(ctx)
+		case <-p.leaving:
+			leaving = true
 		case <-p.wake:
 		}
-		for {
-			msgs, err := p.frame()
-			if err != nil {
-				return true, err
-			}
-			if len(msgs) == 0 {
-				break
-			}
-			if err := s.Send(&raftv1.StreamRequest{Messages: msgs}); err != nil {
-				return true, fmt.Errorf("send: %w", err)
-			}
+		if err := p.sendAll(s); err != nil {
+			return true, err
+		}
+		if leaving {
+			err := s.CloseSend()
+			<-ctx.Done() // the peer has heard it all, or was given long enough
+			return true, err
+		}
+	}
+}
+
+// sendAll sends what waits.
+func (p *peer) sendAll(s grpc.BidiStreamingClient[raftv1.StreamRequest, raftv1.StreamResponse]) error {
+	for {
+		msgs, err := p.frame()
+		if err != nil || len(msgs) == 0 {
+			return err
+		}
+		if err := s.Send(&raftv1.StreamRequest{Messages: msgs}); err != nil {
+			return fmt.Errorf("send: %w", err)
 		}
 	}
 }

@@ -123,12 +123,13 @@ func (t *Transport) SetPeer(raftID uint64, address string) {
 	}
 }
 
-// RemovePeer closes the connection to a member and forgets it.
+// RemovePeer forgets a member, and closes the connection to it when what waits
+// is sent, within a second.
 func (t *Transport) RemovePeer(raftID uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if p := t.peers[raftID]; p != nil {
-		p.end()
+		p.leave()
 		delete(t.peers, raftID)
 	}
 }
