@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/grpc"
@@ -25,16 +26,24 @@ type links struct {
 
 	mu     sync.Mutex // guards the fields below; held for memory only
 	conns  map[id.ID]*link
-	closed bool // no other connection is made: nobody would close it
+	former map[*grpc.ClientConn]*time.Timer // the timer closes it
+	closed bool                             // no other connection is made: nobody would close it
 }
 
 type link struct {
 	address string
-	conn    *grpc.ClientConn
+	// shown is this node's credential when the connection was made. It is judged
+	// by that for as long as it lasts, and refused when it is too old (R17).
+	shown *ca.Credential
+	conn  *grpc.ClientConn
 }
 
+// formerLife is how long a connection stays for what is under way on it when
+// another takes its place because this node's certificate was renewed.
+const formerLife = time.Minute
+
 func newLinks(holder *ca.Holder, options []grpc.DialOption) *links {
-	return &links{holder: holder, options: options, conns: make(map[id.ID]*link)}
+	return &links{holder: holder, options: options, conns: make(map[id.ID]*link), former: make(map[*grpc.ClientConn]*time.Timer)}
 }
 
 // to returns the connection to a manager at an address.
@@ -44,19 +53,31 @@ func (l *links) to(node id.ID, address string) (*grpc.ClientConn, error) {
 	if l.closed {
 		return nil, rpc.Errorf(errdefs.ErrUnavailable, "this manager stops")
 	}
-	old := l.conns[node]
-	if old != nil && old.address == address {
+	old, shown := l.conns[node], l.holder.Get()
+	if old != nil && old.address == address && old.shown == shown {
 		return old.conn, nil
 	}
 	conn, err := rpc.Dial(address, rpc.ClientTLS(l.holder, rpc.Peer{Node: node, Grace: rpc.ExpiredGrace}), l.options...)
 	if err != nil {
 		return nil, err
 	}
-	l.conns[node] = &link{address: address, conn: conn}
-	if old != nil {
+	l.conns[node] = &link{address: address, shown: shown, conn: conn}
+	switch {
+	case old == nil:
+	case old.address != address:
 		_ = old.conn.Close() // the member moved; calls on the old address end with that
+	default:
+		l.former[old.conn] = time.AfterFunc(formerLife, func() { l.forget(old.conn) })
 	}
 	return conn, nil
+}
+
+// forget closes a connection that another took the place of.
+func (l *links) forget(conn *grpc.ClientConn) {
+	l.mu.Lock()
+	delete(l.former, conn)
+	l.mu.Unlock()
+	_ = conn.Close() // what is still under way has had its time
 }
 
 func (l *links) close() {
@@ -66,6 +87,11 @@ func (l *links) close() {
 	for node, k := range l.conns {
 		_ = k.conn.Close() // nothing is left to be said on it
 		delete(l.conns, node)
+	}
+	for conn, timer := range l.former {
+		timer.Stop()
+		_ = conn.Close()
+		delete(l.former, conn)
 	}
 }
 

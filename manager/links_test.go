@@ -2,8 +2,11 @@ package manager
 
 import (
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/containerd/errdefs"
+	"google.golang.org/grpc/connectivity"
 
 	"github.com/skep-project/skep/ca"
 	"github.com/skep-project/skep/internal/id"
@@ -19,4 +22,37 @@ func TestNoConnectionIsMadeAfterTheManagerHasClosedThem(t *testing.T) {
 	if _, err := l.to(id.New(), "192.0.2.1:1"); !errdefs.IsUnavailable(err) || len(l.conns) != 0 {
 		t.Errorf("a call that came late: %v with %d connections, want it refused and none", err, len(l.conns))
 	}
+}
+
+// TestAConnectionIsMadeAnewWhenTheCertificateIs: one that was opened with a
+// certificate long superseded is refused, and it would be kept for ever.
+func TestAConnectionIsMadeAnewWhenTheCertificateIs(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		holder := &ca.Holder{}
+		holder.Set(&ca.Credential{})
+		l := newLinks(holder, nil)
+		defer l.close()
+		node := id.New()
+		first, err := l.to(node, "192.0.2.1:1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := l.to(node, "192.0.2.1:1"); err != nil || again != first {
+			t.Errorf("asked again: %v and another connection: %v", err, again != first)
+		}
+		holder.Set(&ca.Credential{})
+		next, err := l.to(node, "192.0.2.1:1")
+		if err != nil || next == first {
+			t.Fatalf("after the renewal: %v and another connection: %v", err, next != first)
+		}
+		time.Sleep(formerLife / 2)
+		if s := first.GetState(); s == connectivity.Shutdown {
+			t.Error("the former connection is closed under what is under way on it")
+		}
+		time.Sleep(formerLife)
+		if s := first.GetState(); s != connectivity.Shutdown || len(l.former) != 0 {
+			t.Errorf("later the former connection is %v, %d are kept", s, len(l.former))
+		}
+	})
 }
