@@ -175,6 +175,11 @@ func (s *Server) forwardedCaller(ctx context.Context, c *call) error {
 		return expired(c.proof)
 	}
 	role, err := c.office.authorizer.Node(ctx, c.proof)
+	if errdefs.IsUnauthorized(err) {
+		// The carrier has been given another certificate and may not have it yet.
+		// The caller is not to blame, and the carrier shall try again.
+		return Errorf(errdefs.ErrUnavailable, "%s: carried by node %s: %v", name, c.caller.Node, err)
+	}
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/grpc"
@@ -14,6 +15,7 @@ import (
 	"github.com/skep-project/skep/internal/rpc"
 	cav1 "github.com/skep-project/skep/proto/skep/ca/v1"
 	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
 
 func TestFollowersCarryCallsToTheLeader(t *testing.T) {
@@ -155,5 +157,24 @@ func TestUsersOnTheSocket(t *testing.T) {
 	_, err = cav1.NewAuthorityClient(cc).Renew(t.Context(), &cav1.RenewRequest{})
 	if !errdefs.IsPermissionDenied(err) {
 		t.Errorf("a user renewed: %v", err)
+	}
+}
+
+// TestACarrierWhoseCertificateIsOldIsAskedToTryAgain: it has renewed twice in
+// quick succession, and its caller is not to hear of that.
+func TestACarrierWhoseCertificateIsOldIsAskedToTryAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	m := w.serve(t, w.node(t, asManager))
+	carrier := w.node(t, asManager)
+	node := carrier.Get().Identity.Node
+	cc := w.dial(t, m, carrier)
+	_, second := w.issued(t, node, asManager, 2, time.Now(), time.Hour)
+	_, third := w.issued(t, node, asManager, 3, time.Now(), time.Hour)
+	w.editNode(t, node, func(n *modelv1.Node) { n.Previous, n.Current = second, third })
+	forge := metadata.AppendToOutgoingContext(t.Context(), "skep-forwarded", "1", "skep-caller-bin", `{"kind":2,"user":"uid:0"}`)
+	_, err := controlv1.NewControlClient(cc).RemoveNode(forge, &controlv1.RemoveNodeRequest{})
+	if !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), node.String()) {
+		t.Errorf("carried by one with an old certificate: %v, want it tried again", err)
 	}
 }
