@@ -21,6 +21,7 @@ type open struct {
 	// judge asks the Authorizer again.
 	judge func() error
 	cut   context.CancelCauseFunc
+	ctx   context.Context //nolint:containedctx // the stream's: it is over when the stream is cut
 }
 
 // registry knows the open streams. The zero registry is empty.
@@ -83,6 +84,7 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 		call:  c,
 		judge: func() error { return s.recheck(ctx, c) },
 		cut:   func(why error) { cancel(cutError{why}) },
+		ctx:   ctx,
 	}
 	s.streams.add(o)
 	defer s.streams.remove(o)
@@ -136,8 +138,8 @@ func (s *servedStream) Context() context.Context { return s.ctx }
 func (s *Server) Recheck() {
 	for _, o := range s.streams.all() {
 		c := o.call
-		if c.caller.Kind != Node {
-			continue
+		if c.caller.Kind != Node || o.ctx.Err() != nil {
+			continue // cut already, if its handler has not noticed yet
 		}
 		err := o.judge()
 		if err == nil || !errdefs.IsPermissionDenied(err) && !errdefs.IsUnauthorized(err) && RefusalOf(err).GetNotManager() == nil {
