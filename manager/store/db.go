@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -21,15 +22,20 @@ type Proposer interface {
 	Propose(ctx context.Context, tx []byte) (index uint64, err error)
 }
 
-// DB changes a Store by optimistic transactions (D2). It holds no lock while a
-// transaction runs or is being agreed on.
+// DB changes a Store by optimistic transactions (D2). No lock is held while one
+// runs or is being agreed on; those that lost a race go one after another, so
+// that they do not lose again to each other.
 type DB struct {
 	store    *Store
 	proposer Proposer
+	turn     chan struct{} // capacity 1: full while one that lost has its turn
+	losers   atomic.Int32  // that have their turn or wait for it
 }
 
 // NewDB returns a DB that reads s and proposes to p.
-func NewDB(s *Store, p Proposer) *DB { return &DB{store: s, proposer: p} }
+func NewDB(s *Store, p Proposer) *DB {
+	return &DB{store: s, proposer: p, turn: make(chan struct{}, 1)}
+}
 
 // Store returns the store that db reads.
 func (db *DB) Store() *Store { return db.store }
@@ -57,19 +63,41 @@ const (
 //
 // When Update returns nil the store holds index.
 func (db *DB) Update(ctx context.Context, req *logv1.Request, fn func(*Tx) error) (index uint64, err error) {
-	var conflict *Conflict
-	for try := range maxTries {
-		if try > 0 {
-			if err := pause(ctx, try); err != nil {
-				return 0, fmt.Errorf("retry after conflict (%s): %w", conflict.Error(), err)
-			}
-		}
+	first := 0
+	if db.losers.Load() == 0 {
 		index, err = db.try(ctx, req, fn)
 		if again := (*retry)(nil); !errors.As(err, &again) {
 			return index, err
-		} else {
-			conflict = again.conflict
 		}
+		first = 1
+	}
+	// It lost a race, or would win one against those who did.
+	db.losers.Add(1)
+	defer db.losers.Add(-1)
+	select {
+	case db.turn <- struct{}{}:
+		defer func() { <-db.turn }()
+	case <-ctx.Done():
+		return 0, fmt.Errorf("wait for one's turn after a conflict: %w", context.Cause(ctx))
+	}
+	return db.insist(ctx, first, req, fn)
+}
+
+// insist runs fn, and again while it conflicts, counting tries from first.
+func (db *DB) insist(ctx context.Context, first int, req *logv1.Request, fn func(*Tx) error) (uint64, error) {
+	var conflict *Conflict
+	for try := first; try < maxTries; try++ {
+		if try > 0 {
+			if err := pause(ctx, try); err != nil {
+				return 0, fmt.Errorf("retry after a conflict: %w", err)
+			}
+		}
+		index, err := db.try(ctx, req, fn)
+		again := (*retry)(nil)
+		if !errors.As(err, &again) {
+			return index, err
+		}
+		conflict = again.conflict
 	}
 	return 0, fmt.Errorf("%s, after %d tries: %w", conflict.Error(), maxTries, errdefs.ErrAborted)
 }

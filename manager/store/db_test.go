@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/skep-project/skep/internal/id"
@@ -61,6 +62,33 @@ func TestRivalUpdatesAllCount(t *testing.T) {
 							t.Error(err)
 							return
 						}
+					}
+				}
+			})
+		}
+		wg.Wait()
+		if got := s.Snapshot().Service(x).GetLastRevision(); got != writers*each {
+			t.Errorf("counted %d, want %d", got, writers*each)
+		}
+	})
+}
+
+// TestNobodyIsAbortedForWantOfLuck: those who write one object without a pause
+// lose races to each other, but not ten in a row.
+func TestNobodyIsAbortedForWantOfLuck(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, db, log := storetest.New()
+		x := id.New()
+		create(t, db, x, "counter")
+		log.Before = func([]byte) error { time.Sleep(time.Millisecond); return nil }
+		const writers, each = 64, 20
+		var wg sync.WaitGroup
+		for range writers {
+			wg.Go(func() {
+				for range each {
+					if _, err := db.Update(t.Context(), nil, count(x)); err != nil {
+						t.Error(err)
 					}
 				}
 			})
