@@ -168,7 +168,7 @@ func (n *Node) furnish() error {
 	if n.keys, err = keystore.Open(dir); err != nil {
 		return err
 	}
-	n.server, err = rpc.NewServer(rpc.Config{Credential: n.holder, Managers: n.managerAddresses, Log: n.cfg.Log})
+	n.server, err = rpc.NewServer(rpc.Config{Credential: n.holder, Managers: n.managerAddresses, Coming: n.managerComes, Log: n.cfg.Log})
 	if err != nil {
 		return err
 	}
@@ -299,6 +299,18 @@ func (n *Node) managerAddresses() []string {
 		out = append(out, m.GetAddress())
 	}
 	return out
+}
+
+// managerComes reports whether this node is a member of the managers' group by
+// what is on its disk, and nothing is wrong with that: who asks while it is not
+// served comes too early, or too late for this process.
+func (n *Node) managerComes() bool {
+	f, err := readFacts(n.state)
+	if err != nil || f.Member == 0 {
+		return false
+	}
+	_, l, fault := n.get()
+	return fault == nil && (l == nil || l.look().fault == nil)
 }
 
 // errInactive is the refusal of what needs a swarm.

@@ -40,7 +40,7 @@ type passport struct {
 func (s *Server) lead(ctx context.Context, c *call, req proto.Message, next grpc.UnaryHandler) (any, error) {
 	leader := c.office.leader
 	if leader == nil {
-		return nil, s.notManager()
+		return nil, s.unserved()
 	}
 	if c.forwarded && !leader.IsLeader() {
 		// Never carried twice: whoever sent it looks for the leader himself.
@@ -91,6 +91,9 @@ func (s *Server) once(ctx, wait context.Context, c *call, req proto.Message, nex
 		return out, false, nil
 	case reign.Err() != nil && ctx.Err() == nil:
 		return nil, true, Errorf(errdefs.ErrUnavailable, "%s: the leader was lost while it did the work", c.method.name)
+	case errdefs.IsCanceled(err) && ctx.Err() == nil:
+		// Not by the caller: this manager closed the connection, for it stops or the leader moved.
+		return nil, true, Errorf(errdefs.ErrUnavailable, "%s: the way to the leader was closed while it did the work", c.method.name)
 	}
 	return nil, again(err), err
 }

@@ -48,7 +48,7 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	}
 	ctx = WithCaller(ctx, c.caller)
 	if info.Server == nil {
-		return nil, s.notManager()
+		return nil, s.unserved()
 	}
 	if err := s.fresh(ctx, c, func(md metadata.MD) error { return grpc.SetHeader(ctx, md) }); err != nil {
 		return nil, err
@@ -212,7 +212,7 @@ func (s *Server) fresh(ctx context.Context, c *call, header func(metadata.MD) er
 	}
 	leader := c.office.leader
 	if leader == nil {
-		return s.notManager()
+		return s.unserved()
 	}
 	stale := StaleAsked(ctx)
 	if stale {

@@ -252,6 +252,25 @@ func TestWhatIsNotMountedIsRefusedAsByNoManager(t *testing.T) {
 	}
 }
 
+// TestAManagerThatComesIsWaitedFor: its users ask again, as they do of any
+// manager that is away for a moment.
+func TestAManagerThatComesIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	_, cc := socket(t, Config{Coming: func() bool { return true }}, func(context.Context) error { return nil })
+	api := controlv1.NewControlClient(cc)
+	_, err := api.RemoveNode(t.Context(), &controlv1.RemoveNodeRequest{})
+	if !errdefs.IsUnavailable(err) || RefusalOf(err).GetNotManager() != nil {
+		t.Errorf("a call: %v, want unavailable", err)
+	}
+	watch, err := api.WatchService(t.Context(), &controlv1.WatchServiceRequest{})
+	if err == nil {
+		_, err = watch.Recv()
+	}
+	if !errdefs.IsUnavailable(err) {
+		t.Errorf("a stream: %v, want unavailable", err)
+	}
+}
+
 // alone leads by itself.
 type alone struct{}
 

@@ -64,6 +64,10 @@ type Config struct {
 	Leader Leader
 	// Managers returns addresses of managers for that refusal. May be nil.
 	Managers func() []string
+	// Coming reports whether this node is a manager whose services are on their
+	// way: it starts, or stops to be started again. What users ask for is then
+	// unavailable, and not refused for good. May be nil.
+	Coming func() bool
 	// UID is the user whose processes may use the unix socket, besides root. Zero
 	// means the one this process runs as.
 	UID uint32

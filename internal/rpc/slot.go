@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 
+	"github.com/containerd/errdefs"
 	"google.golang.org/grpc"
 )
 
@@ -44,13 +45,21 @@ func (sl *slot) wrap(desc *grpc.ServiceDesc) *grpc.ServiceDesc {
 		st.Handler = func(_ any, stream grpc.ServerStream) error {
 			impl := sl.get()
 			if impl == nil {
-				return sl.server.notManager()
+				return sl.server.unserved()
 			}
 			return next(impl, stream)
 		}
 		out.Streams = append(out.Streams, st)
 	}
 	return out
+}
+
+// unserved says why nothing is mounted where a call was meant to go.
+func (s *Server) unserved() error {
+	if s.cfg.Coming != nil && s.cfg.Coming() {
+		return Refuse(Errorf(errdefs.ErrUnavailable, "this manager is starting or stopping"), "try again in a moment")
+	}
+	return s.notManager()
 }
 
 func (s *Server) notManager() error {
