@@ -82,6 +82,7 @@ func (r *Runner) applyOne(ctx context.Context, w applyWork) error {
 		}
 		r.due = due{last: r.applier.Index()}
 		r.applied.raise(r.applier.Index())
+		r.log.LogAttrs(ctx, slog.LevelInfo, "snapshot of the leader taken over", slog.Uint64("index", r.applier.Index()))
 		return nil
 	}
 	if w.snapshot {
@@ -215,16 +216,28 @@ func (r *Runner) takeSnapshot(w snapshotWork) error {
 	return w.disk.Release(r.cfg.Snapshots().Old)
 }
 
-// marginBytes bounds the entries kept in memory for slow followers.
-const marginBytes = 16 << 20
+const (
+	// marginBytes bounds the entries kept in memory for slow followers, and
+	// heldBytes those kept for one that is being brought up: a follower that
+	// needs more is sent another snapshot.
+	marginBytes = 16 << 20
+	heldBytes   = 64 << 20
+)
 
 // compactTo returns the last index to forget: the margin before the snapshot
-// stays, in entries and in bytes.
+// stays, in entries and in bytes, and what a follower will ask for next that is
+// there and has not got it yet.
 func (r *Runner) compactTo(s *raft.MemoryStorage, index uint64) uint64 {
-	if index <= r.cfg.Margin {
+	if index <= r.cfg.margin() {
 		return 0
 	}
-	to := index - r.cfg.Margin
+	to, bound := index-r.cfg.margin(), marginBytes
+	status, _ := r.board.get()
+	for _, p := range status.Progress {
+		if next := max(p.Match, p.Pending); p.Active && next < to {
+			to, bound = next, heldBytes
+		}
+	}
 	first, err := s.FirstIndex()
 	if err != nil {
 		return 0
@@ -236,7 +249,7 @@ func (r *Runner) compactTo(s *raft.MemoryStorage, index uint64) uint64 {
 		if err != nil || len(e) == 0 {
 			return to
 		}
-		if size += len(e[0].GetData()); size > marginBytes {
+		if size += len(e[0].GetData()); size > bound {
 			return at
 		}
 	}

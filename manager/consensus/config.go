@@ -113,7 +113,8 @@ type Config struct {
 	// SnapshotBytes is the size of entries between snapshots. Zero means 64 MiB.
 	SnapshotBytes uint64
 	// Margin is how many entries before a snapshot stay in memory for slow
-	// followers, 16 MiB of them at most. Zero means 5,000.
+	// followers, 16 MiB of them at most. Zero means half of what Snapshots says
+	// is between two, 5,000 at most.
 	Margin uint64
 	// Log receives records. Required.
 	Log *slog.Logger
@@ -141,9 +142,6 @@ func (c Config) filled() (Config, error) {
 	if c.SnapshotBytes == 0 {
 		c.SnapshotBytes = 64 << 20
 	}
-	if c.Margin == 0 {
-		c.Margin = 5_000
-	}
 	if c.openLog == nil {
 		c.openLog = openDisk
 	}
@@ -167,6 +165,16 @@ func (c Config) named() (Config, error) {
 		check(!c.Cluster.IsZero(), "cluster id: missing"),
 		check(!c.History.IsZero(), "history id: missing"),
 		check(!c.Node.IsZero(), "node id: missing"))
+}
+
+// maxMargin is the greatest margin that nobody asked for.
+const maxMargin = 5_000
+
+func (c Config) margin() uint64 {
+	if c.Margin > 0 {
+		return c.Margin
+	}
+	return min(maxMargin, c.Snapshots().Interval/2)
 }
 
 func check(ok bool, format string, args ...any) error {

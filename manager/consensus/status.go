@@ -39,6 +39,8 @@ type Status struct {
 type Progress struct {
 	// Match is the last entry that the member is known to hold.
 	Match uint64
+	// Pending is the index of the snapshot it is being sent; 0 if none is.
+	Pending uint64
 	// State is raft's word: probe, replicate or snapshot.
 	State string
 	// Active says that it was heard within an election timeout.
@@ -67,7 +69,7 @@ func (c *Core) Status() Status {
 	s.Progress = make(map[uint64]Progress, len(s.Reachable))
 	c.raw.WithProgress(func(p uint64, kind raft.ProgressType, pr tracker.Progress) {
 		s.Progress[p] = Progress{
-			Match: pr.Match, State: pr.State.String(),
+			Match: pr.Match, Pending: pr.PendingSnapshot, State: pr.State.String(),
 			Active: c.active(p), Learner: kind == raft.ProgressTypeLearner,
 		}
 	})
