@@ -174,7 +174,7 @@ func (c *Core) fromLeader(m *raftpb.Message) bool {
 		c.failed = fmt.Errorf("the leader knows that this member held entry %d, its log ends at %d: %w", m.GetCommit(), c.last, ErrRolledBack)
 		return false
 	}
-	c.unhint()
+	c.settled()
 	c.election.elapsed = 0
 	c.contact.leader = c.now
 	return true
@@ -298,18 +298,19 @@ func (c *Core) noteState(rd raft.Ready) {
 }
 
 func (c *Core) noteRole(s *raft.SoftState) {
-	if s.RaftState != c.state {
-		c.redraw()
-	}
-	if s.RaftState == raft.StateLeader && c.state != raft.StateLeader {
-		c.unhint()
-		c.queue.newTerm()
-		c.change = 0
-	}
+	before := c.state
 	if s.Lead != c.lead {
 		c.reads.again()
 	}
 	c.lead, c.state = s.Lead, s.RaftState
+	if c.state != before {
+		c.redraw()
+	}
+	if c.state == raft.StateLeader && before != raft.StateLeader {
+		c.settled()
+		c.queue.newTerm()
+		c.change = 0
+	}
 	c.out.Soft = true
 }
 

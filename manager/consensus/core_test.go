@@ -190,9 +190,9 @@ func TestAHintOutlivesASharedVote(t *testing.T) {
 	b.dark[1], b.dark[3] = true, true
 	c := b.cores[2]
 	c.PeerGone(1)
-	for ; c.election.hints > 1; b.tick(1) {
-		if got := c.election.timeout; got > 6 {
-			t.Errorf("with %d hints left the next campaign waits %d ticks, want 6 at most", c.election.hints, got)
+	for ; c.election.soon > 1; b.tick(1) {
+		if got := c.election.timeout; got > 8 {
+			t.Errorf("with %d tries left the next campaign waits %d ticks, want 8 at most", c.election.soon, got)
 		}
 	}
 	// A leader's word ends it.
@@ -200,9 +200,32 @@ func TestAHintOutlivesASharedVote(t *testing.T) {
 	b.dark[1] = true
 	b.tick(6)
 	for m := uint64(2); m <= 3; m++ {
-		if e := b.cores[m].election; e.hints != 0 || e.timeout < b.cores[m].cfg.ElectionTicks {
-			t.Errorf("member %d has a leader and would campaign after %d ticks, with %d hints left", m, e.timeout, e.hints)
+		if e := b.cores[m].election; e.soon != 0 || e.timeout < b.cores[m].cfg.ElectionTicks {
+			t.Errorf("member %d has a leader and would campaign after %d ticks, with %d tries left", m, e.timeout, e.soon)
 		}
+	}
+}
+
+// TestAVoteRefusedTooSoonIsAskedForAgain: followers do not tick as one, so the
+// first to miss its leader may be ahead of the patience of the others.
+func TestAVoteRefusedTooSoonIsAskedForAgain(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 1, 2, 3)
+	b.elect(1)
+	b.tick(3)
+	b.dark[1] = true
+	first, other := b.cores[2], b.cores[3]
+	first.election.timeout, other.election.timeout = first.cfg.ElectionTicks, 2*first.cfg.ElectionTicks
+	first.Tick() // a tick ahead
+	for first.state == raft.StateFollower {
+		b.tick(1)
+	}
+	if s := other.Status(); s.Leader != 1 {
+		t.Fatalf("the first asked when the other had given its leader up as well: %+v", s)
+	}
+	b.tick(2)
+	if s := other.Status(); s.Leader != 2 {
+		t.Errorf("two ticks later: %+v, want 2 to lead", s)
 	}
 }
 

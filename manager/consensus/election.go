@@ -13,7 +13,7 @@ import (
 // the disk hangs. See docs/decisions.
 type election struct {
 	elapsed, timeout int // ticks since the leader's last word, or our last campaign
-	hints            int // campaigns left that were brought forward by PeerGone
+	soon             int // campaigns left that follow soon on the last
 }
 
 // contact remembers when members were last heard.
@@ -24,9 +24,11 @@ type contact struct {
 	term   int               // ticks for which a word counts
 }
 
-// hintTries is how often a hint makes a member campaign before it falls back
-// to the usual timeout: the other followers may learn of the death later.
-const hintTries = 3
+// soonTries is how often a member that has lost its leader campaigns in quick
+// succession before it falls back to the usual timeout. The other followers may
+// learn of the loss a little later, and take no notice of one who asks for votes
+// before; and two who campaign at once share them.
+const soonTries = 6
 
 // Tick moves the core's clock by one tick.
 func (c *Core) Tick() {
@@ -43,33 +45,42 @@ func (c *Core) Tick() {
 	// Counts for raft's lease and lets the core decide when to campaign.
 	c.raw.TickQuiesced()
 	c.election.elapsed++
-	if c.election.elapsed >= c.election.timeout {
-		c.campaign()
+	if c.election.elapsed < c.election.timeout {
+		return
 	}
+	if c.lead != 0 { // it has fallen silent just now
+		c.election.soon = soonTries
+	}
+	c.campaign()
 }
 
-// redraw starts the wait for the next election anew. It is a short one while a
-// hint lasts: two followers that campaign at once share the votes, and each
+// redraw starts the wait for the next election anew. It is a short one while
+// tries are left: shortest for one that only asks whether it would be voted for,
+// which costs nobody anything, and drawn for one whose votes may be shared. Each
 // change of role and term on the way comes here.
 func (c *Core) redraw() {
 	c.election.elapsed = 0
-	c.election.timeout = c.cfg.ElectionTicks + c.cfg.Rand.IntN(c.cfg.ElectionTicks)
-	if c.election.hints > 0 {
-		c.election.timeout = 3 + c.cfg.Rand.IntN(4)
+	switch {
+	case c.election.soon == 0:
+		c.election.timeout = c.cfg.ElectionTicks + c.cfg.Rand.IntN(c.cfg.ElectionTicks)
+	case c.state == raft.StatePreCandidate:
+		c.election.timeout = 1 + c.cfg.Rand.IntN(2)
+	default:
+		c.election.timeout = 4 + c.cfg.Rand.IntN(5)
 	}
 }
 
-// unhint ends the effect of a hint: there is a leader.
-func (c *Core) unhint() {
-	if c.election.hints > 0 {
-		c.election.hints = 0
+// settled ends the hurry: there is a leader.
+func (c *Core) settled() {
+	if c.election.soon > 0 {
+		c.election.soon = 0
 		c.redraw()
 	}
 }
 
 // campaign asks for votes if this member may lead and its disk answers.
 func (c *Core) campaign() {
-	c.election.hints = max(0, c.election.hints-1)
+	c.election.soon = max(0, c.election.soon-1)
 	c.redraw()
 	if c.stalled() || !slices.Contains(c.conf.GetVoters(), c.cfg.RaftID) {
 		return
@@ -98,7 +109,7 @@ func (c *Core) PeerGone(raftID uint64) {
 	}
 	_ = c.raw.ForgetLeader()
 	c.collect()
-	c.election.hints = hintTries
+	c.election.soon = soonTries
 	c.election.elapsed, c.election.timeout = 0, c.cfg.Rand.IntN(4)
 	if c.election.timeout == 0 {
 		c.campaign()
