@@ -7,6 +7,8 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -24,8 +26,10 @@ const (
 	retryMax = time.Second
 	// helloTime bounds the wait for a peer's hello.
 	helloTime = 5 * time.Second
-	// probeTime bounds the question whether an address refuses.
-	probeTime = 300 * time.Millisecond
+	// probeTime bounds the question whether an address refuses; probePause lies
+	// between two tries.
+	probeTime  = 300 * time.Millisecond
+	probePause = 5 * time.Millisecond
 	// snapshotTime bounds the sending of one snapshot.
 	snapshotTime = 10 * time.Minute
 	// leaveTime bounds the sending of what waits for a member taken out.
@@ -40,6 +44,7 @@ type peer struct {
 	wake    chan struct{}        // capacity 1: "there is something to send"
 	snaps   chan *raftpb.Message // capacity 1: raft sends one at a time
 	leaving chan struct{}        // closed when what waits is the last
+	there   chan struct{}        // capacity 1: "it has been heard: dial it now"
 	stop    context.CancelFunc   // nil before it is started; guarded by t.mu
 
 	mu     sync.Mutex        // guards the fields below
@@ -50,7 +55,10 @@ type peer struct {
 }
 
 func newPeer(t *Transport, id uint64, address string) *peer {
-	return &peer{t: t, id: id, address: address, wake: make(chan struct{}, 1), snaps: make(chan *raftpb.Message, 1), leaving: make(chan struct{})}
+	return &peer{
+		t: t, id: id, address: address, wake: make(chan struct{}, 1), snaps: make(chan *raftpb.Message, 1),
+		there: make(chan struct{}, 1), leaving: make(chan struct{}),
+	}
 }
 
 // end stops the peer's goroutines; t.mu is held.
@@ -79,6 +87,15 @@ func (p *peer) isUp() bool {
 func (p *peer) ring() {
 	select {
 	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// heard ends the wait before the next try: who opens a stream to this member is
+// there, and may need this member's vote before the wait is over.
+func (p *peer) heard() {
+	select {
+	case p.there <- struct{}{}:
 	default:
 	}
 }
@@ -180,6 +197,8 @@ func (p *peer) set(up bool) {
 func (p *peer) run(ctx context.Context, h consensus.Handler) {
 	wait := retryMin
 	said := ""
+	var probe sync.WaitGroup // of a process that lives takes a while, and its stream is not to wait for that
+	defer probe.Wait()
 	for ctx.Err() == nil {
 		wasUp, err := p.stream(ctx)
 		p.set(false)
@@ -190,9 +209,11 @@ func (p *peer) run(ctx context.Context, h consensus.Handler) {
 		h.ReportUnreachable(p.id)
 		if wasUp {
 			wait, said = retryMin, ""
-			if p.refuses(ctx) {
-				h.PeerGone(p.id)
-			}
+			probe.Go(func() {
+				if p.refuses(ctx) {
+					h.PeerGone(p.id)
+				}
+			})
 		}
 		if text := fmt.Sprint(err); text != said {
 			p.t.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "stream to member broke", slog.String("member", fmt.Sprintf("%016x", p.id)), slog.String("addr", p.address), slog.Any("err", err))
@@ -203,9 +224,11 @@ func (p *peer) run(ctx context.Context, h consensus.Handler) {
 		case <-p.leaving:
 			p.stop()
 			return
+		case <-p.there:
+			wait = retryMin
 		case <-time.After(wait/2 + rand.N(wait)):
+			wait = min(2*wait, retryMax)
 		}
-		wait = min(2*wait, retryMax)
 	}
 }
 
@@ -220,15 +243,39 @@ func (p *peer) left() bool {
 }
 
 // refuses reports whether the peer's host answers that nobody listens: its
-// process is gone, for a hung one or a dark host would be silent.
+// process is gone, for a hung one or a dark host would be silent. A process that
+// dies closes its connections and its port in any order: until both are closed
+// it is asked again.
 func (p *peer) refuses(ctx context.Context) bool {
 	ctx, stop := context.WithTimeout(ctx, probeTime)
 	defer stop()
-	c, err := p.t.cfg.Probe(ctx, p.address)
-	if err == nil {
-		_ = c.Close() // nothing was said on it
+	for {
+		c, err := p.t.cfg.Probe(ctx, p.address)
+		if err != nil {
+			return errors.Is(err, syscall.ECONNREFUSED)
+		}
+		if listens(ctx, c) {
+			return false
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(probePause):
+		}
 	}
-	return errors.Is(err, syscall.ECONNREFUSED)
+}
+
+// listens reports whether somebody waits at the other end of c for the first
+// word, until ctx ends. The port of a dying process takes a connection, too, and
+// then breaks it.
+func listens(ctx context.Context, c net.Conn) bool {
+	defer c.Close() // nothing was said on it
+	deadline, _ := ctx.Deadline()
+	if err := c.SetReadDeadline(deadline); err != nil {
+		return false
+	}
+	_, err := c.Read(make([]byte, 1))
+	return err == nil || errors.Is(err, os.ErrDeadlineExceeded)
 }
 
 // stream opens a stream and sends on it until it breaks. It reports whether it
@@ -250,6 +297,10 @@ func (p *peer) stream(ctx context.Context) (up bool, err error) {
 	}
 	p.set(true)
 	p.ring()
+	select {
+	case <-p.there: // that was before this stream
+	default:
+	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel(nil)

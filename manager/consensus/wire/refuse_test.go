@@ -2,12 +2,16 @@ package wire
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/skep-project/skep/internal/id"
 	raftv1 "github.com/skep-project/skep/proto/skep/raft/v1"
@@ -151,6 +155,80 @@ func TestAPeerThatHasMovedIsAnsweredWhereItIs(t *testing.T) {
 	if err == nil || tr.peers[1].address != "10.0.0.9:2377" {
 		t.Errorf("a stranger's address was taken: %q (%v)", tr.peers[1].address, err)
 	}
+}
+
+// TestAProcessIsGoneWhenItsPortIsClosed: the connections of one that dies may
+// break before its port does.
+func TestAProcessIsGoneWhenItsPortIsClosed(t *testing.T) {
+	t.Parallel()
+	refused := &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
+	for name, tt := range map[string]struct {
+		dying int   // connections that are taken and broken
+		then  error // of the next try; nil: it is taken and nothing is said
+		want  bool
+	}{
+		"closed already":       {0, refused, true},
+		"closed after a while": {3, refused, true},
+		"listens":              {0, nil, false},
+		"dies for ever":        {1 << 20, nil, false},
+		"is silent":            {0, context.DeadlineExceeded, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			tries := 0
+			tr := New(Config{RaftID: 2, Probe: func(context.Context, string) (net.Conn, error) {
+				tries++
+				ours, theirs := net.Pipe()
+				t.Cleanup(func() { _ = theirs.Close() })
+				switch {
+				case tries <= tt.dying:
+					return ours, theirs.Close()
+				case tt.then != nil:
+					return nil, tt.then
+				}
+				return ours, nil
+			}})
+			began := time.Now()
+			if got := newPeer(tr, 1, "x").refuses(t.Context()); got != tt.want {
+				t.Errorf("%s: gone %v, want %v", name, got, tt.want)
+			}
+			if took := time.Since(began); took > probeTime {
+				t.Errorf("%s: asked for %v, want %v at most", name, took, probeTime)
+			}
+		})
+	}
+}
+
+// TestAPeerThatComesBackIsDialledAtOnce: the wait before the next try has grown
+// while it was away, and its return may be what an election waits for.
+func TestAPeerThatComesBackIsDialledAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		hello := &rpcv1.Hello{Cluster: id.New().Bytes(), History: id.New().Bytes()}
+		dials := 0
+		tr := New(Config{
+			RaftID: 2, Hello: func() *rpcv1.Hello { return hello }, Log: slog.New(slog.DiscardHandler),
+			Dial: func(context.Context, uint64, string) (*grpc.ClientConn, error) {
+				dials++
+				return nil, errors.New("nobody there")
+			},
+		})
+		tr.SetPeer(1, "10.0.0.1:2377")
+		ctx, stop := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { _ = tr.Run(ctx, &sink{}) })
+		time.Sleep(10 * time.Second) // of the bubble's
+		synctest.Wait()
+		before := dials
+		if err := (&server{t: tr}).admit(ctx, 1, &raftv1.StreamRequest{From: 1, To: 2, Hello: hello}); err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+		if dials != before+1 {
+			t.Errorf("dialled %d times when it was heard, want once more than %d", dials, before)
+		}
+		stop()
+		wg.Wait()
+	})
 }
 
 func TestHeartbeatsGoFirstAndNothingWaitsWithoutBound(t *testing.T) {

@@ -82,6 +82,7 @@ func (s *server) admit(ctx context.Context, from uint64, in *raftv1.StreamReques
 	if _, _, err := net.SplitHostPort(in.GetAddress()); err == nil {
 		s.t.SetPeer(from, in.GetAddress())
 	}
+	s.t.heard(from)
 	return nil
 }
 

@@ -123,6 +123,15 @@ func (t *Transport) SetPeer(raftID uint64, address string) {
 	}
 }
 
+// heard notes that a peer has just opened a stream to this member.
+func (t *Transport) heard(raftID uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if p := t.peers[raftID]; p != nil {
+		p.heard()
+	}
+}
+
 // RemovePeer forgets a member, and closes the connection to it when what waits
 // is sent, within a second.
 func (t *Transport) RemovePeer(raftID uint64) {
