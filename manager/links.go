@@ -8,6 +8,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
 
 	"github.com/skep-project/skep/ca"
 	"github.com/skep-project/skep/internal/id"
@@ -55,6 +56,11 @@ func (l *links) to(node id.ID, address string) (*grpc.ClientConn, error) {
 	}
 	old, shown := l.conns[node], l.holder.Get()
 	if old != nil && old.address == address && old.shown == shown {
+		if old.conn.GetState() == connectivity.TransientFailure {
+			// Its manager was away and is the leader now: calls that wait for it
+			// are not to wait for the next try besides.
+			old.conn.ResetConnectBackoff()
+		}
 		return old.conn, nil
 	}
 	conn, err := rpc.Dial(address, rpc.ClientTLS(l.holder, rpc.Peer{Node: node, Grace: rpc.ExpiredGrace}), l.options...)

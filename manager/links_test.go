@@ -1,6 +1,9 @@
 package manager
 
 import (
+	"context"
+	"errors"
+	"net"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,6 +13,7 @@ import (
 
 	"github.com/skep-project/skep/ca"
 	"github.com/skep-project/skep/internal/id"
+	"github.com/skep-project/skep/internal/rpc"
 )
 
 func TestNoConnectionIsMadeAfterTheManagerHasClosedThem(t *testing.T) {
@@ -53,6 +57,36 @@ func TestAConnectionIsMadeAnewWhenTheCertificateIs(t *testing.T) {
 		time.Sleep(formerLife)
 		if s := first.GetState(); s != connectivity.Shutdown || len(l.former) != 0 {
 			t.Errorf("later the former connection is %v, %d are kept", s, len(l.former))
+		}
+	})
+}
+
+// TestALeaderThatWasAwayIsDialledWhenItIsNeeded: a connection that failed waits
+// up to two seconds, and a call to the new leader would wait with it.
+func TestALeaderThatWasAwayIsDialledWhenItIsNeeded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		dials := 0
+		l := newLinks(&ca.Holder{}, rpc.Through(func(context.Context, string) (net.Conn, error) {
+			dials++
+			return nil, errors.New("nobody there")
+		}))
+		defer l.close()
+		node := id.New()
+		conn, err := l.to(node, "192.0.2.1:1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Connect()
+		time.Sleep(20 * time.Second) // of the bubble's
+		synctest.Wait()
+		before := dials
+		if _, err := l.to(node, "192.0.2.1:1"); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if dials != before+1 {
+			t.Errorf("dialled %d times, want once more than %d", dials, before)
 		}
 	})
 }
