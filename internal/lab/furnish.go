@@ -63,12 +63,12 @@ func furnish(s spec) error {
 	return nil
 }
 
-// bind mounts a directory of the host's on a target it makes.
+// bind mounts a directory of the host's, and the disk in it, on a target it makes.
 func bind(source, target string) error {
 	if err := os.MkdirAll(target, 0o755); err != nil {
 		return err
 	}
-	if err := unix.Mount(source, target, "", unix.MS_BIND, ""); err != nil {
+	if err := unix.Mount(source, target, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 		return fmt.Errorf("bind %s: %w", target, err)
 	}
 	return nil

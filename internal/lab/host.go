@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -34,6 +35,8 @@ type Host struct {
 
 	daemon  *Proc // the last daemon started, nil before the first
 	frozen  bool
+	disk    bool               // StateDir is on a disk of its own
+	stalled bool               // and that disk holds back every write
 	drops   map[netip.Addr]int // per peer, how many of 100 of its packets are lost here
 	machine *machine           // nil while dark
 }
@@ -60,6 +63,16 @@ func (h *Host) Address() netip.Addr { return h.address }
 // Dir is the host's directory as the lab's owner sees it; state/ in it is the
 // host's /var/lib/skep.
 func (h *Host) Dir() string { return h.dir }
+
+// Inside is where the lab's owner finds a path of the running host, in what the
+// host itself mounted: a socket in its /run, for one. It is "" of a dark host,
+// and another one after each boot.
+func (h *Host) Inside(path string) string {
+	if h.machine == nil {
+		return ""
+	}
+	return filepath.Join("/proc", strconv.Itoa(h.machine.init.Process.Pid), "root", path)
+}
 
 // Up tells whether the host has power.
 func (h *Host) Up() bool { return h.machine != nil }
@@ -199,8 +212,8 @@ func (h *Host) powerOff(m *machine) error {
 	if m == nil {
 		return nil
 	}
-	_ = h.lab.net.dark(h.number, true) // a host that never got its wire is dark already
-	all := []error{m.init.Process.Kill()}
+	_ = h.lab.net.dark(h.number, true)                     // a host that never got its wire is dark already
+	all := []error{m.init.Process.Kill(), h.ReleaseDisk()} // who waits for a disk cannot die
 	if h.frozen {
 		all = append(all, h.freeze(false)) // the frozen die when they thaw
 	}

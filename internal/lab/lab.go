@@ -193,6 +193,9 @@ func (l *Lab) Close() error {
 
 // removeDir removes a lab's directory, and the tmpfs on it if there is one.
 func removeDir(dir string) error {
+	if err := removeDisks(dir); err != nil {
+		return fmt.Errorf("disks below %s: %w", dir, err)
+	}
 	err := unix.Unmount(dir, unix.MNT_DETACH)
 	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("unmount %s: %w", dir, err)

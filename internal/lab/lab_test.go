@@ -272,3 +272,54 @@ func crash(t *testing.T, dir string) {
 	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	select {}
 }
+
+func TestADiskIsFilledHeldUpAndKept(t *testing.T) {
+	l, err := lab.New(t.Context(), lab.Config{Bin: "/bin", Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+		leftovers(t, l.Name())
+	}()
+	h, err := l.Host("dev01")
+	if err != nil {
+		t.Fatal(err)
+	}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(h.Disk(64 << 20))
+	must(h.Boot(t.Context()))
+	const write = "dd if=/dev/zero of=/var/lib/skep/x bs=1M count=8 conv=fsync 2>&1"
+	want(t, h, write, "8+0 records out")
+	must(h.FillDisk(1 << 20))
+	want(t, h, "rm /var/lib/skep/x; dd if=/dev/zero of=/var/lib/skep/x bs=1M count=32 2>&1 || true", "No space left")
+	must(h.EmptyDisk())
+	want(t, h, write, "8+0 records out")
+
+	must(h.StallDisk())
+	p, err := h.Spawn(t.Context(), os.Stderr, "sh", "-c", write+" >/dev/null")
+	must(err)
+	ctx, stop := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer stop()
+	if _, err := p.Wait(ctx); err == nil {
+		t.Error("a write to a disk that is held up ended")
+	}
+	must(h.ReleaseDisk())
+	if code, err := p.Wait(t.Context()); err != nil || code != 0 {
+		t.Errorf("the write ended with %d, %v when the disk went on", code, err)
+	}
+	must(h.StallDisk())
+	must(h.Kill()) // a plug can be pulled on it
+	must(h.Boot(t.Context()))
+	want(t, h, "test -s /var/lib/skep/x && echo so", "so")
+	if _, err := os.Stat(h.Inside("/var/lib/skep/x")); err != nil {
+		t.Errorf("from outside: %v", err)
+	}
+}

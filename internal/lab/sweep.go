@@ -76,6 +76,9 @@ func sweep(dir string, cgroups []cgroup) error {
 	var all []error
 	for name := range stale {
 		all = append(all, thaw(name, cgroups)) // the frozen cannot be killed
+		for _, at := range mountsBelow(filepath.Join(dir, name)) {
+			_ = demand(at, fiThaw) // nor those who wait for a disk
+		}
 		for _, c := range cgroups {
 			all = append(all, c.remove(name))
 		}

@@ -1,0 +1,161 @@
+package lab
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// fillerName is the file in a host's state directory that takes its space.
+const fillerName = ".skep-lab-filler"
+
+// The kernel's requests to hold back every write to a file system, and to let
+// them go on (linux/fs.h).
+const (
+	fiFreeze = 0xC0045877
+	fiThaw   = 0xC0045878
+)
+
+// Disk gives a dark host a disk of its own of that many bytes under StateDir:
+// an ext4 in a file that takes the space it needs. What it held before is
+// hidden. Without it the host shares the machine's disk, which cannot be filled
+// or held up for one host alone.
+func (h *Host) Disk(bytes int64) error {
+	if h.machine != nil || h.disk {
+		return fmt.Errorf("lab: disk of %s: want a dark host without one", h.name)
+	}
+	image := filepath.Join(h.dir, "disk.img")
+	f, err := os.Create(image)
+	if err == nil {
+		err = errors.Join(f.Truncate(bytes), f.Close())
+	}
+	for _, argv := range [][]string{
+		{"mkfs.ext4", "-q", "-F", "-m", "0", image},
+		{"mount", "-o", "loop", image, h.stateDir()},
+	} {
+		if err != nil {
+			break
+		}
+		if out, failed := exec.Command(argv[0], argv[1:]...).CombinedOutput(); failed != nil {
+			err = fmt.Errorf("%s: %w: %s", argv[0], failed, strings.TrimSpace(string(out)))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("lab: disk of %s: %w", h.name, err)
+	}
+	h.disk = true
+	return nil
+}
+
+// FillDisk leaves that many bytes of the host's disk free, until EmptyDisk.
+func (h *Host) FillDisk(leave int64) error {
+	var s unix.Statfs_t
+	if err := errors.Join(h.ownDisk(), unix.Statfs(h.stateDir(), &s)); err != nil {
+		return fmt.Errorf("lab: fill the disk of %s: %w", h.name, err)
+	}
+	take := int64(s.Bavail)*s.Bsize - leave
+	if take <= 0 {
+		return nil // it is that full already
+	}
+	f, err := os.OpenFile(filepath.Join(h.stateDir(), fillerName), os.O_CREATE|os.O_WRONLY, 0o600)
+	if err == nil {
+		err = errors.Join(unix.Fallocate(int(f.Fd()), 0, 0, take), f.Close())
+	}
+	if err != nil && !errors.Is(err, unix.ENOSPC) { // what others took meanwhile
+		return fmt.Errorf("lab: fill the disk of %s: %w", h.name, err)
+	}
+	return nil
+}
+
+// EmptyDisk gives back what FillDisk took.
+func (h *Host) EmptyDisk() error {
+	err := os.Remove(filepath.Join(h.stateDir(), fillerName))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("lab: empty the disk of %s: %w", h.name, err)
+	}
+	return nil
+}
+
+// StallDisk holds back every write and sync to the host's disk, as one that
+// hangs would, until ReleaseDisk. Those who write wait and cannot be killed.
+func (h *Host) StallDisk() error {
+	err := h.ownDisk()
+	if err == nil && !h.stalled {
+		err = demand(h.stateDir(), fiFreeze)
+	}
+	if err != nil {
+		return fmt.Errorf("lab: stall the disk of %s: %w", h.name, err)
+	}
+	h.stalled = true
+	return nil
+}
+
+// ReleaseDisk undoes StallDisk.
+func (h *Host) ReleaseDisk() error {
+	if !h.stalled {
+		return nil
+	}
+	if err := demand(h.stateDir(), fiThaw); err != nil {
+		return fmt.Errorf("lab: release the disk of %s: %w", h.name, err)
+	}
+	h.stalled = false
+	return nil
+}
+
+func (h *Host) stateDir() string { return filepath.Join(h.dir, "state") }
+
+func (h *Host) ownDisk() error {
+	if !h.disk {
+		return errors.New("it has none of its own")
+	}
+	return nil
+}
+
+// demand makes a request of the file system at dir.
+func demand(dir string, what uint) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return unix.IoctlSetInt(int(f.Fd()), what, 0)
+}
+
+// removeDisks lets the disks below dir go on and takes them off.
+func removeDisks(dir string) error {
+	var all []error
+	for _, at := range slices.Backward(mountsBelow(dir)) {
+		_ = demand(at, fiThaw) // most are not stalled
+		all = append(all, unix.Unmount(at, unix.MNT_DETACH))
+	}
+	return errors.Join(all...)
+}
+
+// mountsBelow lists what is mounted below dir, in the order it was mounted.
+func mountsBelow(dir string) (at []string) {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		fields := strings.Fields(lines.Text())
+		if len(fields) < 5 {
+			continue
+		}
+		path, err := strconv.Unquote(`"` + fields[4] + `"`) // spaces are written \040
+		if err == nil && strings.HasPrefix(path, dir+"/") {
+			at = append(at, path)
+		}
+	}
+	return at
+}
