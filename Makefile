@@ -122,6 +122,12 @@ calm: build runtime ## an hour of three managers on a busy disk: no election may
 	@$(GO) build -o bin/calm ./integration/calm
 	@bin/calm -bin $(CURDIR)/bin/ctl -for $(FOR)
 
+TRIALS ?= 20
+
+recovery: build runtime ## measure how long losses are felt on lab hosts, TRIALS of each (as root)
+	@$(GO) build -o bin/recovery ./integration/recovery
+	@bin/recovery -bin $(CURDIR)/bin/ctl -trials $(TRIALS)
+
 bench: ## benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem $(UNITS)
 
