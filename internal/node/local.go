@@ -81,6 +81,8 @@ func checkSpec(s *modelv1.ClusterSpec) error {
 		return rpc.Errorf(errdefs.ErrInvalidArgument, "heartbeat period %v: below 100ms", time.Duration(s.GetHeartbeatPeriod()))
 	case s.GetCertExpiry() != 0 && time.Duration(s.GetCertExpiry()) < 10*time.Minute:
 		return rpc.Errorf(errdefs.ErrInvalidArgument, "certificate expiry %v: below 10m", time.Duration(s.GetCertExpiry()))
+	case s.GetDeadManagerRemoval() != 0 && time.Duration(s.GetDeadManagerRemoval()) < time.Minute:
+		return rpc.Errorf(errdefs.ErrInvalidArgument, "dead manager removal %v: below 1m", time.Duration(s.GetDeadManagerRemoval()))
 	}
 	return nil
 }

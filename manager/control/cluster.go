@@ -96,6 +96,8 @@ const (
 	minHeartbeat  = 100 * time.Millisecond
 	minLease      = 3 // heartbeats
 	minCertExpiry = time.Hour
+	// minDeadManager is longer than a daemon that restarts is waited for.
+	minDeadManager = time.Minute
 	// What 0 stands for, as the cluster's spec says.
 	defaultHeartbeat = 2 * time.Second
 	defaultLease     = 10 * time.Second
@@ -116,6 +118,8 @@ func checkCluster(spec *modelv1.ClusterSpec) error {
 	for what, d := range map[string]int64{"certificate expiry": spec.GetCertExpiry(), "manager certificate expiry": spec.GetManagerCertExpiry()} {
 		f.check(d == 0 || time.Duration(d) >= minCertExpiry, "%s %v: at least %v", what, time.Duration(d), minCertExpiry)
 	}
+	dead := time.Duration(spec.GetDeadManagerRemoval())
+	f.check(dead == 0 || dead >= minDeadManager, "dead manager removal %v: at least %v, or 0 for never", dead, minDeadManager)
 	f.labels("label", spec.GetLabels())
 	return f.refusal("swarm")
 }

@@ -270,6 +270,8 @@ func TestClusterSettingsAreChecked(t *testing.T) {
 	w.refuses(set(version, &modelv1.ClusterSpec{HeartbeatPeriod: 1e6, Lease: 1e6, CertExpiry: 60e9}), errdefs.IsInvalidArgument,
 		"heartbeat 1ms: at least 100ms", "")
 	w.refuses(set(version, &modelv1.ClusterSpec{HeartbeatPeriod: 5e9}), errdefs.IsInvalidArgument, "lease 10s: at least 3 heartbeats of 5s", "")
+	w.refuses(set(version, &modelv1.ClusterSpec{DeadManagerRemoval: 59e9}), errdefs.IsInvalidArgument,
+		"dead manager removal 59s: at least 1m0s, or 0 for never", "")
 	w.refuses(set(version, nil), errdefs.IsInvalidArgument, "spec: missing", "")
 	if err := set(version, &modelv1.ClusterSpec{HeartbeatPeriod: 1e9, Lease: 5e9}); err != nil {
 		t.Error(err)

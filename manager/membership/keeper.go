@@ -18,12 +18,14 @@ import (
 )
 
 // Keep follows the records for a tenure: learners become voters, and members
-// whose record wants a worker are taken out. It returns when ctx ends.
+// whose record wants a worker, or who are dead for longer than the operator
+// allows, are taken out. It returns when ctx ends.
 func (s *Server) Keep(ctx context.Context) error {
 	w := s.cfg.Store.Watch(store.Key{Kind: logv1.Kind_KIND_NODE}, store.Key{Kind: logv1.Kind_KIND_MEMBER})
 	defer w.Close()
 	t := time.NewTicker(beat)
 	defer t.Stop()
+	s.vigil = vigil{}
 	for {
 		w.Take() // what changed does not matter: the whole group is small
 		s.round(ctx)
@@ -32,6 +34,8 @@ func (s *Server) Keep(ctx context.Context) error {
 			return nil
 		case <-w.C():
 		case <-t.C:
+			voters, _ := s.cfg.Group.Members()
+			s.vigil.tick(voters)
 		}
 	}
 }
@@ -61,6 +65,7 @@ func (s *Server) round(ctx context.Context) {
 			return
 		}
 	}
+	s.bury(ctx, snap)
 }
 
 // plan returns what is to be done about one member, nil if nothing is.
@@ -127,18 +132,27 @@ func (s *Server) remove(ctx context.Context, m *modelv1.Member) error {
 		}
 		return rpc.Errorf(errdefs.ErrUnavailable, "leadership was handed over; the new leader makes the change")
 	}
-	tx, err := encode(
-		&logv1.Operation{Op: &logv1.Operation_Delete{Delete: &logv1.Delete{
-			Kind: logv1.Kind_KIND_MEMBER, Key: binary.BigEndian.AppendUint64(nil, m.GetRaftId()),
-		}}},
-		putRole(m.GetNode(), modelv1.Role_ROLE_WORKER))
+	if err := s.takeOut(ctx, m, ""); err != nil {
+		return err
+	}
+	s.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "manager taken out", slog.String("addr", m.GetAddress()))
+	return nil
+}
+
+// takeOut makes a member's node a worker by the entry that takes the member out
+// of the group; reason says why where no operator wished it.
+func (s *Server) takeOut(ctx context.Context, m *modelv1.Member, reason string) error {
+	role := putRole(m.GetNode(), modelv1.Role_ROLE_WORKER)
+	role.GetNodeRole().Reason = reason
+	tx, err := encode(&logv1.Operation{Op: &logv1.Operation_Delete{Delete: &logv1.Delete{
+		Kind: logv1.Kind_KIND_MEMBER, Key: binary.BigEndian.AppendUint64(nil, m.GetRaftId()),
+	}}}, role)
 	if err != nil {
 		return err
 	}
 	if err := s.cfg.Group.Remove(ctx, m.GetRaftId(), tx); err != nil {
 		return fmt.Errorf("take the member at %s out: %w", m.GetAddress(), err)
 	}
-	s.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "manager taken out", slog.String("addr", m.GetAddress()))
 	return nil
 }
 

@@ -3,11 +3,12 @@
 // It hands the ring to a node that is to be a manager, makes it a learner, makes
 // the learner a voter when it has caught up, and takes out a member whose
 // record wants it to be a worker. It follows Node.spec.role, which control
-// writes, and writes Node.role and the member records.
+// writes, and writes Node.role and the member records. If the operator wants
+// it, it takes out a manager that is dead, and says so in the node's record.
 //
 // Invariants: one change at a time; the change of the group and of the records
 // is one entry; no change is proposed after which the voters that were heard
-// lately are not a quorum.
+// lately are not a quorum; a dead manager's going leaves three voters or more.
 package membership
 
 import (
@@ -87,11 +88,13 @@ type Server struct {
 	change sync.Mutex
 	// refused remembers what was said of a member, to say it once.
 	refused map[uint64]string
+	// vigil is the keeper's alone.
+	vigil vigil
 }
 
 // New returns a Server.
 func New(cfg Config) *Server {
-	return &Server{cfg: cfg, refused: make(map[uint64]string)}
+	return &Server{cfg: cfg, refused: make(map[uint64]string), vigil: vigil{}}
 }
 
 // wants returns the caller's record if it is to be a manager.

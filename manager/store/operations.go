@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"slices"
 
 	"github.com/skep-project/skep/internal/id"
@@ -112,14 +113,19 @@ func (s *state) nodeSeen(seen *logv1.NodeSeen) {
 }
 
 // nodeRole writes what a node is. It cannot be refused, because it comes with a
-// change of the raft membership that has been made already (R25).
+// change of the raft membership that has been made already (R25). A role with a
+// reason is nobody's wish, so the wish is changed with it.
 func (s *state) nodeRole(role *logv1.NodeRole) {
 	old, ok := s.nodes.get(&modelv1.Node{Id: role.GetNode()})
-	if !ok || old.GetRole() == role.GetRole() {
+	if !ok || old.GetRole() == role.GetRole() && role.GetReason() == "" {
 		return
 	}
 	n := proto.CloneOf(old)
-	n.Role = role.GetRole()
+	n.Role, n.RoleReason = role.GetRole(), role.GetReason()
+	if n.GetRoleReason() != "" {
+		n.Spec = cmp.Or(n.GetSpec(), &modelv1.NodeSpec{})
+		n.Spec.Role = n.GetRole()
+	}
 	n.Meta = s.stamp(old.GetMeta())
 	put(s, &s.nodes, n, Change{Kind: KindNode, Key: n.GetId()})
 }

@@ -1025,9 +1025,12 @@ func (x *NodeSeen) GetDescription() *v1.NodeDescription {
 // transaction of a membership change cannot conflict (R25). A node that does
 // not exist is dropped.
 type NodeRole struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Node          []byte                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
-	Role          v1.Role                `protobuf:"varint,2,opt,name=role,proto3,enum=skep.model.v1.Role" json:"role,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Node  []byte                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Role  v1.Role                `protobuf:"varint,2,opt,name=role,proto3,enum=skep.model.v1.Role" json:"role,omitempty"`
+	// Set if nobody wished it: why it is so. What the operator wants of the node
+	// becomes this role too then, or the node would come back as what it was.
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1074,6 +1077,13 @@ func (x *NodeRole) GetRole() v1.Role {
 		return x.Role
 	}
 	return v1.Role(0)
+}
+
+func (x *NodeRole) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // Record is one item of a snapshot's plaintext, length-delimited.
@@ -1896,10 +1906,11 @@ const file_skep_log_v1_log_proto_rawDesc = "" +
 	"\bNodeSeen\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x121\n" +
 	"\x06status\x18\x02 \x01(\v2\x19.skep.model.v1.NodeStatusR\x06status\x12@\n" +
-	"\vdescription\x18\x03 \x01(\v2\x1e.skep.model.v1.NodeDescriptionR\vdescription\"G\n" +
+	"\vdescription\x18\x03 \x01(\v2\x1e.skep.model.v1.NodeDescriptionR\vdescription\"_\n" +
 	"\bNodeRole\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12'\n" +
-	"\x04role\x18\x02 \x01(\x0e2\x13.skep.model.v1.RoleR\x04role\"\x80\x04\n" +
+	"\x04role\x18\x02 \x01(\x0e2\x13.skep.model.v1.RoleR\x04role\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\x80\x04\n" +
 	"\x06Record\x125\n" +
 	"\x06header\x18\x01 \x01(\v2\x1b.skep.log.v1.SnapshotHeaderH\x00R\x06header\x122\n" +
 	"\acluster\x18\x02 \x01(\v2\x16.skep.model.v1.ClusterH\x00R\acluster\x12)\n" +

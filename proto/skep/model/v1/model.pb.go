@@ -879,6 +879,9 @@ type ClusterSpec struct {
 	OldSnapshots uint64 `protobuf:"varint,9,opt,name=old_snapshots,json=oldSnapshots,proto3" json:"old_snapshots,omitempty"`
 	// R3's waiting of one more lease when most nodes vanish at once is off.
 	MassExpiryGuardOff bool `protobuf:"varint,10,opt,name=mass_expiry_guard_off,json=massExpiryGuardOff,proto3" json:"mass_expiry_guard_off,omitempty"`
+	// Nanoseconds a manager may be unreachable, counted by the leader over its
+	// tenure, before it is taken out of the managers. Zero: for ever.
+	DeadManagerRemoval int64 `protobuf:"varint,11,opt,name=dead_manager_removal,json=deadManagerRemoval,proto3" json:"dead_manager_removal,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -983,6 +986,13 @@ func (x *ClusterSpec) GetMassExpiryGuardOff() bool {
 	return false
 }
 
+func (x *ClusterSpec) GetDeadManagerRemoval() int64 {
+	if x != nil {
+		return x.DeadManagerRemoval
+	}
+	return 0
+}
+
 // RootCA holds what signs nodes. Written by init and by rotation.
 type RootCA struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1058,7 +1068,10 @@ type Node struct {
 	TokenHash  []byte `protobuf:"bytes,10,opt,name=token_hash,json=tokenHash,proto3" json:"token_hash,omitempty"`
 	JoinedFrom string `protobuf:"bytes,11,opt,name=joined_from,json=joinedFrom,proto3" json:"joined_from,omitempty"`
 	// Key the node proved at enrolment: SHA-256 of the public key of its first CSR.
-	EnrolmentKey  []byte `protobuf:"bytes,12,opt,name=enrolment_key,json=enrolmentKey,proto3" json:"enrolment_key,omitempty"`
+	EnrolmentKey []byte `protobuf:"bytes,12,opt,name=enrolment_key,json=enrolmentKey,proto3" json:"enrolment_key,omitempty"`
+	// Why the role was changed by nobody's wish; empty if it was somebody's.
+	// Written with role.
+	RoleReason    string `protobuf:"bytes,20,opt,name=role_reason,json=roleReason,proto3" json:"role_reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1175,6 +1188,13 @@ func (x *Node) GetEnrolmentKey() []byte {
 		return x.EnrolmentKey
 	}
 	return nil
+}
+
+func (x *Node) GetRoleReason() string {
+	if x != nil {
+		return x.RoleReason
+	}
+	return ""
 }
 
 // NodeSpec is what the operator wants.
@@ -3238,7 +3258,7 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\x04root\x18\x05 \x01(\v2\x15.skep.model.v1.RootCAR\x04root\x12!\n" +
 	"\fworker_token\x18\x06 \x01(\fR\vworkerToken\x12#\n" +
 	"\rmanager_token\x18\a \x01(\fR\fmanagerToken\x12#\n" +
-	"\rfeature_level\x18\b \x01(\rR\ffeatureLevelJ\x04\b\t\x10\x1e\"\xdc\x03\n" +
+	"\rfeature_level\x18\b \x01(\rR\ffeatureLevelJ\x04\b\t\x10\x1e\"\x8e\x04\n" +
 	"\vClusterSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12>\n" +
 	"\x06labels\x18\x02 \x03(\v2&.skep.model.v1.ClusterSpec.LabelsEntryR\x06labels\x12)\n" +
@@ -3251,14 +3271,15 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\x11snapshot_interval\x18\b \x01(\x04R\x10snapshotInterval\x12#\n" +
 	"\rold_snapshots\x18\t \x01(\x04R\foldSnapshots\x121\n" +
 	"\x15mass_expiry_guard_off\x18\n" +
-	" \x01(\bR\x12massExpiryGuardOff\x1a9\n" +
+	" \x01(\bR\x12massExpiryGuardOff\x120\n" +
+	"\x14dead_manager_removal\x18\v \x01(\x03R\x12deadManagerRemoval\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\v\x10\x1e\"D\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\f\x10\x1e\"D\n" +
 	"\x06RootCA\x12\"\n" +
 	"\fcertificates\x18\x01 \x03(\fR\fcertificates\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03keyJ\x04\b\x03\x10\n" +
-	"\"\x9e\x04\n" +
+	"\"\xc5\x04\n" +
 	"\x04Node\x12'\n" +
 	"\x04meta\x18\x01 \x01(\v2\x13.skep.model.v1.MetaR\x04meta\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12+\n" +
@@ -3276,7 +3297,9 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	" \x01(\fR\ttokenHash\x12\x1f\n" +
 	"\vjoined_from\x18\v \x01(\tR\n" +
 	"joinedFrom\x12#\n" +
-	"\renrolment_key\x18\f \x01(\fR\fenrolmentKeyJ\x04\b\r\x10\x1e\"\x80\x02\n" +
+	"\renrolment_key\x18\f \x01(\fR\fenrolmentKey\x12\x1f\n" +
+	"\vrole_reason\x18\x14 \x01(\tR\n" +
+	"roleReasonJ\x04\b\r\x10\x14J\x04\b\x15\x10\x1e\"\x80\x02\n" +
 	"\bNodeSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12;\n" +
 	"\x06labels\x18\x02 \x03(\v2#.skep.model.v1.NodeSpec.LabelsEntryR\x06labels\x12'\n" +
