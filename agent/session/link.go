@@ -47,6 +47,7 @@ type link struct {
 	wake     chan struct{}         // something new is to be sent
 	farewell chan modelv1.Farewell // the last thing to be said
 	greeted  chan struct{}         // closed when the manager has said its hello
+	paced    chan struct{}         // capacity 1: the manager has set another pulse
 	pulse    *pulse
 
 	mu      sync.Mutex // guards the fields below; held for memory only
@@ -60,7 +61,7 @@ func (c *Client) newLink(m *cav1.Manager, stop context.CancelFunc) *link {
 	return &link{
 		client: c, manager: m, stop: stop, done: make(chan struct{}),
 		wake: c.outbox.listen(), farewell: make(chan modelv1.Farewell),
-		greeted: make(chan struct{}), pulse: newPulse(),
+		greeted: make(chan struct{}), paced: make(chan struct{}, 1), pulse: newPulse(),
 	}
 }
 
@@ -191,15 +192,28 @@ func (l *link) greet(ctx context.Context, w *dispatchv1.Welcome, end *dispatchv1
 	if got, want := w.GetHello().GetCluster(), l.client.cfg.Hello.GetCluster(); string(got) != string(want) {
 		return fmt.Errorf("it is a manager of another cluster (%x, want %x)", got, want)
 	}
-	l.pulse.greet(time.Duration(w.GetHeartbeatPeriod()), time.Duration(w.GetLease()), time.Now())
+	l.pace(w)
 	close(l.greeted)
 	l.client.tell(ctx, event{link: l, news: welcomed})
 	return nil
 }
 
+// pace takes the pulse that the manager wants: with its welcome, and again when
+// the cluster's settings change.
+func (l *link) pace(w *dispatchv1.Welcome) {
+	l.pulse.set(time.Duration(w.GetHeartbeatPeriod()), time.Duration(w.GetLease()), time.Now())
+	select {
+	case l.paced <- struct{}{}:
+	default: // it is known already that there is another
+	}
+}
+
 // take acts on one message.
 func (l *link) take(ctx context.Context, m *dispatchv1.SessionResponse) error {
 	c := l.client
+	if m.GetWelcome() != nil {
+		l.pace(m.GetWelcome())
+	}
 	if m.GetManagers() != nil {
 		if err := c.keepManagers(ctx, m.GetManagers()); err != nil {
 			return err

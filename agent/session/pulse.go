@@ -26,16 +26,18 @@ func newPulse() *pulse {
 	return &pulse{period: defaultHeartbeat, lease: defaultLease, first: 1}
 }
 
-// greet takes what the manager says of period and lease; zero keeps the default.
-// The beats it was sent before wait from now on: until its hello it had not come
-// to them, and how long that may take is not the pulse's.
-func (p *pulse) greet(period, lease time.Duration, now time.Time) {
+// set takes what the manager says of period and lease; zero keeps the default.
+// The beats that were sent before its first word wait from now on: until then it
+// had not come to them, and how long that may take is not the pulse's.
+func (p *pulse) set(period, lease time.Duration, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.greeted = true
 	for i := range p.sent {
-		p.sent[i] = now
+		if !p.greeted {
+			p.sent[i] = now
+		}
 	}
+	p.greeted = true
 	if period > 0 {
 		p.period = period
 	}

@@ -23,14 +23,12 @@ func (l *link) send(ctx context.Context, s stream, open *dispatchv1.Open) error 
 	defer beats.Stop()
 	doubt := time.NewTimer(l.untilDoubt())
 	defer doubt.Stop()
-	greeted := l.greeted
 	for {
 		m := &dispatchv1.SessionRequest{}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-greeted:
-			greeted = nil
+		case <-l.paced:
 			period, _ = l.pulse.times()
 			beats.Reset(period)
 			doubt.Reset(l.untilDoubt())

@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -201,7 +202,8 @@ func (s *Server) speak(ctx context.Context, stream dispatchv1.Dispatch_SessionSe
 	}
 	list, listed := s.managers.get()
 	resp := v.compose(s.cfg.Store.Snapshot(), list, nil, true)
-	resp.Welcome = s.welcome()
+	welcome := s.welcome()
+	resp.Welcome = welcome
 	for {
 		if resp != nil {
 			if err := stream.Send(resp); err != nil {
@@ -221,10 +223,15 @@ func (s *Server) speak(ctx context.Context, stream dispatchv1.Dispatch_SessionSe
 		list, listed = s.managers.get()
 		changes, reset := w.Take()
 		resp = v.compose(s.cfg.Store.Snapshot(), list, changes, reset)
+		if w := s.welcome(); w.GetHeartbeatPeriod() != welcome.GetHeartbeatPeriod() || w.GetLease() != welcome.GetLease() {
+			welcome, resp = w, cmp.Or(resp, &dispatchv1.SessionResponse{})
+			resp.Welcome = w
+		}
 	}
 }
 
-// welcome is a session's first answer.
+// welcome is a session's first answer, and is said again when the operator sets
+// another pulse.
 func (s *Server) welcome() *dispatchv1.Welcome {
 	spec := s.cfg.Store.Snapshot().Cluster().GetSpec()
 	leads, _, _ := s.cfg.Raft.Leader()
