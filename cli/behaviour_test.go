@@ -66,6 +66,27 @@ func TestAChangeThatMeetsAnotherIsMadeAnew(t *testing.T) {
 	}
 }
 
+func TestSettingsThatMeetAnotherChangeAreSetAnew(t *testing.T) {
+	t.Parallel()
+	s := clitest.Three()
+	s.Cluster.Cluster.Spec.CertExpiry = int64(48 * time.Hour)
+	s.Fail["UpdateCluster"] = []error{rpc.Errorf(errdefs.ErrAborted, "update out of sequence"), rpc.Errorf(errdefs.ErrAborted, "update out of sequence")}
+	check(t, clitest.Run(t, s, "swarm", "update", "--dead-manager-removal", "10m"), 0, "Swarm updated.\n")
+	spec := s.Cluster.GetCluster().GetSpec()
+	if spec.GetDeadManagerRemoval() != int64(10*time.Minute) || spec.GetCertExpiry() != int64(48*time.Hour) {
+		t.Errorf("settings %v, want the new one and the old one", spec)
+	}
+}
+
+func TestWhyARoleWasTakenAwayIsShown(t *testing.T) {
+	t.Parallel()
+	s := clitest.Three()
+	s.Nodes[3].Node.RoleReason = "taken out of the managers, which had not heard it for 10m0s"
+	check(t, clitest.Run(t, s, "node", "inspect", "--pretty", "dev10"), 0,
+		"Role:                   worker (taken out of the managers, which had not heard it for 10m0s)\n")
+	check(t, clitest.Run(t, s, "node", "inspect", "-f", "{{.RoleReason}}", "dev10"), 0, "taken out of the managers")
+}
+
 func TestTimeOverSaysWhatWasWaitedFor(t *testing.T) {
 	t.Parallel()
 	s := clitest.Three()

@@ -95,7 +95,12 @@ type clusterInfo struct {
 	SnapshotInterval uint64
 	OldSnapshots     uint64
 	HeartbeatPeriod  time.Duration
+	Lease            time.Duration
+	MassLossGuard    bool
 	NodeCertExpiry   time.Duration
+	// ManagerCertExpiry is that of managers, which node certificates are not.
+	ManagerCertExpiry  time.Duration
+	DeadManagerRemoval time.Duration `json:",omitempty"`
 }
 
 func newInfo(l *localv1.InfoResponse, g *controlv1.GetClusterResponse) info {
@@ -139,7 +144,12 @@ func newClusterInfo(c *modelv1.Cluster) *clusterInfo {
 		SnapshotInterval: or(s.GetSnapshotInterval(), 10000),
 		OldSnapshots:     s.GetOldSnapshots(),
 		HeartbeatPeriod:  time.Duration(or(s.GetHeartbeatPeriod(), int64(2*time.Second))),
+		Lease:            time.Duration(or(s.GetLease(), int64(10*time.Second))),
+		MassLossGuard:    !s.GetMassExpiryGuardOff(),
 		NodeCertExpiry:   time.Duration(or(s.GetCertExpiry(), int64(90*24*time.Hour))),
+
+		ManagerCertExpiry:  time.Duration(or(s.GetManagerCertExpiry(), int64(7*24*time.Hour))),
+		DeadManagerRemoval: time.Duration(s.GetDeadManagerRemoval()),
 	}
 }
 
@@ -207,10 +217,15 @@ func (w swarmInfo) clusterText(b *strings.Builder, field func(depth int, name st
 	field(2, "Number of Old Snapshots to Retain", c.OldSnapshots)
 	field(2, "Heartbeat Tick", 1)
 	field(2, "Election Tick", w.ElectionTick)
+	if c.DeadManagerRemoval > 0 {
+		field(2, "Dead Manager Removal", c.DeadManagerRemoval)
+	}
 	b.WriteString(" Dispatcher:\n")
 	field(2, "Heartbeat Period", show.Age(c.HeartbeatPeriod))
+	field(2, "Lease", c.Lease)
 	b.WriteString(" CA Configuration:\n")
 	field(2, "Expiry Duration", show.Age(c.NodeCertExpiry))
+	field(2, "Expiry Duration of Managers", show.Age(c.ManagerCertExpiry))
 	field(2, "Force Rotate", 0)
 	field(1, "Autolock Managers", false)
 	field(1, "Root Rotation In Progress", false)

@@ -60,7 +60,7 @@ func newApp(s *say.Streams) *cli.App {
 }
 
 func helpFlag() cli.Flag {
-	return &cli.BoolFlag{Name: "help", Aliases: []string{"h"}, Usage: "show this"}
+	return &cli.BoolFlag{Name: "help", Aliases: []string{"h"}, Usage: "show this", DisableDefaultText: true}
 }
 
 // rootAction is ctl without a command: its version or its help.
@@ -77,6 +77,11 @@ func rootAction(s *say.Streams) cli.ActionFunc {
 // takes away the "help" command, which would take an argument of that name.
 func quiet(commands []*cli.Command) {
 	for _, c := range commands {
+		for _, f := range c.Flags {
+			if b, ok := f.(*cli.BoolFlag); ok && !b.Value {
+				b.DisableDefaultText = true // a flag that is off is off
+			}
+		}
 		c.HideHelp, c.HideHelpCommand = true, true
 		c.Flags = append(c.Flags, helpFlag())
 		c.OnUsageError = misused

@@ -68,6 +68,18 @@ func (s *Swarm) GetCluster(context.Context, *controlv1.GetClusterRequest) (*cont
 	return s.Cluster, s.fail("GetCluster")
 }
 
+// UpdateCluster implements the Control service.
+func (s *Swarm) UpdateCluster(_ context.Context, q *controlv1.UpdateClusterRequest) (*controlv1.UpdateClusterResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.fail("UpdateCluster"); err != nil {
+		return nil, err
+	}
+	s.Cluster = proto.CloneOf(s.Cluster)
+	s.Cluster.Cluster.Spec = q.GetSpec()
+	return &controlv1.UpdateClusterResponse{Cluster: s.Cluster.GetCluster()}, nil
+}
+
 // GetJoinToken implements the Control service.
 func (s *Swarm) GetJoinToken(_ context.Context, q *controlv1.GetJoinTokenRequest) (*controlv1.GetJoinTokenResponse, error) {
 	s.mu.Lock()

@@ -13,6 +13,7 @@ import (
 	"github.com/skep-project/skep/cli/say"
 	"github.com/skep-project/skep/cli/show"
 	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
 
 func inspect(s *say.Streams) *cli.Command {
@@ -69,6 +70,7 @@ func pretty(resp *controlv1.GetNodeResponse) *show.Sheet {
 	s.Items("Labels", show.Labels(n.GetSpec().GetLabels()))
 	s.Field("Hostname", d.GetHostname())
 	s.Field("Joined at", show.When(n.GetMeta().GetCreatedAt()))
+	s.Field("Role", reasoned(n))
 	s.Block("Status", func(s *show.Sheet) {
 		s.Field("State", status(n))
 		s.Field("Message", n.GetStatus().GetMessage())
@@ -104,6 +106,14 @@ func pretty(resp *controlv1.GetNodeResponse) *show.Sheet {
 		})
 	}
 	return s
+}
+
+// reasoned is the role of a node that has it by nobody's wish, and why.
+func reasoned(n *modelv1.Node) string {
+	if n.GetRoleReason() == "" {
+		return ""
+	}
+	return role(n.GetRole()) + " (" + n.GetRoleReason() + ")"
 }
 
 func yesNo(b bool) string {

@@ -18,6 +18,7 @@ type object struct {
 	UpdatedAt     *time.Time `json:",omitempty"`
 	Spec          spec
 	Role          string
+	RoleReason    string `json:",omitempty"`
 	Description   description
 	Status        nodeStatus
 	ManagerStatus *managerState `json:",omitempty"`
@@ -76,6 +77,7 @@ func newObject(resp *controlv1.GetNodeResponse) object {
 		Spec: spec{Name: n.GetSpec().GetName(), Labels: labels(n.GetSpec().GetLabels()),
 			Role: role(n.GetSpec().GetRole()), Availability: availability(n)},
 		Role:        role(n.GetRole()),
+		RoleReason:  n.GetRoleReason(),
 		Description: newDescription(n.GetDescription(), resp.GetRoots()),
 		Status: nodeStatus{State: lower(status(n)), Message: n.GetStatus().GetMessage(),
 			Addr: address(n), LostSince: show.Time(n.GetStatus().GetLostSince())},

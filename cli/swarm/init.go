@@ -3,8 +3,7 @@ package swarm
 import (
 	"context"
 	"fmt"
-	"strconv"
-	"time"
+	"slices"
 
 	"github.com/urfave/cli/v2"
 
@@ -13,13 +12,6 @@ import (
 	"github.com/skep-project/skep/cli/show"
 	localv1 "github.com/skep-project/skep/proto/skep/local/v1"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
-)
-
-// Bounds of what init takes: below them a swarm cannot work.
-const (
-	minCertExpiry = time.Hour
-	minHeartbeat  = 100 * time.Millisecond
-	leaseBeats    = 5 // a lease lasts this many heartbeats, as the defaults do
 )
 
 var unservedInit = map[string]string{
@@ -32,13 +24,8 @@ func initialise(s *say.Streams) *cli.Command {
 	return &cli.Command{
 		Name:  "init",
 		Usage: "make a swarm with this node as its first manager",
-		Flags: append(addressFlags(),
+		Flags: append(slices.Concat(addressFlags(), settingFlags(true)),
 			&cli.BoolFlag{Name: "force-new-cluster", Usage: "make this manager the only one of its own swarm, when the others are lost for good"},
-			&cli.DurationFlag{Name: "cert-expiry", Value: 90 * 24 * time.Hour, Usage: "`TIME` a node's certificate lives"},
-			&cli.DurationFlag{Name: "dispatcher-heartbeat", Value: 2 * time.Second, Usage: "`TIME` between two beats of a node"},
-			&cli.StringFlag{Name: "task-history-limit", Value: "5", Usage: "`NUMBER` of tasks kept for each slot"},
-			&cli.StringFlag{Name: "snapshot-interval", Value: "10000", Usage: "`NUMBER` of log entries between snapshots"},
-			&cli.StringFlag{Name: "max-snapshots", Value: "0", Usage: "`NUMBER` of older snapshots kept"},
 			&cli.BoolFlag{Name: "autolock", Hidden: true},
 			&cli.StringFlag{Name: "data-path-port", Hidden: true},
 			&cli.StringSliceFlag{Name: "default-addr-pool", Hidden: true},
@@ -69,8 +56,11 @@ func initRequest(c *cli.Context) (*localv1.InitRequest, error) {
 	if err != nil {
 		return nil, err
 	}
-	spec, err := clusterSpec(c)
-	if err != nil {
+	spec := &modelv1.ClusterSpec{} // what is not given is zero, which is the default
+	if _, err := set(c, spec); err != nil {
+		return nil, err
+	}
+	if err := checkPulse(spec); err != nil {
 		return nil, err
 	}
 	return &localv1.InitRequest{
@@ -80,45 +70,6 @@ func initRequest(c *cli.Context) (*localv1.InitRequest, error) {
 		ForceNewCluster: c.Bool("force-new-cluster"),
 		Spec:            spec,
 	}, nil
-}
-
-// clusterSpec holds what was given; the rest is zero, which is the default.
-func clusterSpec(c *cli.Context) (*modelv1.ClusterSpec, error) {
-	spec := &modelv1.ClusterSpec{}
-	if c.IsSet("cert-expiry") {
-		d := c.Duration("cert-expiry")
-		if d < minCertExpiry {
-			return nil, say.Misuse("--cert-expiry %v: want at least %v", d, minCertExpiry)
-		}
-		spec.CertExpiry = int64(d)
-	}
-	if c.IsSet("dispatcher-heartbeat") {
-		d := c.Duration("dispatcher-heartbeat")
-		if d < minHeartbeat || d > time.Hour {
-			return nil, say.Misuse("--dispatcher-heartbeat %v: want %v to %v", d, minHeartbeat, time.Hour)
-		}
-		spec.HeartbeatPeriod, spec.Lease = int64(d), int64(leaseBeats*d)
-	}
-	history, err := strconv.ParseInt(c.String("task-history-limit"), 10, 32)
-	if err != nil {
-		return nil, say.Misuse("--task-history-limit %q: want a whole number", c.String("task-history-limit"))
-	}
-	interval, err := strconv.ParseUint(c.String("snapshot-interval"), 10, 32)
-	if err != nil || interval == 0 {
-		return nil, say.Misuse("--snapshot-interval %q: want a whole number from 1 up", c.String("snapshot-interval"))
-	}
-	old, err := strconv.ParseUint(c.String("max-snapshots"), 10, 16)
-	if err != nil {
-		return nil, say.Misuse("--max-snapshots %q: want a whole number from 0 up", c.String("max-snapshots"))
-	}
-	if c.IsSet("task-history-limit") {
-		spec.TaskHistory = history
-	}
-	if c.IsSet("snapshot-interval") {
-		spec.SnapshotInterval = interval
-	}
-	spec.OldSnapshots = old
-	return spec, nil
 }
 
 func initialised(s *say.Streams, resp *localv1.InitResponse, forced bool) error {

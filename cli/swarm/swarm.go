@@ -1,4 +1,5 @@
-// Package swarm is "ctl swarm": making a swarm, joining and leaving it.
+// Package swarm is "ctl swarm": making a swarm, joining and leaving it, and its
+// settings.
 //
 // It owns the words of membership. What a node must do to be a member is the
 // daemon's.
@@ -20,8 +21,8 @@ const DefaultPort = "2377"
 func Command(s *say.Streams) *cli.Command {
 	return &cli.Command{
 		Name:        "swarm",
-		Usage:       "make, join and leave a swarm",
-		Subcommands: []*cli.Command{initialise(s), join(s), joinToken(s), leave(s)},
+		Usage:       "make, join, change and leave a swarm",
+		Subcommands: []*cli.Command{initialise(s), join(s), joinToken(s), leave(s), update(s)},
 	}
 }
 
