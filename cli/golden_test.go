@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -12,9 +14,16 @@ import (
 	"github.com/mattn/go-shellwords"
 
 	"github.com/skep-project/skep/cli/clitest"
+	"github.com/skep-project/skep/cli/say"
+	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
 
 var rewrite = flag.Bool("update", false, "rewrite the golden files")
+
+// typed is a line of a file that is a command; a number says how wide the
+// terminal is that its output is read on.
+var typed = regexp.MustCompile(`^\$(\d*) ctl (.*)`)
 
 // TestConversations runs the commands of each file under testdata and compares
 // what was answered: output as it is, speech behind "! ", then the exit code if
@@ -55,14 +64,16 @@ func converse(t *testing.T, name, text string) string {
 		if strings.HasPrefix(line, "# ") {
 			b.WriteString(line + "\n")
 		}
-		if !strings.HasPrefix(line, "$ ctl ") {
+		command := typed.FindStringSubmatch(line)
+		if command == nil {
 			continue
 		}
-		args, err := shellwords.Parse(strings.TrimPrefix(line, "$ ctl "))
+		width, _ := strconv.Atoi(command[1]) // none is 0: no terminal
+		args, err := shellwords.Parse(command[2])
 		if err != nil {
 			t.Fatalf("%s: %v", line, err)
 		}
-		r := clitest.Run(t, swarm, args...)
+		r := clitest.RunIn(t, t.Context(), swarm, say.Streams{Width: func() int { return width }}, args...)
 		b.WriteString(line + "\n----\n" + r.Out)
 		for speech := range strings.Lines(r.Err) {
 			b.WriteString("! " + speech)
@@ -91,5 +102,20 @@ func scene(name string) *clitest.Swarm {
 		s.Daemon.State, s.Daemon.Hostname = 1, "dev01"
 		return s
 	}
-	return clitest.Three().AddPing()
+	s := clitest.Three().AddPing()
+	if name == "narrow.txt" {
+		crowd(s)
+	}
+	return s
+}
+
+// crowd gives a swarm names and errors as they are in the field.
+func crowd(s *clitest.Swarm) {
+	s.Nodes[1].Node.Description.Hostname = "manager-eu-west-1b.prod.example.net"
+	s.Nodes[1].Manager.Reachability = controlv1.ManagerStatus_REACHABILITY_UNREACHABLE
+	s.Nodes[1].Node.Status.State = modelv1.NodeState_NODE_STATE_DOWN
+	s.Nodes[3].Node.Spec.Availability = modelv1.Availability_AVAILABILITY_DRAIN
+	s.Nodes[0].Node.Description.Version = "v0.1.0-37-g1a2b3c4-dirty"
+	s.Add(&modelv1.ServiceSpec{Name: "checkout-frontend-canary", Mode: &modelv1.ServiceSpec_Replicated{Replicated: &modelv1.Replicated{Replicas: 3}}},
+		&modelv1.TaskTemplate{Container: &modelv1.ContainerSpec{Image: "registry.example.net/shop/checkout-frontend:2026.3.1"}})
 }

@@ -19,5 +19,12 @@ func ProcessStreams() say.Streams {
 			width, _, err := term.GetSize(int(os.Stderr.Fd()))
 			return width, err == nil && width > 0
 		},
+		Width: func() int {
+			width, _, err := term.GetSize(int(os.Stdout.Fd()))
+			if err != nil {
+				return 0
+			}
+			return width
+		},
 	}
 }

@@ -2,11 +2,11 @@ package node
 
 import (
 	"context"
-	"slices"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/skep-project/skep/cli/conn"
+	"github.com/skep-project/skep/cli/list"
 	"github.com/skep-project/skep/cli/say"
 	"github.com/skep-project/skep/cli/show"
 	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
@@ -19,52 +19,38 @@ var table = show.Table{
 		{Field: "ManagerStatus", Header: "MANAGER STATUS"}, {Field: "EngineVersion", Header: "ENGINE VERSION"},
 		{Field: "TLSStatus", Header: "TLS STATUS"},
 	},
-	Default: `{{.ID}} {{if .Self}}*{{else}} {{ end }}\t{{.Hostname}}\t{{.Status}}\t{{.Availability}}\t{{.ManagerStatus}}\t{{.EngineVersion}}`,
-	Quiet:   "ID",
+	Default: []show.Cell{
+		{Text: "{{.ID}} {{if .Self}}*{{else}} {{ end }}", Short: "{{truncate .ID 12}}", Gives: 2},
+		{Text: "{{.Hostname}}", Short: "{{.Hostname}}{{if .Self}} *{{end}}", Least: 12},
+		{Text: "{{.Status}}"}, {Text: "{{.Availability}}", Gives: 3}, {Text: "{{.ManagerStatus}}"}, {Text: "{{.EngineVersion}}", Gives: 1, Least: 14},
+	},
+	Quiet: "ID",
 }
 
 func ls(s *say.Streams) *cli.Command {
-	return &cli.Command{
-		Name:    "ls",
-		Aliases: []string{"list"},
-		Usage:   "list the nodes",
-		Flags:   append(show.ListFlags(), conn.StaleFlag(), conn.TimeoutFlag(conn.ForAnswer)),
-		Action: conn.With(s, func(ctx context.Context, c *cli.Context, api *conn.Conn) error {
-			filter, err := show.NodeFilter(c)
-			if err != nil {
-				return err
-			}
+	return list.Command(s, list.List[*controlv1.NodeView]{
+		Usage: "list the nodes", Filters: show.Nodes, Table: table,
+		Ask: func(ctx context.Context, api *conn.Conn, filter *controlv1.Filter) ([]*controlv1.NodeView, error) {
 			resp, err := conn.Read(ctx, api, controlv1.ControlClient.ListNodes, &controlv1.ListNodesRequest{Filter: filter})
-			if err != nil {
-				return err
-			}
-			return table.Print(s.Out, show.LookOf(c), rows(resp.GetNodes()))
-		}),
-	}
+			return resp.GetNodes(), err
+		},
+		Name: hostname,
+		ID:   func(n *controlv1.NodeView) []byte { return n.GetNode().GetId() },
+		Row:  row,
+	})
 }
 
-func rows(nodes []*controlv1.NodeView) []show.Row {
-	nodes = slices.Clone(nodes)
-	slices.SortStableFunc(nodes, func(a, b *controlv1.NodeView) int {
-		if c := show.Natural(hostname(a), hostname(b)); c != 0 {
-			return c
-		}
-		return slices.Compare(a.GetNode().GetId(), b.GetNode().GetId())
-	})
-	out := make([]show.Row, 0, len(nodes))
-	for _, n := range nodes {
-		out = append(out, show.Row{
-			"ID":            show.ID(n.GetNode().GetId()),
-			"Self":          n.GetSelf(),
-			"Hostname":      hostname(n),
-			"Status":        status(n.GetNode()),
-			"Availability":  show.Title(availability(n.GetNode())),
-			"ManagerStatus": managerStatus(n.GetManager()),
-			"EngineVersion": n.GetNode().GetDescription().GetVersion(),
-			"TLSStatus":     tlsStatus(n),
-		})
+func row(n *controlv1.NodeView) show.Row {
+	return show.Row{
+		"ID":            show.ID(n.GetNode().GetId()),
+		"Self":          n.GetSelf(),
+		"Hostname":      hostname(n),
+		"Status":        status(n.GetNode()),
+		"Availability":  show.Title(availability(n.GetNode())),
+		"ManagerStatus": managerStatus(n.GetManager()),
+		"EngineVersion": n.GetNode().GetDescription().GetVersion(),
+		"TLSStatus":     tlsStatus(n),
 	}
-	return out
 }
 
 func hostname(n *controlv1.NodeView) string { return n.GetNode().GetDescription().GetHostname() }

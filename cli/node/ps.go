@@ -16,9 +16,9 @@ func ps(s *say.Streams) *cli.Command {
 		Name:      "ps",
 		Usage:     "list the tasks of nodes (this one, if none is named)",
 		ArgsUsage: "[NODE...]",
-		Flags:     append(show.TaskFlags(), conn.StaleFlag(), conn.TimeoutFlag(conn.ForAnswer)),
+		Flags:     append(show.NodeTasks.TaskFlags(), conn.StaleFlag(), conn.TimeoutFlag(conn.ForAnswer)),
 		Action: conn.With(s, func(ctx context.Context, c *cli.Context, api *conn.Conn) error {
-			filter, err := show.NodeTaskFilter(c)
+			filter, err := show.NodeTasks.Read(c)
 			if err != nil {
 				return err
 			}
@@ -29,8 +29,7 @@ func ps(s *say.Streams) *cli.Command {
 			if err != nil {
 				return err
 			}
-			look := show.TaskLook{Whole: c.Bool("no-trunc"), IDs: c.Bool("no-resolve"), Marked: c.String("format") != "json"}
-			return show.Tasks.Print(s.Out, show.LookOf(c), show.TaskRows(resp.GetTasks(), resp.GetNow(), look))
+			return show.Tasks.Print(s.Out, show.LookOf(s, c), show.TaskRows(resp.GetTasks(), resp.GetNow(), show.TaskLookOf(c)))
 		}),
 	}
 }

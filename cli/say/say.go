@@ -26,6 +26,9 @@ type Streams struct {
 	// Terminal returns the width of the terminal behind Err, in cells, and
 	// whether there is one. Nil: there is none.
 	Terminal func() (width int, ok bool)
+	// Width returns the width of the terminal behind Out, in cells; 0 if there is
+	// none. Nil: there is none.
+	Width func() int
 	// Now is the clock that ages are measured against where the swarm gave no
 	// time of its own. Nil: the wall clock.
 	Now func() time.Time
@@ -41,6 +44,9 @@ func (s Streams) Filled() *Streams {
 	}
 	if s.Terminal == nil {
 		s.Terminal = func() (int, bool) { return 0, false }
+	}
+	if s.Width == nil {
+		s.Width = func() int { return 0 }
 	}
 	if s.Now == nil {
 		s.Now = time.Now

@@ -89,7 +89,7 @@ func pretty(io *say.Streams, v *controlv1.ServiceView) *show.Sheet {
 }
 
 func prettyPlacement(s *show.Sheet, p *modelv1.Placement) {
-	s.Field("Constraints", list(p.GetConstraints()))
+	s.Field("Constraints", bracketed(p.GetConstraints()))
 	var spread []string
 	for _, over := range p.GetSpread() {
 		spread = append(spread, "spread="+over)
@@ -166,7 +166,7 @@ func prettyResources(s *show.Sheet, t *modelv1.TaskTemplate) {
 	})
 }
 
-func list(items []string) string {
+func bracketed(items []string) string {
 	if len(items) == 0 {
 		return ""
 	}

@@ -3,11 +3,11 @@ package service
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/skep-project/skep/cli/conn"
+	"github.com/skep-project/skep/cli/list"
 	"github.com/skep-project/skep/cli/say"
 	"github.com/skep-project/skep/cli/show"
 	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
@@ -18,45 +18,35 @@ var table = show.Table{
 		{Field: "ID", Header: "ID"}, {Field: "Name", Header: "NAME"}, {Field: "Mode", Header: "MODE"},
 		{Field: "Replicas", Header: "REPLICAS"}, {Field: "Image", Header: "IMAGE"}, {Field: "Ports", Header: "PORTS"},
 	},
-	Default: `{{.ID}}\t{{.Name}}\t{{.Mode}}\t{{.Replicas}}\t{{.Image}}\t{{.Ports}}`,
-	Quiet:   "ID",
+	Default: []show.Cell{
+		{Text: "{{.ID}}", Gives: 3}, {Text: "{{.Name}}", Least: 12}, {Text: "{{.Mode}}", Gives: 2}, {Text: "{{.Replicas}}"},
+		{Text: "{{.Image}}", Gives: 4, Least: 12, Middle: true}, {Text: "{{.Ports}}", Gives: 1, Least: 10},
+	},
+	Quiet: "ID",
 }
 
 func ls(s *say.Streams) *cli.Command {
-	return &cli.Command{
-		Name:    "ls",
-		Aliases: []string{"list"},
-		Usage:   "list the services",
-		Flags:   append(show.ListFlags(), conn.StaleFlag(), conn.TimeoutFlag(conn.ForAnswer)),
-		Action: conn.With(s, func(ctx context.Context, c *cli.Context, api *conn.Conn) error {
-			filter, err := show.ServiceFilter(c)
-			if err != nil {
-				return err
-			}
+	return list.Command(s, list.List[*controlv1.ServiceView]{
+		Usage: "list the services", Filters: show.Services, Table: table,
+		Ask: func(ctx context.Context, api *conn.Conn, filter *controlv1.Filter) ([]*controlv1.ServiceView, error) {
 			resp, err := conn.Read(ctx, api, controlv1.ControlClient.ListServices, &controlv1.ListServicesRequest{Filter: filter})
-			if err != nil {
-				return err
-			}
-			return table.Print(s.Out, show.LookOf(c), rows(resp.GetServices()))
-		}),
-	}
+			return resp.GetServices(), err
+		},
+		Name: shortName,
+		ID:   func(v *controlv1.ServiceView) []byte { return v.GetService().GetId() },
+		Row:  row,
+	})
 }
 
-func rows(services []*controlv1.ServiceView) []show.Row {
-	services = slices.Clone(services)
-	slices.SortStableFunc(services, func(a, b *controlv1.ServiceView) int { return show.Natural(shortName(a), shortName(b)) })
-	out := make([]show.Row, 0, len(services))
-	for _, v := range services {
-		out = append(out, show.Row{
-			"ID":       show.ShortID(v.GetService().GetId()),
-			"Name":     v.GetService().GetSpec().GetName(),
-			"Mode":     mode(v),
-			"Replicas": replicas(v),
-			"Image":    show.Image(v.GetTemplate().GetContainer().GetImage(), false),
-			"Ports":    "",
-		})
+func row(v *controlv1.ServiceView) show.Row {
+	return show.Row{
+		"ID":       show.ShortID(v.GetService().GetId()),
+		"Name":     v.GetService().GetSpec().GetName(),
+		"Mode":     mode(v),
+		"Replicas": replicas(v),
+		"Image":    show.Image(v.GetTemplate().GetContainer().GetImage(), false),
+		"Ports":    "",
 	}
-	return out
 }
 
 // replicas is "running/desired", with the limit per node if there is one, and

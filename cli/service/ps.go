@@ -16,10 +16,10 @@ func ps(s *say.Streams) *cli.Command {
 		Name:      "ps",
 		Usage:     "list the tasks of services",
 		ArgsUsage: "SERVICE...",
-		Flags:     append(show.TaskFlags(), conn.StaleFlag(), conn.TimeoutFlag(conn.ForAnswer)),
+		Flags:     append(show.ServiceTasks.TaskFlags(), conn.StaleFlag(), conn.TimeoutFlag(conn.ForAnswer)),
 		Before:    need,
 		Action: conn.With(s, func(ctx context.Context, c *cli.Context, api *conn.Conn) error {
-			filter, err := show.ServiceTaskFilter(c)
+			filter, err := show.ServiceTasks.Read(c)
 			if err != nil {
 				return err
 			}
@@ -37,8 +37,7 @@ func ps(s *say.Streams) *cli.Command {
 			if err != nil {
 				return err
 			}
-			look := show.TaskLook{Whole: c.Bool("no-trunc"), IDs: c.Bool("no-resolve"), Marked: c.String("format") != "json"}
-			if err := show.Tasks.Print(s.Out, show.LookOf(c), show.TaskRows(resp.GetTasks(), resp.GetNow(), look)); err != nil {
+			if err := show.Tasks.Print(s.Out, show.LookOf(s, c), show.TaskRows(resp.GetTasks(), resp.GetNow(), show.TaskLookOf(c))); err != nil {
 				return err
 			}
 			return missing

@@ -77,3 +77,18 @@ func Cut(s string, width int) string {
 	}
 	return s
 }
+
+// CutMiddle is Cut that leaves out what is in the middle of s.
+func CutMiddle(s string, width int) string {
+	if Width(s) <= width {
+		return s
+	}
+	runes := []rune(s)
+	tail, cells := len(runes), 0
+	for tail > 0 && cells+runeWidth(runes[tail-1]) <= (width-1)/2 {
+		tail--
+		cells += runeWidth(runes[tail])
+	}
+	head := Cut(s, width-cells)
+	return head + string(runes[tail:])
+}

@@ -1,6 +1,7 @@
 package show
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -12,24 +13,43 @@ import (
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
 
-// ListFlags are the flags of a list.
+// ListFlags are the flags of a list that has no filters.
 func ListFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringSliceFlag{Name: "filter", Aliases: []string{"f"}, KeepSpace: true, Usage: "`KEY=VALUE` that what is shown must meet"},
 		&cli.StringFlag{Name: "format", Usage: "table, \"table `TEMPLATE`\", json or a template"},
 		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "show ids only"},
 	}
 }
 
-// TaskFlags are the flags of a list of tasks.
-func TaskFlags() []cli.Flag {
-	return append(ListFlags(),
+// ListFlags are the flags of a list with these filters.
+func (k Filters) ListFlags() []cli.Flag {
+	keys := k.keys()
+	last := len(keys) - 1
+	return append([]cli.Flag{&cli.StringSliceFlag{Name: "filter", Aliases: []string{"f"}, KeepSpace: true,
+		Usage: "`KEY=VALUE` that what is shown must meet; KEY is " + strings.Join(keys[:last], ", ") + " or " + keys[last]}}, ListFlags()...)
+}
+
+// TaskFlags are the flags of a list of tasks with these filters.
+func (k Filters) TaskFlags() []cli.Flag {
+	return append(k.ListFlags(),
 		&cli.BoolFlag{Name: "no-resolve", Usage: "show ids in place of names"},
 		&cli.BoolFlag{Name: "no-trunc", Usage: "show ids, images and errors whole"})
 }
 
-// LookOf reads the look of a list.
-func LookOf(c *cli.Context) Look { return Look{Format: c.String("format"), Quiet: c.Bool("quiet")} }
+// LookOf reads the look of a list. What is not to be cut is not fitted to the
+// terminal either.
+func LookOf(s *say.Streams, c *cli.Context) Look {
+	l := Look{Format: c.String("format"), Quiet: c.Bool("quiet")}
+	if !c.Bool("no-trunc") {
+		l.Width = s.Width()
+	}
+	return l
+}
+
+// TaskLookOf reads the look of a list of tasks.
+func TaskLookOf(c *cli.Context) TaskLook {
+	return TaskLook{Whole: c.Bool("no-trunc"), IDs: c.Bool("no-resolve"), Marked: c.String("format") != "json"}
+}
 
 // InspectFlags are the flags of inspect.
 func InspectFlags() []cli.Flag {
@@ -52,30 +72,27 @@ type Filters map[string]func(f *controlv1.Filter, value string) bool
 
 // The filters there are.
 var (
-	byID     = func(f *controlv1.Filter, v string) bool { f.Ids = append(f.Ids, v); return v != "" }
-	byName   = func(f *controlv1.Filter, v string) bool { f.Names = append(f.Names, v); return v != "" }
-	byLabel  = func(f *controlv1.Filter, v string) bool { f.Labels = append(f.Labels, v); return v != "" }
-	byNode   = func(f *controlv1.Filter, v string) bool { f.Nodes = append(f.Nodes, v); return v != "" }
-	nodeKeys = Filters{"id": byID, "name": byName, "label": byLabel, "role": byRole, "membership": byMembership,
+	byID    = func(f *controlv1.Filter, v string) bool { f.Ids = append(f.Ids, v); return v != "" }
+	byName  = func(f *controlv1.Filter, v string) bool { f.Names = append(f.Names, v); return v != "" }
+	byLabel = func(f *controlv1.Filter, v string) bool { f.Labels = append(f.Labels, v); return v != "" }
+	byNode  = func(f *controlv1.Filter, v string) bool { f.Nodes = append(f.Nodes, v); return v != "" }
+
+	// Nodes are the filters of "node ls".
+	Nodes = Filters{"id": byID, "name": byName, "label": byLabel, "role": byRole, "membership": byMembership,
 		"node.label": func(f *controlv1.Filter, v string) bool { f.NodeLabels = append(f.NodeLabels, v); return v != "" }}
-	serviceKeys     = Filters{"id": byID, "name": byName, "label": byLabel, "mode": byMode}
-	serviceTaskKeys = Filters{"id": byID, "name": byName, "node": byNode, "desired-state": byDesired}
-	nodeTaskKeys    = Filters{"id": byID, "name": byName, "label": byLabel, "desired-state": byDesired}
+	// Services are those of "service ls".
+	Services = Filters{"id": byID, "name": byName, "label": byLabel, "mode": byMode}
+	// ServiceTasks are those of "service ps".
+	ServiceTasks = Filters{"id": byID, "name": byName, "node": byNode, "desired-state": byDesired}
+	// NodeTasks are those of "node ps".
+	NodeTasks = Filters{"id": byID, "name": byName, "label": byLabel, "desired-state": byDesired}
 )
 
-// NodeFilter reads --filter of "node ls".
-func NodeFilter(c *cli.Context) (*controlv1.Filter, error) { return nodeKeys.read(c) }
+// keys returns the names of the filters, sorted.
+func (k Filters) keys() []string { return slices.Sorted(maps.Keys(k)) }
 
-// ServiceFilter reads --filter of "service ls".
-func ServiceFilter(c *cli.Context) (*controlv1.Filter, error) { return serviceKeys.read(c) }
-
-// ServiceTaskFilter reads --filter of "service ps".
-func ServiceTaskFilter(c *cli.Context) (*controlv1.Filter, error) { return serviceTaskKeys.read(c) }
-
-// NodeTaskFilter reads --filter of "node ps".
-func NodeTaskFilter(c *cli.Context) (*controlv1.Filter, error) { return nodeTaskKeys.read(c) }
-
-func (k Filters) read(c *cli.Context) (*controlv1.Filter, error) {
+// Read returns the filter that --filter asks for.
+func (k Filters) Read(c *cli.Context) (*controlv1.Filter, error) {
 	f := &controlv1.Filter{}
 	for _, text := range c.StringSlice("filter") {
 		key, value, ok := strings.Cut(text, "=")
@@ -83,15 +100,8 @@ func (k Filters) read(c *cli.Context) (*controlv1.Filter, error) {
 		take, known := k[key]
 		switch {
 		case !known:
-			keys := slices.Sorted(func(yield func(string) bool) {
-				for name := range k {
-					if !yield(name) {
-						return
-					}
-				}
-			})
 			return nil, say.Hinted(say.Misuse("%s: there is no filter %q", say.Path(c.Command.HelpName), key),
-				"filters are "+strings.Join(keys, ", "))
+				"filters are "+strings.Join(k.keys(), ", "))
 		case !ok:
 			return nil, say.Misuse("%s: filter %q: want %s=VALUE", say.Path(c.Command.HelpName), text, key)
 		case !take(f, strings.TrimSpace(value)):

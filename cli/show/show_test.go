@@ -1,12 +1,15 @@
 package show_test
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"testing/quick"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
 	"github.com/skep-project/skep/cli/show"
 )
@@ -48,6 +51,57 @@ func TestCutKeepsWithinItsCells(t *testing.T) {
 			t.Errorf("Cut(%q, %d) = %q, want %q", tt.in, tt.width, got, tt.want)
 		}
 	}
+}
+
+func TestCutMiddleKeepsBothEndsWithinItsCells(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		in    string
+		width int
+		want  string
+	}{
+		{"web.1", 5, "web.1"}, {"checkout-frontend.12", 12, "checko…nd.12"}, {"한국어서울.1", 8, "한국….1"}, {"abc", 1, "…"}, {"abc", 2, "a…"},
+	} {
+		if got := show.CutMiddle(tt.in, tt.width); got != tt.want || show.Width(got) > tt.width {
+			t.Errorf("CutMiddle(%q, %d) = %q, want %q", tt.in, tt.width, got, tt.want)
+		}
+	}
+}
+
+// TestNothingIsWiderThanTheTerminal draws tables of any cells on terminals of
+// any width.
+func TestNothingIsWiderThanTheTerminal(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		var table show.Table
+		fields := rapid.IntRange(1, 8).Draw(t, "columns")
+		for i := range fields {
+			name := fmt.Sprintf("F%d", i)
+			table.Columns = append(table.Columns, show.Column{Field: name, Header: rapid.StringMatching(`[A-Z]{1,9}`).Draw(t, "header")})
+			table.Default = append(table.Default, show.Cell{
+				Text: "{{." + name + "}}", Least: rapid.IntRange(0, 12).Draw(t, "least"),
+				Middle: rapid.Bool().Draw(t, "middle"), Gives: rapid.IntRange(0, fields).Draw(t, "gives"),
+			})
+		}
+		var rows []show.Row
+		for range rapid.IntRange(0, 5).Draw(t, "rows") {
+			row := show.Row{}
+			for _, c := range table.Columns {
+				row[c.Field] = rapid.StringMatching(`[a-z.한 ]{0,30}`).Draw(t, "cell")
+			}
+			rows = append(rows, row)
+		}
+		width := rapid.IntRange(1, 120).Draw(t, "width")
+		var b strings.Builder
+		if err := table.Print(&b, show.Look{Width: width}, rows); err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(b.String()) {
+			if got := show.Width(strings.TrimRight(line, "\n")); got > width {
+				t.Fatalf("a line of %d cells on a terminal of %d:\n%s", got, width, b.String())
+			}
+		}
+	})
 }
 
 func TestImagesAreWrittenAsPeopleDo(t *testing.T) {

@@ -9,9 +9,11 @@ package show
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/template"
 
@@ -30,8 +32,8 @@ type Row map[string]any
 type Table struct {
 	// Columns is every field a template may use.
 	Columns []Column
-	// Default is the template of the table that is shown when nothing is asked.
-	Default string
+	// Default is the table that is shown when nothing is asked.
+	Default []Cell
 	// Quiet is the field that -q prints.
 	Quiet string
 }
@@ -41,6 +43,9 @@ type Look struct {
 	// Format is "", "table", "table TEMPLATE", "json" or a template.
 	Format string
 	Quiet  bool
+	// Width is that of the terminal the list is read on; 0: it is read on none,
+	// and nothing is cut or left out. It matters for the default table only.
+	Width int
 }
 
 // Print writes rows to w as look says.
@@ -48,8 +53,10 @@ func (t Table) Print(w io.Writer, look Look, rows []Row) error {
 	switch {
 	case look.Quiet:
 		return t.lines(w, "{{."+t.Quiet+"}}", rows)
+	case look.Format == "" && look.Width > 0:
+		return t.fitted(w, look.Width, rows)
 	case look.Format == "" || look.Format == "table":
-		return t.table(w, t.Default, rows)
+		return t.table(w, t.whole(), rows)
 	case strings.HasPrefix(look.Format, "table "):
 		return t.table(w, strings.TrimSpace(strings.TrimPrefix(look.Format, "table ")), rows)
 	case look.Format == "json":
@@ -76,10 +83,31 @@ func (t Table) lines(w io.Writer, format string, rows []Row) error {
 	return nil
 }
 
+// whole is the template of the default table where there is room for it.
+func (t Table) whole() string { return t.template(func(c Cell) string { return c.Text }) }
+
+func (t Table) template(text func(Cell) string) string {
+	var cells []string
+	for _, c := range t.Default {
+		cells = append(cells, text(c))
+	}
+	return strings.Join(cells, "\t")
+}
+
 func (t Table) table(w io.Writer, format string, rows []Row) error {
-	tpl, err := t.parse(format)
+	lines, err := t.rendered(format, rows)
 	if err != nil {
 		return err
+	}
+	_, err = io.WriteString(w, Align(lines))
+	return err
+}
+
+// rendered returns the headers and the rows as a template makes them.
+func (t Table) rendered(format string, rows []Row) ([]string, error) {
+	tpl, err := t.parse(format)
+	if err != nil {
+		return nil, err
 	}
 	headers := Row{}
 	for _, c := range t.Columns {
@@ -89,11 +117,36 @@ func (t Table) table(w io.Writer, format string, rows []Row) error {
 	for _, row := range append([]Row{headers}, rows...) {
 		text, err := execute(tpl, row)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		lines = append(lines, text)
 	}
-	_, err = io.WriteString(w, Align(lines))
+	return lines, nil
+}
+
+// fitted prints the default table so that it can be read on a screen of width
+// cells: whole if it fits, else narrower, else a few lines for each row.
+func (t Table) fitted(w io.Writer, width int, rows []Row) error {
+	lines, err := t.rendered(t.whole(), rows)
+	if err != nil {
+		return err
+	}
+	text := Align(lines)
+	if slices.ContainsFunc(strings.Split(text, "\n"), func(line string) bool { return Width(line) > width }) {
+		if lines, err = t.rendered(t.template(func(c Cell) string { return cmp.Or(c.Short, c.Text) }), rows); err != nil {
+			return err
+		}
+		cells := make([][]string, 0, len(lines))
+		for _, line := range lines {
+			cells = append(cells, strings.Split(line, "\t"))
+		}
+		if f := newFitting(t.Default, slices.Clone(cells)); f.fit(width) {
+			text = f.text()
+		} else {
+			text = stacked(t.Default, cells, width)
+		}
+	}
+	_, err = io.WriteString(w, text)
 	return err
 }
 

@@ -20,8 +20,12 @@ var Tasks = Table{
 		{"ID", "ID"}, {"Name", "NAME"}, {"Image", "IMAGE"}, {"Node", "NODE"}, {"DesiredState", "DESIRED STATE"},
 		{"CurrentState", "CURRENT STATE"}, {"Error", "ERROR"}, {"Ports", "PORTS"},
 	},
-	Default: `{{.ID}}\t{{.Name}}\t{{.Image}}\t{{.Node}}\t{{.DesiredState}}\t{{.CurrentState}}\t{{.Error}}\t{{.Ports}}`,
-	Quiet:   "ID",
+	Default: []Cell{
+		{Text: "{{.ID}}", Gives: 3}, {Text: "{{.Name}}", Least: 12, Middle: true}, {Text: "{{.Image}}", Gives: 2, Least: 12, Middle: true},
+		{Text: "{{.Node}}", Gives: 5, Least: 10}, {Text: "{{.DesiredState}}", Gives: 4}, {Text: "{{.CurrentState}}"},
+		{Text: "{{.Error}}", Least: 10}, {Text: "{{.Ports}}", Gives: 1, Least: 10},
+	},
+	Quiet: "ID",
 }
 
 // TaskLook is what the flags of a list of tasks say besides its look.
