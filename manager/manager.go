@@ -72,6 +72,7 @@ type Manager struct {
 	raft      *consensus.Runner
 	transport *transport
 	links     *links
+	over      chan struct{} // closed when consensus runs no more: nobody is heard then
 	rooms     rooms
 	silence   silence
 	reign     reign
@@ -79,7 +80,7 @@ type Manager struct {
 
 // Open opens the log of this member. Run starts it.
 func Open(cfg Config) (*Manager, error) {
-	m := &Manager{cfg: cfg, store: store.New(), transport: &transport{}, links: newLinks(cfg.Credential, rpc.Through(cfg.Dial))}
+	m := &Manager{cfg: cfg, store: store.New(), transport: &transport{}, over: make(chan struct{}), links: newLinks(cfg.Credential, rpc.Through(cfg.Dial))}
 	raft, err := consensus.Open(consensus.Config{
 		Dir: cfg.Dir, Cluster: cfg.Cluster, Node: cfg.Node, Ring: cfg.Ring,
 		Machine: machine{m.store}, Transport: m.transport, OnTenure: m.tenure, Snapshots: m.snapshots, Log: cfg.Log,
@@ -103,7 +104,10 @@ func (m *Manager) Run(ctx context.Context) error {
 	defer m.unmount()
 	defer m.links.close()
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return named("consensus", m.raft.Run(ctx)) })
+	g.Go(func() error {
+		defer close(m.over)
+		return named("consensus", m.raft.Run(ctx))
+	})
 	g.Go(func() error { return named("dispatch", m.rooms.dispatch.Run(ctx)) })
 	g.Go(func() error { return m.followMembers(ctx) })
 	g.Go(func() error { return m.keepAddress(ctx) })

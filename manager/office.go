@@ -69,6 +69,8 @@ func (o office) Conn(ctx context.Context) (*grpc.ClientConn, error) {
 		select {
 		case <-ctx.Done():
 			return nil, o.noLeader()
+		case <-o.over:
+			return nil, errStops()
 		case <-changed:
 		}
 	}
@@ -94,8 +96,19 @@ func (o office) addressOf(raftID uint64) string {
 	return ""
 }
 
+// errStops is the refusal of a manager that is not in the group any more because
+// it stops: it is not the swarm that has no leader.
+func errStops() error {
+	return rpc.Refuse(rpc.Errorf(errdefs.ErrUnavailable, "this manager is stopping"), "try again in a moment, or on another manager")
+}
+
 // noLeader is the refusal that names who is missing.
 func (o office) noLeader() error {
+	select {
+	case <-o.over:
+		return errStops()
+	default:
+	}
 	s := o.raft.Status()
 	var missing []string
 	reachable := 0

@@ -1,8 +1,10 @@
 package bubble
 
 import (
+	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -152,5 +154,35 @@ func TestAManagerThatIsDemotedLosesItsSessionsWithinASecondAndMayComeBack(t *tes
 		if took, err := m.create(5*time.Second, replicated("after", 1)); err != nil || took > time.Second {
 			t.Errorf("a write through the manager that came back: %v after %v", err, took)
 		}
+	})
+}
+
+// TestAManagerThatStopsDoesNotSayThatTheSwarmHasNoLeader: what is asked of it in
+// its last moment is done, or refused as something to be tried again.
+func TestAManagerThatStopsDoesNotSayThatTheSwarmHasNoLeader(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		ms := c.managers(3, nil)
+		ms[0].ready(3)
+		leader := ms[0]
+		api := leader.control()
+		var wg sync.WaitGroup
+		for i := range 100 {
+			wg.Go(func() {
+				time.Sleep(time.Duration(i) * time.Millisecond)
+				ctx, stop := c.within(20 * time.Second)
+				defer stop()
+				began := time.Now()
+				_, err := api.UpdateNode(ctx, &controlv1.UpdateNodeRequest{
+					RequestId: requestID(), Ref: ms[1].id.String(), LabelsAdd: map[string]string{"at": fmt.Sprint(i)},
+				})
+				if r := rpc.RefusalOf(err); err != nil && !errdefs.IsUnavailable(err) && r.GetUnknown() == nil || r.GetNoQuorum() != nil {
+					t.Errorf("a write %d ms into the stop: %v after %v", i-50, err, time.Since(began))
+				}
+			})
+		}
+		time.Sleep(50 * time.Millisecond)
+		leader.shutdown()
+		wg.Wait()
+		leader.start()
 	})
 }

@@ -54,6 +54,9 @@ func (s *Server) lead(ctx context.Context, c *call, req proto.Message, next grpc
 		if err == nil || !repeat || c.forwarded {
 			return resp, err
 		}
+		if s.office.Load() != c.office {
+			return nil, s.unserved() // nobody here hears of a leader any more
+		}
 		select {
 		case <-time.After(electionPoll):
 		case <-wait.Done():
