@@ -132,29 +132,49 @@ func TestStreamsOfStrangersAreRefused(t *testing.T) {
 	}
 }
 
+// TestAPeerThatHasMovedIsAnsweredWhereItIs: what it says on an open stream counts
+// for more than any record, old or new; without a stream the record counts.
 func TestAPeerThatHasMovedIsAnsweredWhereItIs(t *testing.T) {
 	t.Parallel()
 	hello := &rpcv1.Hello{Cluster: id.New().Bytes(), History: id.New().Bytes()}
-	other := &rpcv1.Hello{Cluster: hello.GetCluster(), History: id.New().Bytes()}
 	tr := New(Config{RaftID: 2, Hello: func() *rpcv1.Hello { return hello }, Log: slog.New(slog.DiscardHandler)})
-	tr.SetPeer(1, "10.0.0.1:2377")
-	s := &server{t: tr}
-	for _, tt := range []struct{ says, want string }{
-		{"", "10.0.0.1:2377"},
-		{"10.0.0.9:2377", "10.0.0.9:2377"},
-		{"nonsense", "10.0.0.9:2377"},
-	} {
-		if err := s.admit(t.Context(), 1, &raftv1.StreamRequest{From: 1, To: 2, Hello: hello, Address: tt.says}); err != nil {
+	tr.handler = &sink{}
+	conn, err := grpc.NewClient("passthrough:///"+listen(t, tr), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	says := func(address string, hello *rpcv1.Hello) (hangUp context.CancelFunc) {
+		ctx, stop := context.WithCancel(t.Context())
+		s, err := raftv1.NewRaftClient(conn).Stream(ctx)
+		if err != nil {
 			t.Fatal(err)
 		}
-		if got := tr.peers[1].address; got != tt.want {
-			t.Errorf("a peer that says %q is answered at %q, want %q", tt.says, got, tt.want)
-		}
+		_ = s.Send(&raftv1.StreamRequest{From: 1, To: 2, Hello: hello, Address: address}) // a refusal comes with Recv
+		_, _ = s.Recv()
+		return stop
 	}
-	err := s.admit(t.Context(), 1, &raftv1.StreamRequest{From: 1, To: 2, Hello: other, Address: "10.0.0.66:2377"})
-	if err == nil || tr.peers[1].address != "10.0.0.9:2377" {
-		t.Errorf("a stranger's address was taken: %q (%v)", tr.peers[1].address, err)
+	at := func() string {
+		tr.mu.Lock()
+		defer tr.mu.Unlock()
+		return tr.peers[1].address
 	}
+	tr.SetPeer(1, "10.0.0.1:2377")
+	says("", hello)()
+	says("nonsense", hello)()
+	says("10.0.0.66:2377", &rpcv1.Hello{Cluster: hello.GetCluster(), History: id.New().Bytes()})()
+	if got := at(); got != "10.0.0.1:2377" {
+		t.Errorf("it is answered at %s because of no address or a stranger's", got)
+	}
+	old := says("10.0.0.8:2377", hello)
+	end := says("10.0.0.9:2377", hello)
+	old()
+	tr.SetPeer(1, "10.0.0.1:2377") // its record, read from the log
+	if got := at(); got != "10.0.0.9:2377" {
+		t.Errorf("it is answered at %s, not where it says", got)
+	}
+	end()
+	until(t, func() bool { return at() == "10.0.0.1:2377" })
 }
 
 // TestAProcessIsGoneWhenItsPortIsClosed: the connections of one that dies may
@@ -219,9 +239,7 @@ func TestAPeerThatComesBackIsDialledAtOnce(t *testing.T) {
 		time.Sleep(10 * time.Second) // of the bubble's
 		synctest.Wait()
 		before := dials
-		if err := (&server{t: tr}).admit(ctx, 1, &raftv1.StreamRequest{From: 1, To: 2, Hello: hello}); err != nil {
-			t.Error(err)
-		}
+		tr.heard(1)
 		synctest.Wait()
 		if dials != before+1 {
 			t.Errorf("dialled %d times when it was heard, want once more than %d", dials, before)

@@ -48,6 +48,12 @@ func (s *server) Stream(stream grpc.BidiStreamingServer[raftv1.StreamRequest, ra
 	if err := s.admit(ctx, from, in); err != nil {
 		return err
 	}
+	// A member that has moved can be heard and not answered, until its record
+	// says where it is, which may take a quorum that is only had by answering it.
+	if _, _, err := net.SplitHostPort(in.GetAddress()); err == nil {
+		defer s.t.heed(from, in.GetAddress())()
+	}
+	s.t.heard(from)
 	if err := stream.Send(&raftv1.StreamResponse{Hello: s.t.cfg.Hello()}); err != nil {
 		return err
 	}
@@ -82,7 +88,6 @@ func (s *server) admit(ctx context.Context, from uint64, in *raftv1.StreamReques
 	if _, _, err := net.SplitHostPort(in.GetAddress()); err == nil {
 		s.t.SetPeer(from, in.GetAddress())
 	}
-	s.t.heard(from)
 	return nil
 }
 

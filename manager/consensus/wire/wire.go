@@ -60,6 +60,8 @@ type Transport struct {
 
 	mu      sync.Mutex // guards the fields below; never held across I/O
 	peers   map[uint64]*peer
+	records map[uint64]string // where SetPeer says members are
+	words   map[uint64]*word  // where those say that are heard
 	handler consensus.Handler // nil before Run and after it
 	start   func(*peer)       // starts a peer's goroutines; nil unless Run runs
 }
@@ -74,7 +76,7 @@ func New(cfg Config) *Transport {
 			return d.DialContext(ctx, "tcp", address)
 		}
 	}
-	return &Transport{cfg: cfg, peers: map[uint64]*peer{}}
+	return &Transport{cfg: cfg, peers: map[uint64]*peer{}, records: map[uint64]string{}, words: map[uint64]*word{}}
 }
 
 // Run connects to the peers and gives h what comes in, until ctx ends. All of
@@ -102,14 +104,47 @@ func (t *Transport) Run(ctx context.Context, h consensus.Handler) error {
 	return nil
 }
 
-// SetPeer says where a member is. Another address than before replaces the
-// connection.
+// SetPeer says where a member is by its record. Another address than before
+// replaces the connection, unless the member says itself where it is: records
+// may be old, above all while the log is read again after a start.
 func (t *Transport) SetPeer(raftID uint64, address string) {
 	if raftID == t.cfg.RaftID || raftID == 0 {
 		return
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.records[raftID] = address
+	if t.words[raftID] == nil {
+		t.place(raftID, address)
+	}
+}
+
+// A word is what a member says of where it is, on a stream that is open.
+type word struct{ address string }
+
+// heed answers a member where it says it is, until the returned function is
+// called: then its record counts again, if it is not reached.
+func (t *Transport) heed(raftID uint64, address string) (forget func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	w := &word{address}
+	t.words[raftID] = w
+	t.place(raftID, address)
+	return func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if t.words[raftID] != w {
+			return // it has said something newer, or is no member any more
+		}
+		delete(t.words, raftID)
+		if record, p := t.records[raftID], t.peers[raftID]; record != "" && p != nil && !p.isUp() {
+			t.place(raftID, record)
+		}
+	}
+}
+
+// place makes the way to a member that is at an address; t.mu is held.
+func (t *Transport) place(raftID uint64, address string) {
 	if old := t.peers[raftID]; old != nil {
 		if old.address == address {
 			return
@@ -137,6 +172,8 @@ func (t *Transport) heard(raftID uint64) {
 func (t *Transport) RemovePeer(raftID uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	delete(t.records, raftID)
+	delete(t.words, raftID)
 	if p := t.peers[raftID]; p != nil {
 		p.leave()
 		delete(t.peers, raftID)
