@@ -71,6 +71,9 @@ func (s *Server) once(ctx, wait context.Context, c *call, req proto.Message, nex
 	leader := c.office.leader
 	if leader.IsLeader() {
 		resp, err := next(ctx, req)
+		if errdefs.IsUnknown(err) && RefusalOf(err) == nil {
+			err = Refuse(err, "", &rpcv1.Unknown{}) // the words alone would be taken for a failure
+		}
 		// A leader's own reasons stand; those of one that lost its office do not.
 		return resp, again(err) && !leader.IsLeader(), err
 	}
@@ -101,11 +104,12 @@ func (s *Server) once(ctx, wait context.Context, c *call, req proto.Message, nex
 	return nil, again(err), err
 }
 
-// again reports whether a try failed because there was no leader to do it.
+// again reports whether a try failed because there was no leader to do it, or
+// the leader was lost before its end was known.
 func again(err error) bool {
 	r := RefusalOf(err)
 	switch {
-	case r.GetNotLeader() != nil, r.GetNoQuorum() != nil:
+	case r.GetNotLeader() != nil, r.GetNoQuorum() != nil, r.GetUnknown() != nil:
 		return true
 	case r.GetAct() != nil:
 		return false
@@ -118,7 +122,7 @@ func again(err error) bool {
 func (s *Server) gaveUp(ctx context.Context, leader Leader, last error) error {
 	r := RefusalOf(last)
 	switch {
-	case r.GetNoQuorum() != nil:
+	case r.GetNoQuorum() != nil, r.GetUnknown() != nil:
 		return last
 	case r.GetNotLeader() != nil:
 		return s.noLeader(ctx, leader)

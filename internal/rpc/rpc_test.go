@@ -271,6 +271,37 @@ func TestAManagerThatComesIsWaitedFor(t *testing.T) {
 	}
 }
 
+// ending answers every call with one error.
+type ending struct {
+	controlv1.UnimplementedControlServer
+	err error
+}
+
+func (e ending) RemoveNode(context.Context, *controlv1.RemoveNodeRequest) (*controlv1.RemoveNodeResponse, error) {
+	return nil, e.err
+}
+
+// TestAnUnknownEndIsToldAsOne: a client asks again for a change that may have
+// been made, and must not take an error without a kind for that.
+func TestAnUnknownEndIsToldAsOne(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		err     error
+		unknown bool
+	}{
+		{Errorf(errdefs.ErrUnknown, "whether it was done is not known"), true},
+		{errors.New("something else"), false},
+	} {
+		s, cc := socket(t, Config{}, func(context.Context) error { return nil })
+		s.SetOffice(nil, alone{})
+		s.Mount(&controlv1.Control_ServiceDesc, ending{err: tt.err})
+		_, err := controlv1.NewControlClient(cc).RemoveNode(t.Context(), &controlv1.RemoveNodeRequest{})
+		if got := RefusalOf(err).GetUnknown() != nil; err == nil || got != tt.unknown {
+			t.Errorf("%v comes as %v, told as unknown: %v", tt.err, err, got)
+		}
+	}
+}
+
 // alone leads by itself.
 type alone struct{}
 

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/skep-project/skep/internal/id"
 	"github.com/skep-project/skep/internal/sealed"
 	"github.com/skep-project/skep/manager/consensus/disk"
@@ -262,9 +263,8 @@ func (r *Runner) leave(ctx context.Context) {
 
 // abandon ends what nobody will answer any more.
 func (r *Runner) abandon() {
-	stops := fmt.Errorf("this manager stops: %w", ErrRefused)
 	for _, p := range r.inbox.take(false).proposals {
-		p.end(Result{Err: stops})
+		p.end(Result{Err: fmt.Errorf("this manager stops: %w", ErrRefused)})
 	}
-	r.core.Abandon(stops)
+	r.core.Abandon(fmt.Errorf("this manager stops: %w", errdefs.ErrUnavailable))
 }
