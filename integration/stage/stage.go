@@ -25,11 +25,20 @@ type Stage struct {
 	*testing.T
 	// Ctx ends with the test, or after five minutes.
 	Ctx   context.Context //nolint:containedctx // a test's
+	Lab   *lab.Lab
 	Hosts map[string]*lab.Host
 }
 
 // Raise makes hosts, starts their daemons, and makes the first one a swarm.
 func Raise(t *testing.T, names ...string) *Stage {
+	t.Helper()
+	s := Hosts(t, names...)
+	s.Must(names[0], "ctl swarm init")
+	return s
+}
+
+// Hosts makes hosts whose daemons run and are in no swarm.
+func Hosts(t *testing.T, names ...string) *Stage {
 	t.Helper()
 	ctl := os.Getenv("SKEP_BIN")
 	if ctl == "" {
@@ -44,7 +53,7 @@ func Raise(t *testing.T, names ...string) *Stage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Stage{T: t, Ctx: ctx, Hosts: map[string]*lab.Host{}}
+	s := &Stage{T: t, Ctx: ctx, Lab: l, Hosts: map[string]*lab.Host{}}
 	t.Cleanup(func() {
 		for name, h := range s.Hosts {
 			if t.Failed() {
@@ -71,7 +80,6 @@ func Raise(t *testing.T, names ...string) *Stage {
 	for name := range s.Hosts {
 		s.Until(name, "ctl info", "Swarm: inactive")
 	}
-	s.Must(names[0], "ctl swarm init")
 	return s
 }
 
