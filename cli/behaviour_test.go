@@ -2,6 +2,8 @@ package cli_test
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -200,5 +202,32 @@ func TestWhatIsNotPlacedSaysWhy(t *testing.T) {
 func edit(tasks []*controlv1.TaskView, change func(*controlv1.TaskView)) {
 	for _, t := range tasks {
 		change(t)
+	}
+}
+
+// A Docker configuration of its own needs the environment, so no t.Parallel.
+func TestCredentialsAreSentWhenTheyAreAskedForAndForTheImagesRegistryOnly(t *testing.T) {
+	t.Setenv("DOCKER_CONFIG", t.TempDir())
+	config := `{"auths":{"r.test":{"username":"bee","password":"honey"},"s.test":{"username":"wasp","password":"sting"}}}`
+	if err := os.WriteFile(filepath.Join(os.Getenv("DOCKER_CONFIG"), "config.json"), []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := clitest.Three()
+	for _, step := range []struct{ line, want string }{
+		{"create -d --name web --with-registry-auth r.test/app sh -c --with-registry-auth", "r.test bee honey"},
+		{"update -d --image r.test/app:2 web", "  "},
+		{"update -d --label-add a=b --with-registry-auth web", "r.test bee honey"},
+		{"update -d --image s.test/app --with-registry-auth web", "s.test wasp sting"},
+		{"update -d --rollback --with-registry-auth web", "r.test bee honey"},
+		{"rollback -d web", "  "},
+		{"create -d --name other --with-registry-auth t.test/app", "  "},
+	} {
+		r := clitest.Run(t, s, append([]string{"service"}, strings.Fields(step.line)...)...)
+		if got := s.Auth.GetRegistry() + " " + s.Auth.GetUsername() + " " + string(s.Auth.GetPassword()); got != step.want || r.Code != 0 {
+			t.Errorf("%s: sent %q (exit %d, %s), want %q", step.line, got, r.Code, r.Err, step.want)
+		}
+		if said := strings.Contains(r.Err, "no credentials for t.test"); said != strings.Contains(step.line, "t.test") || strings.Contains(r.Out+r.Err, "honey") {
+			t.Errorf("%s: said %q", step.line, r.Err)
+		}
 	}
 }

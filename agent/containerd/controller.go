@@ -67,7 +67,7 @@ func (c *controller) Prepare(ctx context.Context) error {
 	if err := supported(tmpl.GetContainer()); err != nil {
 		return exec.Rejected(err)
 	}
-	img, err := c.image(ctx, tmpl.GetContainer().GetImage(), tmpl.GetContainer().GetRegistryAuth())
+	img, err := c.image(ctx, tmpl.GetContainer().GetImage(), c.spec.RegistryAuth)
 	if err != nil {
 		return err
 	}

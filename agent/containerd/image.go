@@ -2,7 +2,6 @@ package containerd
 
 import (
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"log/slog"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"github.com/containerd/platforms"
 
 	"github.com/skep-project/skep/agent/exec"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
 
 // pullTimeout bounds one download as a whole; a registry that falls silent is
@@ -21,8 +21,8 @@ const pullTimeout = 30 * time.Minute
 
 // image returns the image ref, unpacked and ready to be run. One that is here
 // is used at once, without asking its registry, whatever its tag means there
-// now. auth is as in the task's template and may be empty.
-func (r *Runtime) image(ctx context.Context, ref string, auth []byte) (client.Image, error) {
+// now. auth may be nil.
+func (r *Runtime) image(ctx context.Context, ref string, auth *modelv1.RegistryAuth) (client.Image, error) {
 	snapshotter, err := r.snapshotter(ctx)
 	if err != nil {
 		return nil, err
@@ -31,11 +31,11 @@ func (r *Runtime) image(ctx context.Context, ref string, auth []byte) (client.Im
 	if err == nil || !errdefs.IsNotFound(err) {
 		return img, err
 	}
+	creds := credentialsFor(ref, auth)
 	// Two services with different credentials do not share a download: what
 	// one may see says nothing about the other.
-	key := fmt.Sprintf("%s %x", ref, sha256.Sum256(auth))
-	err = r.pulls.do(ctx, key, func(ctx context.Context) error {
-		return r.pull(ctx, ref, auth, snapshotter)
+	err = r.pulls.do(ctx, ref+" "+creds.digest(), func(ctx context.Context) error {
+		return r.pull(ctx, ref, creds, snapshotter)
 	})
 	if err != nil {
 		return nil, err
@@ -80,22 +80,18 @@ func imageError(ref string, err error) error {
 }
 
 // pull downloads and unpacks an image.
-func (r *Runtime) pull(ctx context.Context, ref string, auth []byte, snapshotter string) error {
+func (r *Runtime) pull(ctx context.Context, ref string, creds credentials, snapshotter string) error {
 	ctx, cancel := context.WithTimeout(ctx, pullTimeout)
 	defer cancel()
-	creds, err := parseCredentials(ref, auth)
-	if err != nil {
-		return exec.Rejected(err)
-	}
 	begin := time.Now()
-	_, err = r.client.Pull(ctx, ref,
+	_, err := r.client.Pull(ctx, ref,
 		client.WithResolver(r.resolver(ctx, creds)),
 		client.WithPlatformMatcher(platforms.Default()),
 		client.WithPullUnpack,
 		client.WithPullSnapshotter(snapshotter),
 		client.WithMaxConcurrentDownloads(3))
 	if err != nil {
-		return pullError(ref, err)
+		return pullError(ref, creds, err)
 	}
 	r.cfg.Log.InfoContext(ctx, "image pulled", slog.String("image", ref), slog.Duration("took", time.Since(begin)))
 	return nil

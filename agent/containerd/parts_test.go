@@ -2,7 +2,6 @@ package containerd
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"os"
@@ -13,11 +12,13 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
 
 	"github.com/skep-project/skep/agent/exec"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
 
 func TestEqualWorkIsDoneOnce(t *testing.T) {
@@ -194,46 +195,51 @@ func TestParentOf(t *testing.T) {
 	}
 }
 
-func TestCredentials(t *testing.T) {
+func TestCredentialsAreForTheImagesOwnRegistry(t *testing.T) {
 	t.Parallel()
-	const image = "registry.test:5000/a/b:1"
-	plain := `{"username":"u","password":"p","serveraddress":"elsewhere"}`
-	for auth, want := range map[string]string{
-		"":    " ",
-		plain: "u p",
-		base64.URLEncoding.EncodeToString([]byte(plain)): "u p",
-		`{"identitytoken":"t","username":"u"}`:           " t",
-		`{"username":7}`:                                 " ",
+	for _, tt := range []struct {
+		image, host string
+		auth        *modelv1.RegistryAuth
+		want        string // user, secret and bearer
+	}{
+		{"registry.test:5000/a/b:1", "registry.test:5000", nil, "//"},
+		{"registry.test:5000/a/b:1", "registry.test:5000", &modelv1.RegistryAuth{Registry: "registry.test:5000", Username: "u", Password: []byte("p")}, "u/p/"},
+		{"registry.test:5000/a/b:1", "registry.test:5000", &modelv1.RegistryAuth{Registry: "registry.test", Username: "u", Password: []byte("p")}, "//"},
+		{"registry.test/a", "mirror.test", &modelv1.RegistryAuth{Registry: "registry.test", Username: "u", Password: []byte("p")}, "//"},
+		{"registry.test/a", "registry.test", &modelv1.RegistryAuth{Registry: "registry.test", Username: "u", IdentityToken: []byte("t")}, "/t/"},
+		{"registry.test/a", "registry.test", &modelv1.RegistryAuth{Registry: "registry.test", Username: "u", Password: []byte("p"), RegistryToken: []byte("b")}, "//b"},
+		{"alpine", "registry-1.docker.io", &modelv1.RegistryAuth{Registry: "docker.io", Username: "u", Password: []byte("p")}, "u/p/"},
 	} {
-		c, err := parseCredentials(image, []byte(auth))
-		if err != nil {
-			t.Errorf("%q: %v", auth, err)
-			continue
+		c := credentialsFor(tt.image, tt.auth)
+		user, secret, err := c.forHost(tt.host)
+		hosts, herr := c.bear(docker.ConfigureDefaultRegistries())(tt.host)
+		if err != nil || herr != nil {
+			t.Fatal(err, herr)
 		}
-		user, secret, _ := c.forHost("registry.test:5000")
-		if got := user + " " + secret; got != want {
-			t.Errorf("%q: %q, want %q", auth, got, want)
-		}
-		if user, secret, _ := c.forHost("mirror.test"); user+secret != "" {
-			t.Errorf("%q is shown to a mirror", auth)
-		}
-	}
-	for _, auth := range []string{"{hunter2", "hunter2!", `{"username":"hunter2"`} {
-		if _, err := parseCredentials(image, []byte(auth)); err == nil || strings.Contains(err.Error(), "hunter2") {
-			t.Errorf("%v; want an error that does not quote", err)
+		bearer := strings.TrimPrefix(hosts[0].Header.Get("Authorization"), "Bearer ")
+		if got := user + "/" + secret + "/" + bearer; got != tt.want {
+			t.Errorf("%s at %s with %v: %q, want %q", tt.image, tt.host, tt.auth.GetRegistry(), got, tt.want)
 		}
 	}
 }
 
-func FuzzCredentials(f *testing.F) {
-	f.Add([]byte(`{"username":"u","password":"p"}`))
-	f.Add([]byte("eyJ1c2VybmFtZSI6InUifQ=="))
-	f.Fuzz(func(t *testing.T, auth []byte) {
-		c, err := parseCredentials("registry.test/a", auth)
-		if err == nil && len(auth) > 0 && c.host != "registry.test" {
-			t.Errorf("%q is for %q, want registry.test", auth, c.host)
+func TestDifferentCredentialsDoNotShareADownload(t *testing.T) {
+	t.Parallel()
+	seen := map[string]*modelv1.RegistryAuth{}
+	for _, auth := range []*modelv1.RegistryAuth{
+		nil,
+		{Registry: "r.test", Username: "u", Password: []byte("p")},
+		{Registry: "r.test", Username: "up"},
+		{Registry: "r.test", Username: "u", Password: []byte("q")},
+		{Registry: "r.test", IdentityToken: []byte("p")},
+		{Registry: "r.test", RegistryToken: []byte("p")},
+	} {
+		d := credentialsFor("r.test/a", auth).digest()
+		if was, had := seen[d]; had {
+			t.Errorf("%v has the digest of %v", auth, was)
 		}
-	})
+		seen[d] = auth
+	}
 }
 
 func TestACallToAContainerdThatHangsIsGivenUp(t *testing.T) {

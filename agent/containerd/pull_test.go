@@ -2,7 +2,6 @@ package containerd_test
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -103,11 +102,13 @@ func TestEqualPullsAreOne(t *testing.T) {
 	}
 }
 
-func TestCredentialsAreShownToTheRegistryOnly(t *testing.T) {
-	s := newStand(t)
-	server := containerdtest.NewRegistry(t, func(next http.Handler) http.Handler {
+// guarded is a registry that lets in bee with honey, and whoever bears the token
+// pollen.
+func guarded(t *testing.T) *httptest.Server {
+	return containerdtest.NewRegistry(t, func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if user, pass, ok := r.BasicAuth(); !ok || user != "bee" || pass != "honey" {
+			user, pass, _ := r.BasicAuth()
+			if (user != "bee" || pass != "honey") && r.Header.Get("Authorization") != "Bearer pollen" {
 				w.Header().Set("WWW-Authenticate", `Basic realm="hive"`)
 				http.Error(w, "who are you", http.StatusUnauthorized)
 				return
@@ -115,23 +116,35 @@ func TestCredentialsAreShownToTheRegistryOnly(t *testing.T) {
 			next.ServeHTTP(w, r)
 		})
 	})
-	image := strings.TrimPrefix(server.URL, "http://") + "/app:1"
-	containerdtest.Push(t, server, "app:1", containerdtest.Busybox(t, nil),
-		remote.WithAuth(&authn.Basic{Username: "bee", Password: "honey"}))
-	attempt := func(auth string) error {
-		tmpl := of(image)
-		tmpl.Container.RegistryAuth = []byte(auth)
-		return s.runtime.Task(s.spec(tmpl)).Prepare(s.ctx)
+}
+
+func TestCredentialsAreShownToTheRegistryOnly(t *testing.T) {
+	s := newStand(t)
+	server := guarded(t)
+	host := strings.TrimPrefix(server.URL, "http://")
+	bee := remote.WithAuth(&authn.Basic{Username: "bee", Password: "honey"})
+	containerdtest.Push(t, server, "app:1", containerdtest.Busybox(t, nil), bee)
+	containerdtest.Push(t, server, "app:2", containerdtest.Busybox(t, func(c *v1.Config) { c.User = "app" }), bee)
+	attempt := func(tag string, auth *modelv1.RegistryAuth) error {
+		spec := s.spec(of(host + "/app:" + tag))
+		spec.RegistryAuth = auth
+		return s.runtime.Task(spec).Prepare(s.ctx)
 	}
-	for _, auth := range []string{"", `{"username":"bee","password":"wax"}`} {
-		err := attempt(auth)
-		if !errors.Is(err, exec.ErrRejected) || !strings.Contains(err.Error(), "refuses access") || strings.Contains(err.Error(), "wax") {
-			t.Errorf("with %q: %v; want it rejected because access is refused", auth, err)
+	for words, auth := range map[string]*modelv1.RegistryAuth{
+		"refuses access without credentials": nil,
+		"refuses user bee":                   {Registry: host, Username: "bee", Password: []byte("wax")},
+		"refuses user wasp":                  {Registry: host, Username: "wasp", Password: []byte("wax")},
+		"refuses the token":                  {Registry: host, RegistryToken: []byte("wax")},
+		"refuses access without":             {Registry: "elsewhere.test", Username: "bee", Password: []byte("honey")},
+	} {
+		err := attempt("1", auth)
+		if !errors.Is(err, exec.ErrRejected) || !strings.Contains(err.Error(), "registry "+host+" "+words) || strings.Contains(err.Error(), "wax") {
+			t.Errorf("%v; want it rejected because the registry %s", err, words)
 		}
 	}
-	right := `{"username":"bee","password":"honey"}`
-	s.must(attempt(base64.URLEncoding.EncodeToString([]byte(right))))
-	s.must(attempt(right))
+	s.must(attempt("1", &modelv1.RegistryAuth{Registry: host, Username: "bee", Password: []byte("honey")}))
+	s.must(attempt("2", &modelv1.RegistryAuth{Registry: host, RegistryToken: []byte("pollen")}))
+	s.must(attempt("1", nil)) // it is here
 }
 
 // fullHouse returns an address that answers no call: its queue of connections

@@ -2,8 +2,6 @@ package containerd
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -22,7 +20,6 @@ import (
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/skep-project/skep/agent/exec"
-	"github.com/skep-project/skep/internal/sealed"
 )
 
 // How long a registry may be silent: to accept a connection, to agree on TLS,
@@ -54,11 +51,11 @@ func (b bounded) Resolve(ctx context.Context, ref string) (string, imagespec.Des
 // resolver finds and fetches images as containerd's own hosts.toml files say.
 func (r *Runtime) resolver(ctx context.Context, creds credentials) remotes.Resolver {
 	return bounded{docker.NewResolver(docker.ResolverOptions{
-		Hosts: config.ConfigureHosts(ctx, config.HostOptions{
+		Hosts: creds.bear(config.ConfigureHosts(ctx, config.HostOptions{
 			HostDir:      config.HostDirFromRoot(r.cfg.HostsDir),
 			Credentials:  creds.forHost,
 			UpdateClient: impatient,
-		}),
+		})),
 	})}
 }
 
@@ -121,7 +118,7 @@ func (s silent) Error() string {
 // pullError says what the registry answered. Every answer rejects the task, so
 // that the orchestrator can choose another node or try later; only a containerd
 // that is away or a cancelled pull does not.
-func pullError(ref string, err error) error {
+func pullError(ref string, creds credentials, err error) error {
 	var (
 		mute   silent
 		status remoteerrors.ErrUnexpectedStatus
@@ -137,7 +134,7 @@ func pullError(ref string, err error) error {
 	case errors.As(err, &dialed) && dialed.Op == "dial" && dialed.Net != "unix":
 		return exec.Rejected(fmt.Errorf("%s: registry %s cannot be reached: %w", image, at, dialed))
 	case errors.Is(err, docker.ErrInvalidAuthorization), errors.As(err, &status) && refused(status):
-		return exec.Rejected(fmt.Errorf("%s: registry %s refuses access: no such repository, or it wants other credentials", image, at))
+		return exec.Rejected(fmt.Errorf("%s: registry %s refuses %s", image, at, creds.refused(at)))
 	case errors.As(err, &status):
 		return exec.Rejected(fmt.Errorf("%s: registry %s answers %q", image, at, status.Status))
 	case errors.As(err, &asked):
@@ -175,59 +172,4 @@ func registryOf(ref string) string {
 		return "of " + ref
 	}
 	return reference.Domain(named)
-}
-
-// credentials are what one registry is shown, and no other.
-type credentials struct {
-	host   string
-	user   string
-	secret sealed.Secret
-}
-
-// parseCredentials reads Docker's registry authentication: a JSON object, plain
-// or in URL-safe base64, with "username" and "password", or "identitytoken".
-// Nothing of it is quoted in an error.
-func parseCredentials(ref string, auth []byte) (credentials, error) {
-	if len(auth) == 0 {
-		return credentials{}, nil
-	}
-	if auth[0] != '{' {
-		plain := make([]byte, base64.URLEncoding.DecodedLen(len(auth)))
-		n, err := base64.URLEncoding.Decode(plain, auth)
-		if err != nil {
-			return credentials{}, fmt.Errorf("image %s: registry credentials: neither JSON nor base64", ref)
-		}
-		auth = plain[:n]
-	}
-	var fields map[string]json.RawMessage
-	if json.Unmarshal(auth, &fields) != nil {
-		return credentials{}, fmt.Errorf("image %s: registry credentials: not a JSON object", ref)
-	}
-	text := func(name string) string {
-		var s string
-		_ = json.Unmarshal(fields[name], &s) // absent or of another type: empty
-		return s
-	}
-	c := credentials{host: dockerHost(registryOf(ref)), user: text("username"), secret: sealed.NewSecret([]byte(text("password")))}
-	if t := text("identitytoken"); t != "" {
-		c.user, c.secret = "", sealed.NewSecret([]byte(t))
-	}
-	return c, nil
-}
-
-// forHost returns what to show host: nothing, unless it is the image's own
-// registry. A mirror never sees the credentials.
-func (c credentials) forHost(host string) (user, secret string, err error) {
-	if c.host == "" || host != c.host {
-		return "", "", nil
-	}
-	return c.user, string(c.secret.Reveal()), nil
-}
-
-// dockerHost returns the host that serves a registry of that name.
-func dockerHost(registry string) string {
-	if registry == "docker.io" {
-		return "registry-1.docker.io"
-	}
-	return registry
 }

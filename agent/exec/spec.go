@@ -29,6 +29,9 @@ type Spec struct {
 	// Template is shared and never changed. It is nil for a container whose
 	// assignment is not known any more.
 	Template *modelv1.TaskTemplate
+	// RegistryAuth is for the registry of the template's image, and secret. It
+	// is shared and never changed; nil if there is none.
+	RegistryAuth *modelv1.RegistryAuth
 }
 
 // Name returns "service.slot.task", or "service.node.task" for a task without

@@ -59,6 +59,7 @@ func TestAJournalHoldsNothingInClear(t *testing.T) {
 	onStage(t, func(t *testing.T, s *stage) {
 		m := s.complete(5, s.put(id.New(), 4, taskstate.Running))
 		m.Templates[0].Template.Container.Env = []string{"PASSWORD=hunter2"}
+		m.Templates[0].RegistryAuth = &modelv1.RegistryAuth{Registry: "r.test", Username: "bee", Password: []byte("hunter2")}
 		s.obey(m)
 		s.halt()
 		raw, err := s.dir.ReadFile(JournalName)
@@ -66,9 +67,14 @@ func TestAJournalHoldsNothingInClear(t *testing.T) {
 			t.Fatal(err)
 		}
 		if strings.Contains(string(raw), "hunter2") || strings.Contains(string(raw), "PASSWORD") {
-			t.Error("the journal holds an environment in clear")
+			t.Error("the journal holds an environment or a password in clear")
 		}
 		s.start()
+		for _, a := range s.tasks {
+			if got := a.template.GetRegistryAuth().GetPassword(); string(got) != "hunter2" {
+				t.Errorf("after a restart the registry's password is %q", got)
+			}
+		}
 	})
 }
 

@@ -256,7 +256,7 @@ func (w *Worker) spec(t id.ID, a *assigned) exec.Spec {
 		Cluster: w.cfg.Cluster, Node: w.cfg.Node, Task: t, Service: service,
 		Slot: a.assignment.GetSlot(), Revision: a.assignment.GetRevision(), CreatedIndex: a.assignment.GetCreatedIndex(),
 		ServiceName: a.template.GetServiceName(), ServiceLabels: a.template.GetServiceLabels(),
-		NodeHostname: w.cfg.Hostname, Template: a.template.GetTemplate(),
+		NodeHostname: w.cfg.Hostname, Template: a.template.GetTemplate(), RegistryAuth: a.template.GetRegistryAuth(),
 	}
 }
 

@@ -62,6 +62,8 @@ type Swarm struct {
 	Learning int
 	// Calls are the methods called, in order.
 	Calls []string
+	// Auth is what the last service was made or changed with.
+	Auth *modelv1.RegistryAuth
 }
 
 // ID returns the id of the thing called name: always the same 16 bytes.

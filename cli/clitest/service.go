@@ -29,6 +29,7 @@ func (s *Swarm) CreateService(_ context.Context, q *controlv1.CreateServiceReque
 			return nil, rpc.Errorf(errdefs.ErrAlreadyExists, "service name %s is taken", q.GetSpec().GetName())
 		}
 		s.add(q.GetSpec(), q.GetTemplate())
+		s.Auth = q.GetRegistryAuth()
 	}
 	// A planned failure comes after the fact: the answer was lost on its way.
 	return &controlv1.CreateServiceResponse{Id: ID(q.GetSpec().GetName())}, s.fail("CreateService")
@@ -119,6 +120,7 @@ func (s *Swarm) UpdateService(_ context.Context, q *controlv1.UpdateServiceReque
 		return nil, err
 	}
 	svc := v.Service
+	s.Auth = q.GetRegistryAuth()
 	switch {
 	case q.GetVersion() != svc.Meta.Version:
 		return nil, rpc.Errorf(errdefs.ErrAborted, "update out of sequence")

@@ -24,9 +24,13 @@ func create(s *say.Streams) *cli.Command {
 			if err != nil {
 				return err
 			}
+			auth, err := credentials(ctx, c, s, template.GetContainer().GetImage(), "so the image is pulled without")
+			if err != nil {
+				return err
+			}
 			api.Waiting("the swarm to take the service")
 			resp, err := send(ctx, api, controlv1.ControlClient.CreateService,
-				&controlv1.CreateServiceRequest{RequestId: conn.RequestID(), Spec: svc, Template: template})
+				&controlv1.CreateServiceRequest{RequestId: conn.RequestID(), Spec: svc, Template: template, RegistryAuth: auth})
 			if err != nil {
 				return err
 			}

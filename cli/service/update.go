@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/containerd/errdefs"
@@ -13,6 +14,9 @@ import (
 	"github.com/skep-project/skep/cli/spec"
 	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
 )
+
+// keptAuth is what becomes of an update that finds no credentials.
+const keptAuth = "so the service goes on with what it has"
 
 // changeTries is how often a change is made anew from what a service has become
 // meanwhile.
@@ -32,6 +36,11 @@ func update(s *say.Streams) *cli.Command {
 			ref := c.Args().First()
 			return change(ctx, c, api, ref, func(v *controlv1.ServiceView, req *controlv1.UpdateServiceRequest) (err error) {
 				req.Spec, req.Template, err = spec.Update(c, host(s), v.GetService().GetSpec(), v.GetTemplate())
+				if err != nil {
+					return err
+				}
+				image := cmp.Or(req.GetTemplate().GetContainer().GetImage(), v.GetTemplate().GetContainer().GetImage())
+				req.RegistryAuth, err = credentials(ctx, c, s, image, keptAuth)
 				return err
 			}, func() error { return s.Data("%s", ref) })
 		}),
@@ -64,15 +73,16 @@ func oneService(c *cli.Context) error {
 func goBack(ctx context.Context, c *cli.Context, api *conn.Conn) error {
 	for _, name := range c.LocalFlagNames() {
 		switch name {
-		case "rollback", "detach", "d", "quiet", "q", "timeout":
+		case "rollback", "detach", "d", "quiet", "q", "timeout", withAuth:
 		default:
 			return say.Misuse("--rollback goes back to what was: --%s cannot be changed with it", name)
 		}
 	}
 	ref := c.Args().First()
-	return change(ctx, c, api, ref, func(_ *controlv1.ServiceView, req *controlv1.UpdateServiceRequest) error {
+	return change(ctx, c, api, ref, func(v *controlv1.ServiceView, req *controlv1.UpdateServiceRequest) (err error) {
 		req.Rollback = true
-		return nil
+		req.RegistryAuth, err = credentials(ctx, c, api.Streams(), v.GetPreviousTemplate().GetContainer().GetImage(), keptAuth)
+		return err
 	}, func() error { return api.Streams().Data("%s", ref) })
 }
 

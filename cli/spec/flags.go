@@ -93,6 +93,7 @@ func commonFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "read-only", Usage: "make the root file system read-only"},
 		&cli.BoolFlag{Name: "tty", Aliases: []string{"t"}, Usage: "give the container a terminal"},
 		&cli.BoolFlag{Name: "init", Usage: "run an init that reaps processes"},
+		&cli.BoolFlag{Name: "with-registry-auth", Usage: "send the Docker configuration's credentials for the image's registry with it"},
 	}
 	return slices.Concat(flags, policyFlags("update", "pause, continue or rollback"), policyFlags("rollback", "pause or continue"))
 }
@@ -119,38 +120,36 @@ func list(name, usage string, aliases ...string) cli.Flag {
 // What Swarm has and Skep does not serve yet, by what it belongs to.
 var (
 	unservedCreate = map[string][]string{
-		"published ports":      {"publish", "p", "endpoint-mode"},
-		"networks":             {"network"},
-		"secrets":              {"secret"},
-		"configs":              {"config"},
-		"name servers":         {"dns", "dns-option", "dns-search"},
-		"generic resources":    {"generic-resource"},
-		"health checks":        healthFlags,
-		"log drivers":          {"log-driver", "log-opt"},
-		"jobs":                 {"max-concurrent"},
-		"swap limits":          {"memory-swap", "memory-swappiness"},
-		"registry credentials": {"with-registry-auth"},
-		"isolation modes":      {"isolation", "credential-spec"},
-		"image digests":        {"no-resolve-image"},
+		"published ports":   {"publish", "p", "endpoint-mode"},
+		"networks":          {"network"},
+		"secrets":           {"secret"},
+		"configs":           {"config"},
+		"name servers":      {"dns", "dns-option", "dns-search"},
+		"generic resources": {"generic-resource"},
+		"health checks":     healthFlags,
+		"log drivers":       {"log-driver", "log-opt"},
+		"jobs":              {"max-concurrent"},
+		"swap limits":       {"memory-swap", "memory-swappiness"},
+		"isolation modes":   {"isolation", "credential-spec"},
+		"image digests":     {"no-resolve-image"},
 	}
 	unservedUpdate = map[string][]string{
-		"published ports":      {"publish-add", "publish-rm", "endpoint-mode"},
-		"networks":             {"network-add", "network-rm"},
-		"secrets":              {"secret-add", "secret-rm"},
-		"configs":              {"config-add", "config-rm"},
-		"name servers":         {"dns-add", "dns-rm", "dns-option-add", "dns-option-rm", "dns-search-add", "dns-search-rm"},
-		"generic resources":    {"generic-resource-add", "generic-resource-rm"},
-		"health checks":        healthFlags,
-		"log drivers":          {"log-driver", "log-opt"},
-		"jobs":                 {"max-concurrent"},
-		"swap limits":          {"memory-swap", "memory-swappiness"},
-		"registry credentials": {"with-registry-auth"},
-		"isolation modes":      {"isolation", "credential-spec"},
-		"image digests":        {"no-resolve-image"},
+		"published ports":   {"publish-add", "publish-rm", "endpoint-mode"},
+		"networks":          {"network-add", "network-rm"},
+		"secrets":           {"secret-add", "secret-rm"},
+		"configs":           {"config-add", "config-rm"},
+		"name servers":      {"dns-add", "dns-rm", "dns-option-add", "dns-option-rm", "dns-search-add", "dns-search-rm"},
+		"generic resources": {"generic-resource-add", "generic-resource-rm"},
+		"health checks":     healthFlags,
+		"log drivers":       {"log-driver", "log-opt"},
+		"jobs":              {"max-concurrent"},
+		"swap limits":       {"memory-swap", "memory-swappiness"},
+		"isolation modes":   {"isolation", "credential-spec"},
+		"image digests":     {"no-resolve-image"},
 	}
 	healthFlags = []string{"health-cmd", "health-interval", "health-retries", "health-start-interval",
 		"health-start-period", "health-timeout", "no-healthcheck"}
-	unservedBools = []string{"with-registry-auth", "no-resolve-image", "no-healthcheck"}
+	unservedBools = []string{"no-resolve-image", "no-healthcheck"}
 )
 
 // unservedFlags returns hidden flags, so that they are read and then refused.

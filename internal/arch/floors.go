@@ -51,16 +51,18 @@ var impure = []string{
 }
 
 // owners are the libraries that one room keeps from all others. The simulator
-// carries raft's messages between cores, so it knows their type.
+// carries raft's messages between cores, so it knows their type. In ctl itself
+// only cli/registry uses go-containerregistry; the others serve it to tests.
 var owners = map[string]string{
-	"github.com/cloudflare/cfssl":      "ca/issue",
-	"github.com/containerd/containerd": "agent/containerd",
-	"github.com/tidwall/btree":         "manager/store",
-	"github.com/urfave/cli":            "cli",
-	"github.com/vishvananda/netlink":   "internal/lab",
-	"go.etcd.io/bbolt":                 "agent/worker",
-	"go.etcd.io/etcd":                  "manager/consensus",
-	"go.etcd.io/raft":                  "manager/consensus integration/sim",
+	"github.com/cloudflare/cfssl":            "ca/issue",
+	"github.com/containerd/containerd":       "agent/containerd",
+	"github.com/google/go-containerregistry": "cli/registry agent/containerd internal/lab",
+	"github.com/tidwall/btree":               "manager/store",
+	"github.com/urfave/cli":                  "cli",
+	"github.com/vishvananda/netlink":         "internal/lab",
+	"go.etcd.io/bbolt":                       "agent/worker",
+	"go.etcd.io/etcd":                        "manager/consensus",
+	"go.etcd.io/raft":                        "manager/consensus integration/sim",
 }
 
 // deterministic are files, as patterns, that every replica must run alike.

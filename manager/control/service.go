@@ -21,7 +21,7 @@ import (
 func serviceView(snap *store.Snapshot, v *modelv1.Service) *controlv1.ServiceView {
 	x := idOf(v.GetId())
 	view := &controlv1.ServiceView{
-		Service:          v,
+		Service:          withoutAuths(v),
 		Template:         snap.Revision(x, v.GetTarget()).GetTemplate(),
 		PreviousTemplate: snap.Revision(x, v.GetPrevious()).GetTemplate(),
 		Desired:          v.GetSpec().GetReplicated().GetReplicas(),
@@ -93,7 +93,7 @@ func (s *Server) CreateService(ctx context.Context, msg *controlv1.CreateService
 		if drawn {
 			spec.Name = drawName(tx.Snapshot)
 		}
-		return s.createService(tx, x, spec, tpl)
+		return s.createService(tx, x, spec, tpl, msg.GetRegistryAuth())
 	}, x)
 	if err != nil {
 		return nil, err
@@ -101,7 +101,7 @@ func (s *Server) CreateService(ctx context.Context, msg *controlv1.CreateService
 	return &controlv1.CreateServiceResponse{Id: a.first().Bytes()}, nil
 }
 
-func (s *Server) createService(tx *store.Tx, x id.ID, spec *modelv1.ServiceSpec, tpl *modelv1.TaskTemplate) error {
+func (s *Server) createService(tx *store.Tx, x id.ID, spec *modelv1.ServiceSpec, tpl *modelv1.TaskTemplate, auth *modelv1.RegistryAuth) error {
 	name := spec.GetName()
 	if _, held := tx.Holder(store.ClaimServiceName, name); held {
 		return rpc.Refuse(rpc.Errorf(errdefs.ErrAlreadyExists, "name conflicts with an existing object: service %s already exists", name),
@@ -112,10 +112,13 @@ func (s *Server) createService(tx *store.Tx, x id.ID, spec *modelv1.ServiceSpec,
 	if err := tx.Claim(store.ClaimServiceName, name, x); err != nil {
 		return err
 	}
-	if err := tx.PutService(v); err != nil {
+	if err := tx.PutRevision(&modelv1.Revision{Service: x.Bytes(), Number: 1, Template: tpl}); err != nil {
 		return err
 	}
-	return tx.PutRevision(&modelv1.Revision{Service: x.Bytes(), Number: 1, Template: tpl})
+	if err := keepAuths(tx, v, auth); err != nil {
+		return err
+	}
+	return tx.PutService(v)
 }
 
 // UpdateService replaces the spec and, if it differs, the template of a service,
@@ -143,7 +146,10 @@ func (s *Server) UpdateService(ctx context.Context, msg *controlv1.UpdateService
 			return err
 		}
 		v := proto.CloneOf(old)
-		if err := edit(tx, v); err != nil || proto.Equal(v, old) {
+		if err := edit(tx, v); err != nil {
+			return err
+		}
+		if err := keepAuths(tx, v, msg.GetRegistryAuth()); err != nil || proto.Equal(v, old) {
 			return err
 		}
 		return tx.PutService(v)

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"slices"
 
+	"github.com/distribution/reference"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/skep-project/skep/internal/id"
+	"github.com/skep-project/skep/internal/taskstate"
 	"github.com/skep-project/skep/manager/store"
 	cav1 "github.com/skep-project/skep/proto/skep/ca/v1"
 	dispatchv1 "github.com/skep-project/skep/proto/skep/dispatch/v1"
@@ -19,7 +21,7 @@ import (
 type work struct {
 	node      id.ID
 	desired   map[id.ID]modelv1.TaskState
-	templates map[templateKey]struct{}
+	templates map[templateKey]*modelv1.RegistryAuth // sent, with these credentials
 }
 
 type templateKey struct {
@@ -28,7 +30,7 @@ type templateKey struct {
 }
 
 func newWork(node id.ID) *work {
-	return &work{node: node, desired: make(map[id.ID]modelv1.TaskState), templates: make(map[templateKey]struct{})}
+	return &work{node: node, desired: make(map[id.ID]modelv1.TaskState), templates: make(map[templateKey]*modelv1.RegistryAuth)}
 }
 
 // complete is everything snap holds for the node, in place of all that was sent.
@@ -74,7 +76,8 @@ func (w *work) diff(snap *store.Snapshot, changes []store.Change) *dispatchv1.As
 	return a
 }
 
-// put adds one task, and its template if the session has not had it.
+// put adds one task, and its template if the session has not had it, or not with
+// the credentials that the task is to be pulled for with.
 func (w *work) put(snap *store.Snapshot, a *dispatchv1.Assignments, t *store.Task) {
 	if w.desired[t.ID] == t.Desired && t.Desired != 0 {
 		return // a task that changed twice stands in the message already
@@ -84,20 +87,44 @@ func (w *work) put(snap *store.Snapshot, a *dispatchv1.Assignments, t *store.Tas
 		Task: t.ID.Bytes(), Service: t.Service.Bytes(), Revision: t.Revision, Slot: t.Slot,
 		Desired: t.Desired, CreatedIndex: t.CreatedIndex,
 	})
-	key := templateKey{t.Service, t.Revision}
-	if _, ok := w.templates[key]; ok {
-		return
-	}
 	rev := snap.Revision(t.Service, t.Revision)
 	if rev == nil {
 		return // an ended task may outlive its template; the node has what it needs of it
 	}
-	w.templates[key] = struct{}{}
 	svc := snap.Service(t.Service)
+	auth := authFor(svc, rev, t)
+	key := templateKey{t.Service, t.Revision}
+	if had, ok := w.templates[key]; ok && (auth == nil || proto.Equal(had, auth)) {
+		return
+	}
+	w.templates[key] = auth
+	a.Templates = slices.DeleteFunc(a.GetTemplates(), func(sent *dispatchv1.Template) bool {
+		return sent.GetRevision() == t.Revision && bytes.Equal(sent.GetService(), t.Service[:])
+	})
 	a.Templates = append(a.Templates, &dispatchv1.Template{
 		Service: t.Service.Bytes(), Revision: t.Revision, Template: rev.GetTemplate(),
 		ServiceName: svc.GetSpec().GetName(), ServiceLabels: svc.GetSpec().GetLabels(),
+		RegistryAuth: auth,
 	})
+}
+
+// authFor returns what the service has for the registry of the revision's image,
+// nil if it has nothing or the task is not to be pulled for any more: its node has
+// no use for a secret.
+func authFor(svc *modelv1.Service, rev *modelv1.Revision, t *store.Task) *modelv1.RegistryAuth {
+	if t.Desired > taskstate.Running || t.Observed >= taskstate.Ready || len(svc.GetRegistryAuths()) == 0 {
+		return nil
+	}
+	named, err := reference.ParseNormalizedNamed(rev.GetTemplate().GetContainer().GetImage())
+	if err != nil {
+		return nil // control has stored none
+	}
+	for _, auth := range svc.GetRegistryAuths() {
+		if auth.GetRegistry() == reference.Domain(named) {
+			return auth
+		}
+	}
+	return nil
 }
 
 // voice composes what one session's agent is told next.

@@ -1217,8 +1217,10 @@ type CreateServiceRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	RequestId []byte                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// An empty name is drawn.
-	Spec          *v1.ServiceSpec  `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
-	Template      *v1.TaskTemplate `protobuf:"bytes,3,opt,name=template,proto3" json:"template,omitempty"`
+	Spec     *v1.ServiceSpec  `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	Template *v1.TaskTemplate `protobuf:"bytes,3,opt,name=template,proto3" json:"template,omitempty"`
+	// For the registry of the template's image. Absent: none.
+	RegistryAuth  *v1.RegistryAuth `protobuf:"bytes,4,opt,name=registry_auth,json=registryAuth,proto3" json:"registry_auth,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1270,6 +1272,13 @@ func (x *CreateServiceRequest) GetSpec() *v1.ServiceSpec {
 func (x *CreateServiceRequest) GetTemplate() *v1.TaskTemplate {
 	if x != nil {
 		return x.Template
+	}
+	return nil
+}
+
+func (x *CreateServiceRequest) GetRegistryAuth() *v1.RegistryAuth {
+	if x != nil {
+		return x.RegistryAuth
 	}
 	return nil
 }
@@ -1327,9 +1336,10 @@ func (x *CreateServiceResponse) GetWarnings() []string {
 }
 
 type ServiceView struct {
-	state    protoimpl.MessageState `protogen:"open.v1"`
-	Service  *v1.Service            `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
-	Template *v1.TaskTemplate       `protobuf:"bytes,2,opt,name=template,proto3" json:"template,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Registry credentials are blank.
+	Service  *v1.Service      `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Template *v1.TaskTemplate `protobuf:"bytes,2,opt,name=template,proto3" json:"template,omitempty"`
 	// Absent if there is none.
 	PreviousTemplate *v1.TaskTemplate `protobuf:"bytes,3,opt,name=previous_template,json=previousTemplate,proto3" json:"previous_template,omitempty"`
 	Running          uint64           `protobuf:"varint,4,opt,name=running,proto3" json:"running,omitempty"`
@@ -1590,7 +1600,10 @@ type UpdateServiceRequest struct {
 	// Absent: the template stays.
 	Template *v1.TaskTemplate `protobuf:"bytes,5,opt,name=template,proto3" json:"template,omitempty"`
 	// Back to the previous revision; spec and template are ignored.
-	Rollback      bool `protobuf:"varint,6,opt,name=rollback,proto3" json:"rollback,omitempty"`
+	Rollback bool `protobuf:"varint,6,opt,name=rollback,proto3" json:"rollback,omitempty"`
+	// For the registry of the image that the service has after the change.
+	// Absent: what it has for that registry stays.
+	RegistryAuth  *v1.RegistryAuth `protobuf:"bytes,7,opt,name=registry_auth,json=registryAuth,proto3" json:"registry_auth,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1665,6 +1678,13 @@ func (x *UpdateServiceRequest) GetRollback() bool {
 		return x.Rollback
 	}
 	return false
+}
+
+func (x *UpdateServiceRequest) GetRegistryAuth() *v1.RegistryAuth {
+	if x != nil {
+		return x.RegistryAuth
+	}
+	return nil
 }
 
 type UpdateServiceResponse struct {
@@ -2233,12 +2253,13 @@ const file_skep_control_v1_control_proto_rawDesc = "" +
 	"\x05force\x18\x03 \x01(\bR\x05force\"@\n" +
 	"\x12RemoveNodeResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x1a\n" +
-	"\bwarnings\x18\x02 \x03(\tR\bwarnings\"\x9e\x01\n" +
+	"\bwarnings\x18\x02 \x03(\tR\bwarnings\"\xe0\x01\n" +
 	"\x14CreateServiceRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\fR\trequestId\x12.\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1a.skep.model.v1.ServiceSpecR\x04spec\x127\n" +
-	"\btemplate\x18\x03 \x01(\v2\x1b.skep.model.v1.TaskTemplateR\btemplate\"C\n" +
+	"\btemplate\x18\x03 \x01(\v2\x1b.skep.model.v1.TaskTemplateR\btemplate\x12@\n" +
+	"\rregistry_auth\x18\x04 \x01(\v2\x1b.skep.model.v1.RegistryAuthR\fregistryAuth\"C\n" +
 	"\x15CreateServiceResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x1a\n" +
 	"\bwarnings\x18\x02 \x03(\tR\bwarnings\"\xf6\x01\n" +
@@ -2255,7 +2276,7 @@ const file_skep_control_v1_control_proto_rawDesc = "" +
 	"\x11GetServiceRequest\x12\x10\n" +
 	"\x03ref\x18\x01 \x01(\tR\x03ref\"L\n" +
 	"\x12GetServiceResponse\x126\n" +
-	"\aservice\x18\x01 \x01(\v2\x1c.skep.control.v1.ServiceViewR\aservice\"\xe6\x01\n" +
+	"\aservice\x18\x01 \x01(\v2\x1c.skep.control.v1.ServiceViewR\aservice\"\xa8\x02\n" +
 	"\x14UpdateServiceRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\fR\trequestId\x12\x10\n" +
@@ -2263,7 +2284,8 @@ const file_skep_control_v1_control_proto_rawDesc = "" +
 	"\aversion\x18\x03 \x01(\x04R\aversion\x12.\n" +
 	"\x04spec\x18\x04 \x01(\v2\x1a.skep.model.v1.ServiceSpecR\x04spec\x127\n" +
 	"\btemplate\x18\x05 \x01(\v2\x1b.skep.model.v1.TaskTemplateR\btemplate\x12\x1a\n" +
-	"\brollback\x18\x06 \x01(\bR\brollback\"]\n" +
+	"\brollback\x18\x06 \x01(\bR\brollback\x12@\n" +
+	"\rregistry_auth\x18\a \x01(\v2\x1b.skep.model.v1.RegistryAuthR\fregistryAuth\"]\n" +
 	"\x15UpdateServiceResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x1a\n" +
@@ -2392,8 +2414,9 @@ var file_skep_control_v1_control_proto_goTypes = []any{
 	(v1.Availability)(0),            // 43: skep.model.v1.Availability
 	(*v1.ServiceSpec)(nil),          // 44: skep.model.v1.ServiceSpec
 	(*v1.TaskTemplate)(nil),         // 45: skep.model.v1.TaskTemplate
-	(*v1.Service)(nil),              // 46: skep.model.v1.Service
-	(*v1.Task)(nil),                 // 47: skep.model.v1.Task
+	(*v1.RegistryAuth)(nil),         // 46: skep.model.v1.RegistryAuth
+	(*v1.Service)(nil),              // 47: skep.model.v1.Service
+	(*v1.Task)(nil),                 // 48: skep.model.v1.Task
 }
 var file_skep_control_v1_control_proto_depIdxs = []int32{
 	37, // 0: skep.control.v1.GetClusterResponse.cluster:type_name -> skep.model.v1.Cluster
@@ -2416,54 +2439,56 @@ var file_skep_control_v1_control_proto_depIdxs = []int32{
 	9,  // 17: skep.control.v1.UpdateNodeResponse.node:type_name -> skep.control.v1.NodeView
 	44, // 18: skep.control.v1.CreateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
 	45, // 19: skep.control.v1.CreateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
-	46, // 20: skep.control.v1.ServiceView.service:type_name -> skep.model.v1.Service
-	45, // 21: skep.control.v1.ServiceView.template:type_name -> skep.model.v1.TaskTemplate
-	45, // 22: skep.control.v1.ServiceView.previous_template:type_name -> skep.model.v1.TaskTemplate
-	12, // 23: skep.control.v1.ListServicesRequest.filter:type_name -> skep.control.v1.Filter
-	22, // 24: skep.control.v1.ListServicesResponse.services:type_name -> skep.control.v1.ServiceView
-	22, // 25: skep.control.v1.GetServiceResponse.service:type_name -> skep.control.v1.ServiceView
-	44, // 26: skep.control.v1.UpdateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
-	45, // 27: skep.control.v1.UpdateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
-	47, // 28: skep.control.v1.TaskView.task:type_name -> skep.model.v1.Task
-	12, // 29: skep.control.v1.ListTasksRequest.filter:type_name -> skep.control.v1.Filter
-	31, // 30: skep.control.v1.ListTasksResponse.tasks:type_name -> skep.control.v1.TaskView
-	22, // 31: skep.control.v1.WatchServiceResponse.service:type_name -> skep.control.v1.ServiceView
-	31, // 32: skep.control.v1.WatchServiceResponse.tasks:type_name -> skep.control.v1.TaskView
-	1,  // 33: skep.control.v1.Control.GetCluster:input_type -> skep.control.v1.GetClusterRequest
-	3,  // 34: skep.control.v1.Control.UpdateCluster:input_type -> skep.control.v1.UpdateClusterRequest
-	5,  // 35: skep.control.v1.Control.GetJoinToken:input_type -> skep.control.v1.GetJoinTokenRequest
-	7,  // 36: skep.control.v1.Control.RotateJoinToken:input_type -> skep.control.v1.RotateJoinTokenRequest
-	11, // 37: skep.control.v1.Control.ListNodes:input_type -> skep.control.v1.ListNodesRequest
-	14, // 38: skep.control.v1.Control.GetNode:input_type -> skep.control.v1.GetNodeRequest
-	16, // 39: skep.control.v1.Control.UpdateNode:input_type -> skep.control.v1.UpdateNodeRequest
-	18, // 40: skep.control.v1.Control.RemoveNode:input_type -> skep.control.v1.RemoveNodeRequest
-	20, // 41: skep.control.v1.Control.CreateService:input_type -> skep.control.v1.CreateServiceRequest
-	23, // 42: skep.control.v1.Control.ListServices:input_type -> skep.control.v1.ListServicesRequest
-	25, // 43: skep.control.v1.Control.GetService:input_type -> skep.control.v1.GetServiceRequest
-	27, // 44: skep.control.v1.Control.UpdateService:input_type -> skep.control.v1.UpdateServiceRequest
-	29, // 45: skep.control.v1.Control.RemoveService:input_type -> skep.control.v1.RemoveServiceRequest
-	32, // 46: skep.control.v1.Control.ListTasks:input_type -> skep.control.v1.ListTasksRequest
-	34, // 47: skep.control.v1.Control.WatchService:input_type -> skep.control.v1.WatchServiceRequest
-	2,  // 48: skep.control.v1.Control.GetCluster:output_type -> skep.control.v1.GetClusterResponse
-	4,  // 49: skep.control.v1.Control.UpdateCluster:output_type -> skep.control.v1.UpdateClusterResponse
-	6,  // 50: skep.control.v1.Control.GetJoinToken:output_type -> skep.control.v1.GetJoinTokenResponse
-	8,  // 51: skep.control.v1.Control.RotateJoinToken:output_type -> skep.control.v1.RotateJoinTokenResponse
-	13, // 52: skep.control.v1.Control.ListNodes:output_type -> skep.control.v1.ListNodesResponse
-	15, // 53: skep.control.v1.Control.GetNode:output_type -> skep.control.v1.GetNodeResponse
-	17, // 54: skep.control.v1.Control.UpdateNode:output_type -> skep.control.v1.UpdateNodeResponse
-	19, // 55: skep.control.v1.Control.RemoveNode:output_type -> skep.control.v1.RemoveNodeResponse
-	21, // 56: skep.control.v1.Control.CreateService:output_type -> skep.control.v1.CreateServiceResponse
-	24, // 57: skep.control.v1.Control.ListServices:output_type -> skep.control.v1.ListServicesResponse
-	26, // 58: skep.control.v1.Control.GetService:output_type -> skep.control.v1.GetServiceResponse
-	28, // 59: skep.control.v1.Control.UpdateService:output_type -> skep.control.v1.UpdateServiceResponse
-	30, // 60: skep.control.v1.Control.RemoveService:output_type -> skep.control.v1.RemoveServiceResponse
-	33, // 61: skep.control.v1.Control.ListTasks:output_type -> skep.control.v1.ListTasksResponse
-	35, // 62: skep.control.v1.Control.WatchService:output_type -> skep.control.v1.WatchServiceResponse
-	48, // [48:63] is the sub-list for method output_type
-	33, // [33:48] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	46, // 20: skep.control.v1.CreateServiceRequest.registry_auth:type_name -> skep.model.v1.RegistryAuth
+	47, // 21: skep.control.v1.ServiceView.service:type_name -> skep.model.v1.Service
+	45, // 22: skep.control.v1.ServiceView.template:type_name -> skep.model.v1.TaskTemplate
+	45, // 23: skep.control.v1.ServiceView.previous_template:type_name -> skep.model.v1.TaskTemplate
+	12, // 24: skep.control.v1.ListServicesRequest.filter:type_name -> skep.control.v1.Filter
+	22, // 25: skep.control.v1.ListServicesResponse.services:type_name -> skep.control.v1.ServiceView
+	22, // 26: skep.control.v1.GetServiceResponse.service:type_name -> skep.control.v1.ServiceView
+	44, // 27: skep.control.v1.UpdateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
+	45, // 28: skep.control.v1.UpdateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
+	46, // 29: skep.control.v1.UpdateServiceRequest.registry_auth:type_name -> skep.model.v1.RegistryAuth
+	48, // 30: skep.control.v1.TaskView.task:type_name -> skep.model.v1.Task
+	12, // 31: skep.control.v1.ListTasksRequest.filter:type_name -> skep.control.v1.Filter
+	31, // 32: skep.control.v1.ListTasksResponse.tasks:type_name -> skep.control.v1.TaskView
+	22, // 33: skep.control.v1.WatchServiceResponse.service:type_name -> skep.control.v1.ServiceView
+	31, // 34: skep.control.v1.WatchServiceResponse.tasks:type_name -> skep.control.v1.TaskView
+	1,  // 35: skep.control.v1.Control.GetCluster:input_type -> skep.control.v1.GetClusterRequest
+	3,  // 36: skep.control.v1.Control.UpdateCluster:input_type -> skep.control.v1.UpdateClusterRequest
+	5,  // 37: skep.control.v1.Control.GetJoinToken:input_type -> skep.control.v1.GetJoinTokenRequest
+	7,  // 38: skep.control.v1.Control.RotateJoinToken:input_type -> skep.control.v1.RotateJoinTokenRequest
+	11, // 39: skep.control.v1.Control.ListNodes:input_type -> skep.control.v1.ListNodesRequest
+	14, // 40: skep.control.v1.Control.GetNode:input_type -> skep.control.v1.GetNodeRequest
+	16, // 41: skep.control.v1.Control.UpdateNode:input_type -> skep.control.v1.UpdateNodeRequest
+	18, // 42: skep.control.v1.Control.RemoveNode:input_type -> skep.control.v1.RemoveNodeRequest
+	20, // 43: skep.control.v1.Control.CreateService:input_type -> skep.control.v1.CreateServiceRequest
+	23, // 44: skep.control.v1.Control.ListServices:input_type -> skep.control.v1.ListServicesRequest
+	25, // 45: skep.control.v1.Control.GetService:input_type -> skep.control.v1.GetServiceRequest
+	27, // 46: skep.control.v1.Control.UpdateService:input_type -> skep.control.v1.UpdateServiceRequest
+	29, // 47: skep.control.v1.Control.RemoveService:input_type -> skep.control.v1.RemoveServiceRequest
+	32, // 48: skep.control.v1.Control.ListTasks:input_type -> skep.control.v1.ListTasksRequest
+	34, // 49: skep.control.v1.Control.WatchService:input_type -> skep.control.v1.WatchServiceRequest
+	2,  // 50: skep.control.v1.Control.GetCluster:output_type -> skep.control.v1.GetClusterResponse
+	4,  // 51: skep.control.v1.Control.UpdateCluster:output_type -> skep.control.v1.UpdateClusterResponse
+	6,  // 52: skep.control.v1.Control.GetJoinToken:output_type -> skep.control.v1.GetJoinTokenResponse
+	8,  // 53: skep.control.v1.Control.RotateJoinToken:output_type -> skep.control.v1.RotateJoinTokenResponse
+	13, // 54: skep.control.v1.Control.ListNodes:output_type -> skep.control.v1.ListNodesResponse
+	15, // 55: skep.control.v1.Control.GetNode:output_type -> skep.control.v1.GetNodeResponse
+	17, // 56: skep.control.v1.Control.UpdateNode:output_type -> skep.control.v1.UpdateNodeResponse
+	19, // 57: skep.control.v1.Control.RemoveNode:output_type -> skep.control.v1.RemoveNodeResponse
+	21, // 58: skep.control.v1.Control.CreateService:output_type -> skep.control.v1.CreateServiceResponse
+	24, // 59: skep.control.v1.Control.ListServices:output_type -> skep.control.v1.ListServicesResponse
+	26, // 60: skep.control.v1.Control.GetService:output_type -> skep.control.v1.GetServiceResponse
+	28, // 61: skep.control.v1.Control.UpdateService:output_type -> skep.control.v1.UpdateServiceResponse
+	30, // 62: skep.control.v1.Control.RemoveService:output_type -> skep.control.v1.RemoveServiceResponse
+	33, // 63: skep.control.v1.Control.ListTasks:output_type -> skep.control.v1.ListTasksResponse
+	35, // 64: skep.control.v1.Control.WatchService:output_type -> skep.control.v1.WatchServiceResponse
+	50, // [50:65] is the sub-list for method output_type
+	35, // [35:50] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_skep_control_v1_control_proto_init() }

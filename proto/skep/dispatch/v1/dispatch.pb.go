@@ -660,7 +660,8 @@ type Assignments struct {
 	Put      []*Assignment `protobuf:"bytes,4,rep,name=put,proto3" json:"put,omitempty"`
 	// Tasks the node need know no longer.
 	Drop [][]byte `protobuf:"bytes,5,rep,name=drop,proto3" json:"drop,omitempty"`
-	// Templates first used by this message; a session sends each once.
+	// Templates first used by this message; a session sends each once, and again
+	// with a task that is to be pulled for with other credentials.
 	Templates []*Template `protobuf:"bytes,6,rep,name=templates,proto3" json:"templates,omitempty"`
 	// The proof of R1 for another history: a leader confirmed it.
 	Confirmed     bool `protobuf:"varint,7,opt,name=confirmed,proto3" json:"confirmed,omitempty"`
@@ -838,6 +839,9 @@ type Template struct {
 	ServiceName   string                 `protobuf:"bytes,3,opt,name=service_name,json=serviceName,proto3" json:"service_name,omitempty"`
 	ServiceLabels map[string]string      `protobuf:"bytes,4,rep,name=service_labels,json=serviceLabels,proto3" json:"service_labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Template      *v1.TaskTemplate       `protobuf:"bytes,5,opt,name=template,proto3" json:"template,omitempty"`
+	// For the registry of the template's image; absent if the service has none, or
+	// none of the node's tasks of it is still to be pulled for.
+	RegistryAuth  *v1.RegistryAuth `protobuf:"bytes,6,opt,name=registry_auth,json=registryAuth,proto3" json:"registry_auth,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -903,6 +907,13 @@ func (x *Template) GetServiceLabels() map[string]string {
 func (x *Template) GetTemplate() *v1.TaskTemplate {
 	if x != nil {
 		return x.Template
+	}
+	return nil
+}
+
+func (x *Template) GetRegistryAuth() *v1.RegistryAuth {
+	if x != nil {
+		return x.RegistryAuth
 	}
 	return nil
 }
@@ -1349,13 +1360,14 @@ const file_skep_dispatch_v1_dispatch_proto_rawDesc = "" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x12\n" +
 	"\x04slot\x18\x04 \x01(\x04R\x04slot\x122\n" +
 	"\adesired\x18\x05 \x01(\x0e2\x18.skep.model.v1.TaskStateR\adesired\x12#\n" +
-	"\rcreated_index\x18\x06 \x01(\x04R\fcreatedIndex\"\xb4\x02\n" +
+	"\rcreated_index\x18\x06 \x01(\x04R\fcreatedIndex\"\xf6\x02\n" +
 	"\bTemplate\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\fR\aservice\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12!\n" +
 	"\fservice_name\x18\x03 \x01(\tR\vserviceName\x12T\n" +
 	"\x0eservice_labels\x18\x04 \x03(\v2-.skep.dispatch.v1.Template.ServiceLabelsEntryR\rserviceLabels\x127\n" +
-	"\btemplate\x18\x05 \x01(\v2\x1b.skep.model.v1.TaskTemplateR\btemplate\x1a@\n" +
+	"\btemplate\x18\x05 \x01(\v2\x1b.skep.model.v1.TaskTemplateR\btemplate\x12@\n" +
+	"\rregistry_auth\x18\x06 \x01(\v2\x1b.skep.model.v1.RegistryAuthR\fregistryAuth\x1a@\n" +
 	"\x12ServiceLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf7\x01\n" +
@@ -1434,6 +1446,7 @@ var file_skep_dispatch_v1_dispatch_proto_goTypes = []any{
 	(v1.Role)(0),               // 23: skep.model.v1.Role
 	(v1.TaskState)(0),          // 24: skep.model.v1.TaskState
 	(*v1.TaskTemplate)(nil),    // 25: skep.model.v1.TaskTemplate
+	(*v1.RegistryAuth)(nil),    // 26: skep.model.v1.RegistryAuth
 }
 var file_skep_dispatch_v1_dispatch_proto_depIdxs = []int32{
 	2,  // 0: skep.dispatch.v1.SessionRequest.open:type_name -> skep.dispatch.v1.Open
@@ -1456,23 +1469,24 @@ var file_skep_dispatch_v1_dispatch_proto_depIdxs = []int32{
 	24, // 17: skep.dispatch.v1.Assignment.desired:type_name -> skep.model.v1.TaskState
 	17, // 18: skep.dispatch.v1.Template.service_labels:type_name -> skep.dispatch.v1.Template.ServiceLabelsEntry
 	25, // 19: skep.dispatch.v1.Template.template:type_name -> skep.model.v1.TaskTemplate
-	20, // 20: skep.dispatch.v1.RelayRequest.hello:type_name -> skep.rpc.v1.Hello
-	13, // 21: skep.dispatch.v1.RelayRequest.liveness:type_name -> skep.dispatch.v1.Liveness
-	14, // 22: skep.dispatch.v1.RelayRequest.reports:type_name -> skep.dispatch.v1.NodeReports
-	19, // 23: skep.dispatch.v1.Liveness.farewell:type_name -> skep.model.v1.Farewell
-	18, // 24: skep.dispatch.v1.Liveness.description:type_name -> skep.model.v1.NodeDescription
-	4,  // 25: skep.dispatch.v1.NodeReports.reports:type_name -> skep.dispatch.v1.TaskReport
-	20, // 26: skep.dispatch.v1.RelayResponse.hello:type_name -> skep.rpc.v1.Hello
-	16, // 27: skep.dispatch.v1.RelayResponse.accounted:type_name -> skep.dispatch.v1.Accounted
-	1,  // 28: skep.dispatch.v1.Dispatch.Session:input_type -> skep.dispatch.v1.SessionRequest
-	12, // 29: skep.dispatch.v1.Dispatch.Relay:input_type -> skep.dispatch.v1.RelayRequest
-	5,  // 30: skep.dispatch.v1.Dispatch.Session:output_type -> skep.dispatch.v1.SessionResponse
-	15, // 31: skep.dispatch.v1.Dispatch.Relay:output_type -> skep.dispatch.v1.RelayResponse
-	30, // [30:32] is the sub-list for method output_type
-	28, // [28:30] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	26, // 20: skep.dispatch.v1.Template.registry_auth:type_name -> skep.model.v1.RegistryAuth
+	20, // 21: skep.dispatch.v1.RelayRequest.hello:type_name -> skep.rpc.v1.Hello
+	13, // 22: skep.dispatch.v1.RelayRequest.liveness:type_name -> skep.dispatch.v1.Liveness
+	14, // 23: skep.dispatch.v1.RelayRequest.reports:type_name -> skep.dispatch.v1.NodeReports
+	19, // 24: skep.dispatch.v1.Liveness.farewell:type_name -> skep.model.v1.Farewell
+	18, // 25: skep.dispatch.v1.Liveness.description:type_name -> skep.model.v1.NodeDescription
+	4,  // 26: skep.dispatch.v1.NodeReports.reports:type_name -> skep.dispatch.v1.TaskReport
+	20, // 27: skep.dispatch.v1.RelayResponse.hello:type_name -> skep.rpc.v1.Hello
+	16, // 28: skep.dispatch.v1.RelayResponse.accounted:type_name -> skep.dispatch.v1.Accounted
+	1,  // 29: skep.dispatch.v1.Dispatch.Session:input_type -> skep.dispatch.v1.SessionRequest
+	12, // 30: skep.dispatch.v1.Dispatch.Relay:input_type -> skep.dispatch.v1.RelayRequest
+	5,  // 31: skep.dispatch.v1.Dispatch.Session:output_type -> skep.dispatch.v1.SessionResponse
+	15, // 32: skep.dispatch.v1.Dispatch.Relay:output_type -> skep.dispatch.v1.RelayResponse
+	31, // [31:33] is the sub-list for method output_type
+	29, // [29:31] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_skep_dispatch_v1_dispatch_proto_init() }

@@ -1819,7 +1819,12 @@ type Service struct {
 	// Last revision number given out.
 	LastRevision uint64 `protobuf:"varint,8,opt,name=last_revision,json=lastRevision,proto3" json:"last_revision,omitempty"`
 	// The service is being removed: its tasks are shut down first.
-	Removing      bool `protobuf:"varint,9,opt,name=removing,proto3" json:"removing,omitempty"`
+	Removing bool `protobuf:"varint,9,opt,name=removing,proto3" json:"removing,omitempty"`
+	// Credentials for the registries that its current, previous and target
+	// revisions are pulled from, one each at most. They belong to the service,
+	// not to a revision: fresh ones make no task stale. A manager sends them to
+	// nodes that are to pull for a task of the service, and to nobody else.
+	RegistryAuths []*RegistryAuth `protobuf:"bytes,10,rep,name=registry_auths,json=registryAuths,proto3" json:"registry_auths,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1917,6 +1922,94 @@ func (x *Service) GetRemoving() bool {
 	return false
 }
 
+func (x *Service) GetRegistryAuths() []*RegistryAuth {
+	if x != nil {
+		return x.RegistryAuths
+	}
+	return nil
+}
+
+// RegistryAuth is what one registry is shown when an image is pulled from it:
+// a name and a password, or one of the tokens in the password's stead.
+type RegistryAuth struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Host and port as an image reference names them; "docker.io" for a short one.
+	Registry string `protobuf:"bytes,1,opt,name=registry,proto3" json:"registry,omitempty"`
+	Username string `protobuf:"bytes,2,opt,name=username,proto3" json:"username,omitempty"`
+	Password []byte `protobuf:"bytes,3,opt,name=password,proto3" json:"password,omitempty"`
+	// Exchanged for a token by the registry's own token server.
+	IdentityToken []byte `protobuf:"bytes,4,opt,name=identity_token,json=identityToken,proto3" json:"identity_token,omitempty"`
+	// Shown to the registry as it is.
+	RegistryToken []byte `protobuf:"bytes,5,opt,name=registry_token,json=registryToken,proto3" json:"registry_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegistryAuth) Reset() {
+	*x = RegistryAuth{}
+	mi := &file_skep_model_v1_model_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegistryAuth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegistryAuth) ProtoMessage() {}
+
+func (x *RegistryAuth) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_model_v1_model_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegistryAuth.ProtoReflect.Descriptor instead.
+func (*RegistryAuth) Descriptor() ([]byte, []int) {
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *RegistryAuth) GetRegistry() string {
+	if x != nil {
+		return x.Registry
+	}
+	return ""
+}
+
+func (x *RegistryAuth) GetUsername() string {
+	if x != nil {
+		return x.Username
+	}
+	return ""
+}
+
+func (x *RegistryAuth) GetPassword() []byte {
+	if x != nil {
+		return x.Password
+	}
+	return nil
+}
+
+func (x *RegistryAuth) GetIdentityToken() []byte {
+	if x != nil {
+		return x.IdentityToken
+	}
+	return nil
+}
+
+func (x *RegistryAuth) GetRegistryToken() []byte {
+	if x != nil {
+		return x.RegistryToken
+	}
+	return nil
+}
+
 // ServiceSpec is the service's own: never makes a task stale.
 type ServiceSpec struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -1936,7 +2029,7 @@ type ServiceSpec struct {
 
 func (x *ServiceSpec) Reset() {
 	*x = ServiceSpec{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[13]
+	mi := &file_skep_model_v1_model_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1948,7 +2041,7 @@ func (x *ServiceSpec) String() string {
 func (*ServiceSpec) ProtoMessage() {}
 
 func (x *ServiceSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[13]
+	mi := &file_skep_model_v1_model_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1961,7 +2054,7 @@ func (x *ServiceSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceSpec.ProtoReflect.Descriptor instead.
 func (*ServiceSpec) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{13}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ServiceSpec) GetName() string {
@@ -2049,7 +2142,7 @@ type Replicated struct {
 
 func (x *Replicated) Reset() {
 	*x = Replicated{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[14]
+	mi := &file_skep_model_v1_model_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2061,7 +2154,7 @@ func (x *Replicated) String() string {
 func (*Replicated) ProtoMessage() {}
 
 func (x *Replicated) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[14]
+	mi := &file_skep_model_v1_model_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2074,7 +2167,7 @@ func (x *Replicated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replicated.ProtoReflect.Descriptor instead.
 func (*Replicated) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{14}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Replicated) GetReplicas() uint64 {
@@ -2092,7 +2185,7 @@ type Global struct {
 
 func (x *Global) Reset() {
 	*x = Global{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[15]
+	mi := &file_skep_model_v1_model_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2104,7 +2197,7 @@ func (x *Global) String() string {
 func (*Global) ProtoMessage() {}
 
 func (x *Global) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[15]
+	mi := &file_skep_model_v1_model_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2117,7 +2210,7 @@ func (x *Global) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Global.ProtoReflect.Descriptor instead.
 func (*Global) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{15}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{16}
 }
 
 // UpdateConfig is complete as stored: control fills the defaults in.
@@ -2139,7 +2232,7 @@ type UpdateConfig struct {
 
 func (x *UpdateConfig) Reset() {
 	*x = UpdateConfig{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[16]
+	mi := &file_skep_model_v1_model_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2151,7 +2244,7 @@ func (x *UpdateConfig) String() string {
 func (*UpdateConfig) ProtoMessage() {}
 
 func (x *UpdateConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[16]
+	mi := &file_skep_model_v1_model_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2164,7 +2257,7 @@ func (x *UpdateConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateConfig.ProtoReflect.Descriptor instead.
 func (*UpdateConfig) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{16}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *UpdateConfig) GetParallelism() uint64 {
@@ -2224,7 +2317,7 @@ type RestartPolicy struct {
 
 func (x *RestartPolicy) Reset() {
 	*x = RestartPolicy{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[17]
+	mi := &file_skep_model_v1_model_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2236,7 +2329,7 @@ func (x *RestartPolicy) String() string {
 func (*RestartPolicy) ProtoMessage() {}
 
 func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[17]
+	mi := &file_skep_model_v1_model_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2249,7 +2342,7 @@ func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartPolicy.ProtoReflect.Descriptor instead.
 func (*RestartPolicy) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{17}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RestartPolicy) GetCondition() RestartCondition {
@@ -2292,7 +2385,7 @@ type UpdateStatus struct {
 
 func (x *UpdateStatus) Reset() {
 	*x = UpdateStatus{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[18]
+	mi := &file_skep_model_v1_model_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2304,7 +2397,7 @@ func (x *UpdateStatus) String() string {
 func (*UpdateStatus) ProtoMessage() {}
 
 func (x *UpdateStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[18]
+	mi := &file_skep_model_v1_model_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2317,7 +2410,7 @@ func (x *UpdateStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateStatus.ProtoReflect.Descriptor instead.
 func (*UpdateStatus) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{18}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *UpdateStatus) GetState() UpdateState {
@@ -2361,7 +2454,7 @@ type Revision struct {
 
 func (x *Revision) Reset() {
 	*x = Revision{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[19]
+	mi := &file_skep_model_v1_model_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2373,7 +2466,7 @@ func (x *Revision) String() string {
 func (*Revision) ProtoMessage() {}
 
 func (x *Revision) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[19]
+	mi := &file_skep_model_v1_model_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2386,7 +2479,7 @@ func (x *Revision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revision.ProtoReflect.Descriptor instead.
 func (*Revision) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{19}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Revision) GetMeta() *Meta {
@@ -2432,7 +2525,7 @@ type TaskTemplate struct {
 
 func (x *TaskTemplate) Reset() {
 	*x = TaskTemplate{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[20]
+	mi := &file_skep_model_v1_model_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2444,7 +2537,7 @@ func (x *TaskTemplate) String() string {
 func (*TaskTemplate) ProtoMessage() {}
 
 func (x *TaskTemplate) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[20]
+	mi := &file_skep_model_v1_model_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2457,7 +2550,7 @@ func (x *TaskTemplate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskTemplate.ProtoReflect.Descriptor instead.
 func (*TaskTemplate) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{20}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *TaskTemplate) GetContainer() *ContainerSpec {
@@ -2506,7 +2599,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[21]
+	mi := &file_skep_model_v1_model_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2518,7 +2611,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[21]
+	mi := &file_skep_model_v1_model_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2531,7 +2624,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{21}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Limits) GetNanoCpus() int64 {
@@ -2569,7 +2662,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[22]
+	mi := &file_skep_model_v1_model_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2581,7 +2674,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[22]
+	mi := &file_skep_model_v1_model_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2594,7 +2687,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{22}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Placement) GetConstraints() []string {
@@ -2645,16 +2738,14 @@ type ContainerSpec struct {
 	Sysctls         map[string]string `protobuf:"bytes,18,rep,name=sysctls,proto3" json:"sysctls,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Ulimits         []*Ulimit         `protobuf:"bytes,19,rep,name=ulimits,proto3" json:"ulimits,omitempty"`
 	OomScoreAdj     int64             `protobuf:"varint,20,opt,name=oom_score_adj,json=oomScoreAdj,proto3" json:"oom_score_adj,omitempty"`
-	// Credentials for the registry, an opaque sealed blob. Later.
-	RegistryAuth  []byte   `protobuf:"bytes,21,opt,name=registry_auth,json=registryAuth,proto3" json:"registry_auth,omitempty"`
-	Hosts         []string `protobuf:"bytes,22,rep,name=hosts,proto3" json:"hosts,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Hosts           []string          `protobuf:"bytes,22,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ContainerSpec) Reset() {
 	*x = ContainerSpec{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[23]
+	mi := &file_skep_model_v1_model_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2666,7 +2757,7 @@ func (x *ContainerSpec) String() string {
 func (*ContainerSpec) ProtoMessage() {}
 
 func (x *ContainerSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[23]
+	mi := &file_skep_model_v1_model_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2679,7 +2770,7 @@ func (x *ContainerSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerSpec.ProtoReflect.Descriptor instead.
 func (*ContainerSpec) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{23}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ContainerSpec) GetImage() string {
@@ -2822,13 +2913,6 @@ func (x *ContainerSpec) GetOomScoreAdj() int64 {
 	return 0
 }
 
-func (x *ContainerSpec) GetRegistryAuth() []byte {
-	if x != nil {
-		return x.RegistryAuth
-	}
-	return nil
-}
-
 func (x *ContainerSpec) GetHosts() []string {
 	if x != nil {
 		return x.Hosts
@@ -2847,7 +2931,7 @@ type Ulimit struct {
 
 func (x *Ulimit) Reset() {
 	*x = Ulimit{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[24]
+	mi := &file_skep_model_v1_model_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2859,7 +2943,7 @@ func (x *Ulimit) String() string {
 func (*Ulimit) ProtoMessage() {}
 
 func (x *Ulimit) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[24]
+	mi := &file_skep_model_v1_model_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2872,7 +2956,7 @@ func (x *Ulimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ulimit.ProtoReflect.Descriptor instead.
 func (*Ulimit) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{24}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Ulimit) GetName() string {
@@ -2915,7 +2999,7 @@ type Mount struct {
 
 func (x *Mount) Reset() {
 	*x = Mount{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[25]
+	mi := &file_skep_model_v1_model_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2927,7 +3011,7 @@ func (x *Mount) String() string {
 func (*Mount) ProtoMessage() {}
 
 func (x *Mount) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[25]
+	mi := &file_skep_model_v1_model_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2940,7 +3024,7 @@ func (x *Mount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mount.ProtoReflect.Descriptor instead.
 func (*Mount) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{25}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Mount) GetType() MountType {
@@ -3028,7 +3112,7 @@ type Task struct {
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[26]
+	mi := &file_skep_model_v1_model_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3040,7 +3124,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[26]
+	mi := &file_skep_model_v1_model_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3053,7 +3137,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{26}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Task) GetId() []byte {
@@ -3161,7 +3245,7 @@ type TaskStatus struct {
 
 func (x *TaskStatus) Reset() {
 	*x = TaskStatus{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[27]
+	mi := &file_skep_model_v1_model_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3173,7 +3257,7 @@ func (x *TaskStatus) String() string {
 func (*TaskStatus) ProtoMessage() {}
 
 func (x *TaskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[27]
+	mi := &file_skep_model_v1_model_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3186,7 +3270,7 @@ func (x *TaskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStatus.ProtoReflect.Descriptor instead.
 func (*TaskStatus) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{27}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *TaskStatus) GetState() TaskState {
@@ -3363,7 +3447,7 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x14\n" +
 	"\x05owner\x18\x03 \x01(\fR\x05owner\x12\x18\n" +
-	"\aversion\x18\x04 \x01(\x04R\aversion\"\xbc\x02\n" +
+	"\aversion\x18\x04 \x01(\x04R\aversion\"\x80\x03\n" +
 	"\aService\x12'\n" +
 	"\x04meta\x18\x01 \x01(\v2\x13.skep.model.v1.MetaR\x04meta\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12.\n" +
@@ -3373,8 +3457,15 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\x06target\x18\x06 \x01(\x04R\x06target\x123\n" +
 	"\x06update\x18\a \x01(\v2\x1b.skep.model.v1.UpdateStatusR\x06update\x12#\n" +
 	"\rlast_revision\x18\b \x01(\x04R\flastRevision\x12\x1a\n" +
-	"\bremoving\x18\t \x01(\bR\bremovingJ\x04\b\n" +
-	"\x10\x1e\"\xbe\x03\n" +
+	"\bremoving\x18\t \x01(\bR\bremoving\x12B\n" +
+	"\x0eregistry_auths\x18\n" +
+	" \x03(\v2\x1b.skep.model.v1.RegistryAuthR\rregistryAuthsJ\x04\b\v\x10\x1e\"\xb0\x01\n" +
+	"\fRegistryAuth\x12\x1a\n" +
+	"\bregistry\x18\x01 \x01(\tR\bregistry\x12\x1a\n" +
+	"\busername\x18\x02 \x01(\tR\busername\x12\x1a\n" +
+	"\bpassword\x18\x03 \x01(\fR\bpassword\x12%\n" +
+	"\x0eidentity_token\x18\x04 \x01(\fR\ridentityToken\x12%\n" +
+	"\x0eregistry_token\x18\x05 \x01(\fR\rregistryToken\"\xbe\x03\n" +
 	"\vServiceSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12>\n" +
 	"\x06labels\x18\x02 \x03(\v2&.skep.model.v1.ServiceSpec.LabelsEntryR\x06labels\x12;\n" +
@@ -3429,7 +3520,7 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\tPlacement\x12 \n" +
 	"\vconstraints\x18\x01 \x03(\tR\vconstraints\x121\n" +
 	"\x15max_replicas_per_node\x18\x02 \x01(\x04R\x12maxReplicasPerNode\x12\x16\n" +
-	"\x06spread\x18\x03 \x03(\tR\x06spread\"\xc5\x06\n" +
+	"\x06spread\x18\x03 \x03(\tR\x06spread\"\xa6\x06\n" +
 	"\rContainerSpec\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x18\n" +
 	"\acommand\x18\x02 \x03(\tR\acommand\x12\x12\n" +
@@ -3452,15 +3543,14 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\x04init\x18\x11 \x01(\bR\x04init\x12C\n" +
 	"\asysctls\x18\x12 \x03(\v2).skep.model.v1.ContainerSpec.SysctlsEntryR\asysctls\x12/\n" +
 	"\aulimits\x18\x13 \x03(\v2\x15.skep.model.v1.UlimitR\aulimits\x12\"\n" +
-	"\room_score_adj\x18\x14 \x01(\x03R\voomScoreAdj\x12#\n" +
-	"\rregistry_auth\x18\x15 \x01(\fR\fregistryAuth\x12\x14\n" +
+	"\room_score_adj\x18\x14 \x01(\x03R\voomScoreAdj\x12\x14\n" +
 	"\x05hosts\x18\x16 \x03(\tR\x05hosts\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a:\n" +
 	"\fSysctlsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\x17\x10(\"D\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\x15\x10\x16J\x04\b\x17\x10(\"D\n" +
 	"\x06Ulimit\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04soft\x18\x02 \x01(\x03R\x04soft\x12\x12\n" +
@@ -3588,7 +3678,7 @@ func file_skep_model_v1_model_proto_rawDescGZIP() []byte {
 }
 
 var file_skep_model_v1_model_proto_enumTypes = make([]protoimpl.EnumInfo, 12)
-var file_skep_model_v1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_skep_model_v1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_skep_model_v1_model_proto_goTypes = []any{
 	(Role)(0),               // 0: skep.model.v1.Role
 	(Availability)(0),       // 1: skep.model.v1.Availability
@@ -3615,33 +3705,34 @@ var file_skep_model_v1_model_proto_goTypes = []any{
 	(*Member)(nil),          // 22: skep.model.v1.Member
 	(*Claim)(nil),           // 23: skep.model.v1.Claim
 	(*Service)(nil),         // 24: skep.model.v1.Service
-	(*ServiceSpec)(nil),     // 25: skep.model.v1.ServiceSpec
-	(*Replicated)(nil),      // 26: skep.model.v1.Replicated
-	(*Global)(nil),          // 27: skep.model.v1.Global
-	(*UpdateConfig)(nil),    // 28: skep.model.v1.UpdateConfig
-	(*RestartPolicy)(nil),   // 29: skep.model.v1.RestartPolicy
-	(*UpdateStatus)(nil),    // 30: skep.model.v1.UpdateStatus
-	(*Revision)(nil),        // 31: skep.model.v1.Revision
-	(*TaskTemplate)(nil),    // 32: skep.model.v1.TaskTemplate
-	(*Limits)(nil),          // 33: skep.model.v1.Limits
-	(*Placement)(nil),       // 34: skep.model.v1.Placement
-	(*ContainerSpec)(nil),   // 35: skep.model.v1.ContainerSpec
-	(*Ulimit)(nil),          // 36: skep.model.v1.Ulimit
-	(*Mount)(nil),           // 37: skep.model.v1.Mount
-	(*Task)(nil),            // 38: skep.model.v1.Task
-	(*TaskStatus)(nil),      // 39: skep.model.v1.TaskStatus
-	nil,                     // 40: skep.model.v1.ClusterSpec.LabelsEntry
-	nil,                     // 41: skep.model.v1.NodeSpec.LabelsEntry
-	nil,                     // 42: skep.model.v1.NodeDescription.EngineLabelsEntry
-	nil,                     // 43: skep.model.v1.ServiceSpec.LabelsEntry
-	nil,                     // 44: skep.model.v1.ContainerSpec.LabelsEntry
-	nil,                     // 45: skep.model.v1.ContainerSpec.SysctlsEntry
+	(*RegistryAuth)(nil),    // 25: skep.model.v1.RegistryAuth
+	(*ServiceSpec)(nil),     // 26: skep.model.v1.ServiceSpec
+	(*Replicated)(nil),      // 27: skep.model.v1.Replicated
+	(*Global)(nil),          // 28: skep.model.v1.Global
+	(*UpdateConfig)(nil),    // 29: skep.model.v1.UpdateConfig
+	(*RestartPolicy)(nil),   // 30: skep.model.v1.RestartPolicy
+	(*UpdateStatus)(nil),    // 31: skep.model.v1.UpdateStatus
+	(*Revision)(nil),        // 32: skep.model.v1.Revision
+	(*TaskTemplate)(nil),    // 33: skep.model.v1.TaskTemplate
+	(*Limits)(nil),          // 34: skep.model.v1.Limits
+	(*Placement)(nil),       // 35: skep.model.v1.Placement
+	(*ContainerSpec)(nil),   // 36: skep.model.v1.ContainerSpec
+	(*Ulimit)(nil),          // 37: skep.model.v1.Ulimit
+	(*Mount)(nil),           // 38: skep.model.v1.Mount
+	(*Task)(nil),            // 39: skep.model.v1.Task
+	(*TaskStatus)(nil),      // 40: skep.model.v1.TaskStatus
+	nil,                     // 41: skep.model.v1.ClusterSpec.LabelsEntry
+	nil,                     // 42: skep.model.v1.NodeSpec.LabelsEntry
+	nil,                     // 43: skep.model.v1.NodeDescription.EngineLabelsEntry
+	nil,                     // 44: skep.model.v1.ServiceSpec.LabelsEntry
+	nil,                     // 45: skep.model.v1.ContainerSpec.LabelsEntry
+	nil,                     // 46: skep.model.v1.ContainerSpec.SysctlsEntry
 }
 var file_skep_model_v1_model_proto_depIdxs = []int32{
 	12, // 0: skep.model.v1.Cluster.meta:type_name -> skep.model.v1.Meta
 	14, // 1: skep.model.v1.Cluster.spec:type_name -> skep.model.v1.ClusterSpec
 	15, // 2: skep.model.v1.Cluster.root:type_name -> skep.model.v1.RootCA
-	40, // 3: skep.model.v1.ClusterSpec.labels:type_name -> skep.model.v1.ClusterSpec.LabelsEntry
+	41, // 3: skep.model.v1.ClusterSpec.labels:type_name -> skep.model.v1.ClusterSpec.LabelsEntry
 	12, // 4: skep.model.v1.Node.meta:type_name -> skep.model.v1.Meta
 	17, // 5: skep.model.v1.Node.spec:type_name -> skep.model.v1.NodeSpec
 	0,  // 6: skep.model.v1.Node.role:type_name -> skep.model.v1.Role
@@ -3650,48 +3741,49 @@ var file_skep_model_v1_model_proto_depIdxs = []int32{
 	20, // 9: skep.model.v1.Node.status:type_name -> skep.model.v1.NodeStatus
 	21, // 10: skep.model.v1.Node.current:type_name -> skep.model.v1.Certificate
 	21, // 11: skep.model.v1.Node.previous:type_name -> skep.model.v1.Certificate
-	41, // 12: skep.model.v1.NodeSpec.labels:type_name -> skep.model.v1.NodeSpec.LabelsEntry
+	42, // 12: skep.model.v1.NodeSpec.labels:type_name -> skep.model.v1.NodeSpec.LabelsEntry
 	0,  // 13: skep.model.v1.NodeSpec.role:type_name -> skep.model.v1.Role
 	1,  // 14: skep.model.v1.NodeSpec.availability:type_name -> skep.model.v1.Availability
 	19, // 15: skep.model.v1.NodeDescription.resources:type_name -> skep.model.v1.Resources
-	42, // 16: skep.model.v1.NodeDescription.engine_labels:type_name -> skep.model.v1.NodeDescription.EngineLabelsEntry
+	43, // 16: skep.model.v1.NodeDescription.engine_labels:type_name -> skep.model.v1.NodeDescription.EngineLabelsEntry
 	3,  // 17: skep.model.v1.NodeStatus.state:type_name -> skep.model.v1.NodeState
 	4,  // 18: skep.model.v1.NodeStatus.farewell:type_name -> skep.model.v1.Farewell
 	0,  // 19: skep.model.v1.Certificate.role:type_name -> skep.model.v1.Role
 	12, // 20: skep.model.v1.Member.meta:type_name -> skep.model.v1.Meta
 	5,  // 21: skep.model.v1.Member.kind:type_name -> skep.model.v1.MemberKind
 	12, // 22: skep.model.v1.Service.meta:type_name -> skep.model.v1.Meta
-	25, // 23: skep.model.v1.Service.spec:type_name -> skep.model.v1.ServiceSpec
-	30, // 24: skep.model.v1.Service.update:type_name -> skep.model.v1.UpdateStatus
-	43, // 25: skep.model.v1.ServiceSpec.labels:type_name -> skep.model.v1.ServiceSpec.LabelsEntry
-	26, // 26: skep.model.v1.ServiceSpec.replicated:type_name -> skep.model.v1.Replicated
-	27, // 27: skep.model.v1.ServiceSpec.global:type_name -> skep.model.v1.Global
-	28, // 28: skep.model.v1.ServiceSpec.update:type_name -> skep.model.v1.UpdateConfig
-	28, // 29: skep.model.v1.ServiceSpec.rollback:type_name -> skep.model.v1.UpdateConfig
-	29, // 30: skep.model.v1.ServiceSpec.restart:type_name -> skep.model.v1.RestartPolicy
-	7,  // 31: skep.model.v1.UpdateConfig.failure_action:type_name -> skep.model.v1.FailureAction
-	6,  // 32: skep.model.v1.UpdateConfig.order:type_name -> skep.model.v1.UpdateOrder
-	8,  // 33: skep.model.v1.RestartPolicy.condition:type_name -> skep.model.v1.RestartCondition
-	9,  // 34: skep.model.v1.UpdateStatus.state:type_name -> skep.model.v1.UpdateState
-	12, // 35: skep.model.v1.Revision.meta:type_name -> skep.model.v1.Meta
-	32, // 36: skep.model.v1.Revision.template:type_name -> skep.model.v1.TaskTemplate
-	35, // 37: skep.model.v1.TaskTemplate.container:type_name -> skep.model.v1.ContainerSpec
-	19, // 38: skep.model.v1.TaskTemplate.reservations:type_name -> skep.model.v1.Resources
-	33, // 39: skep.model.v1.TaskTemplate.limits:type_name -> skep.model.v1.Limits
-	34, // 40: skep.model.v1.TaskTemplate.placement:type_name -> skep.model.v1.Placement
-	44, // 41: skep.model.v1.ContainerSpec.labels:type_name -> skep.model.v1.ContainerSpec.LabelsEntry
-	37, // 42: skep.model.v1.ContainerSpec.mounts:type_name -> skep.model.v1.Mount
-	45, // 43: skep.model.v1.ContainerSpec.sysctls:type_name -> skep.model.v1.ContainerSpec.SysctlsEntry
-	36, // 44: skep.model.v1.ContainerSpec.ulimits:type_name -> skep.model.v1.Ulimit
-	10, // 45: skep.model.v1.Mount.type:type_name -> skep.model.v1.MountType
-	11, // 46: skep.model.v1.Task.desired:type_name -> skep.model.v1.TaskState
-	39, // 47: skep.model.v1.Task.status:type_name -> skep.model.v1.TaskStatus
-	11, // 48: skep.model.v1.TaskStatus.state:type_name -> skep.model.v1.TaskState
-	49, // [49:49] is the sub-list for method output_type
-	49, // [49:49] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	26, // 23: skep.model.v1.Service.spec:type_name -> skep.model.v1.ServiceSpec
+	31, // 24: skep.model.v1.Service.update:type_name -> skep.model.v1.UpdateStatus
+	25, // 25: skep.model.v1.Service.registry_auths:type_name -> skep.model.v1.RegistryAuth
+	44, // 26: skep.model.v1.ServiceSpec.labels:type_name -> skep.model.v1.ServiceSpec.LabelsEntry
+	27, // 27: skep.model.v1.ServiceSpec.replicated:type_name -> skep.model.v1.Replicated
+	28, // 28: skep.model.v1.ServiceSpec.global:type_name -> skep.model.v1.Global
+	29, // 29: skep.model.v1.ServiceSpec.update:type_name -> skep.model.v1.UpdateConfig
+	29, // 30: skep.model.v1.ServiceSpec.rollback:type_name -> skep.model.v1.UpdateConfig
+	30, // 31: skep.model.v1.ServiceSpec.restart:type_name -> skep.model.v1.RestartPolicy
+	7,  // 32: skep.model.v1.UpdateConfig.failure_action:type_name -> skep.model.v1.FailureAction
+	6,  // 33: skep.model.v1.UpdateConfig.order:type_name -> skep.model.v1.UpdateOrder
+	8,  // 34: skep.model.v1.RestartPolicy.condition:type_name -> skep.model.v1.RestartCondition
+	9,  // 35: skep.model.v1.UpdateStatus.state:type_name -> skep.model.v1.UpdateState
+	12, // 36: skep.model.v1.Revision.meta:type_name -> skep.model.v1.Meta
+	33, // 37: skep.model.v1.Revision.template:type_name -> skep.model.v1.TaskTemplate
+	36, // 38: skep.model.v1.TaskTemplate.container:type_name -> skep.model.v1.ContainerSpec
+	19, // 39: skep.model.v1.TaskTemplate.reservations:type_name -> skep.model.v1.Resources
+	34, // 40: skep.model.v1.TaskTemplate.limits:type_name -> skep.model.v1.Limits
+	35, // 41: skep.model.v1.TaskTemplate.placement:type_name -> skep.model.v1.Placement
+	45, // 42: skep.model.v1.ContainerSpec.labels:type_name -> skep.model.v1.ContainerSpec.LabelsEntry
+	38, // 43: skep.model.v1.ContainerSpec.mounts:type_name -> skep.model.v1.Mount
+	46, // 44: skep.model.v1.ContainerSpec.sysctls:type_name -> skep.model.v1.ContainerSpec.SysctlsEntry
+	37, // 45: skep.model.v1.ContainerSpec.ulimits:type_name -> skep.model.v1.Ulimit
+	10, // 46: skep.model.v1.Mount.type:type_name -> skep.model.v1.MountType
+	11, // 47: skep.model.v1.Task.desired:type_name -> skep.model.v1.TaskState
+	40, // 48: skep.model.v1.Task.status:type_name -> skep.model.v1.TaskStatus
+	11, // 49: skep.model.v1.TaskStatus.state:type_name -> skep.model.v1.TaskState
+	50, // [50:50] is the sub-list for method output_type
+	50, // [50:50] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_skep_model_v1_model_proto_init() }
@@ -3699,18 +3791,18 @@ func file_skep_model_v1_model_proto_init() {
 	if File_skep_model_v1_model_proto != nil {
 		return
 	}
-	file_skep_model_v1_model_proto_msgTypes[13].OneofWrappers = []any{
+	file_skep_model_v1_model_proto_msgTypes[14].OneofWrappers = []any{
 		(*ServiceSpec_Replicated)(nil),
 		(*ServiceSpec_Global)(nil),
 	}
-	file_skep_model_v1_model_proto_msgTypes[27].OneofWrappers = []any{}
+	file_skep_model_v1_model_proto_msgTypes[28].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_skep_model_v1_model_proto_rawDesc), len(file_skep_model_v1_model_proto_rawDesc)),
 			NumEnums:      12,
-			NumMessages:   34,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
