@@ -20,9 +20,10 @@ func TestServices(t *testing.T) {
 		{"a name is free when its service is removed", again},
 		{"what ends for good ends the wait", ends},
 		{"what waits says why, and is placed when something helps", waits},
+		{"a private image is pulled with what its user logged in with", private},
 		{"an update that fails is paused, or rolled back", updates},
 	} {
-		if !t.Run(story.name, func(t *testing.T) { story.tell(&swarm{&stage.Stage{T: t, Ctx: s.Ctx, Hosts: s.Hosts}}) }) {
+		if !t.Run(story.name, func(t *testing.T) { story.tell(&swarm{&stage.Stage{T: t, Ctx: s.Ctx, Lab: s.Lab, Hosts: s.Hosts}}) }) {
 			break // the next may find what this one left
 		}
 	}

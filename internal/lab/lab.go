@@ -43,8 +43,9 @@ type Lab struct {
 	registry *registryServer
 	log      *slog.Logger
 
-	mu    sync.Mutex // guards hosts; held for memory and the small hosts files only
-	hosts []*Host
+	mu      sync.Mutex // guards the fields below; held for memory, the small hosts files and the opening of private only
+	hosts   []*Host
+	private *registryServer // nil until Private
 }
 
 // labs counts the labs of this process, to tell their names apart.
@@ -93,7 +94,8 @@ func (l *Lab) open(ctx context.Context) error {
 	if l.net, err = newNetwork(l.name, l.id, l.config.Subnet); err != nil {
 		return err
 	}
-	if l.registry, err = serveRegistry(ctx, l.net.gateway()); err != nil {
+	at := netip.AddrPortFrom(l.net.gateway(), registryPort)
+	if l.registry, err = serveRegistry(ctx, at, nil, "library/alpine:latest", "library/busybox:latest"); err != nil {
 		return err
 	}
 	l.log.Info("lab is open", slog.String("name", l.name), slog.String("subnet", l.net.subnet.String()))
@@ -171,14 +173,16 @@ func (l *Lab) Name() string { return l.name }
 // Close kills every host and removes all that the lab made.
 func (l *Lab) Close() error {
 	l.mu.Lock()
-	hosts := l.hosts
+	hosts, private := l.hosts, l.private
 	l.mu.Unlock()
 	var all []error
 	for _, h := range hosts {
 		all = append(all, h.Kill())
 	}
-	if l.registry != nil {
-		all = append(all, l.registry.Close())
+	for _, r := range []*registryServer{l.registry, private} {
+		if r != nil {
+			all = append(all, r.Close())
+		}
 	}
 	all = append(all, removeLinks(l.name))
 	for _, c := range l.cgroups {
