@@ -256,6 +256,14 @@ func (a *Agent) Farewell(ctx context.Context, kind modelv1.Farewell) error {
 	return nil
 }
 
+// Renewed says that the node has another certificate, which connections made from
+// now on show: the session is moved to such a one without a gap.
+func (a *Agent) Renewed() {
+	if _, s := a.parts(); s != nil {
+		s.Renewed()
+	}
+}
+
 // Status is how the agent stands.
 type Status struct {
 	// Session says to which manager it is connected.

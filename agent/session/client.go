@@ -6,8 +6,9 @@
 //
 // Invariants:
 //
-//   - there is one stream, or two while a manager's word is doubted: the old
-//     one is kept until a better one is confirmed by the leader (R2);
+//   - there is one stream, or two while a manager's word is doubted or the node
+//     has a new certificate: the old one is kept until a better one is confirmed
+//     by the leader (R2), and from then on nothing that comes on it is obeyed;
 //   - every session has a counter greater than all before it;
 //   - a state is sent again, first thing on each new stream, until a manager
 //     says that it is committed (R5); only the newest of a task is kept.
@@ -80,11 +81,15 @@ type Client struct {
 	cfg    Config
 	outbox *outbox
 	events chan event
+	// renewed asks Run's loop to look whether its stream is outdated; one pending
+	// wake is enough.
+	renewed chan struct{}
 
 	mu          sync.Mutex // guards the fields below; held for memory only
 	main        *link      // the stream that counts; nil if there is none
 	description *modelv1.NodeDescription
 	described   uint64 // counts the descriptions
+	renewals    uint64 // counts the certificates that followed the first
 	parting     bool   // Farewell was said: no other session is opened
 	refused     *cav1.ManagerList
 }
@@ -103,7 +108,7 @@ func New(cfg Config) (*Client, error) {
 	if cfg.OnManagers == nil {
 		cfg.OnManagers = func(*cav1.ManagerList) {}
 	}
-	return &Client{cfg: cfg, outbox: newOutbox(), events: make(chan event)}, nil
+	return &Client{cfg: cfg, outbox: newOutbox(), events: make(chan event), renewed: make(chan struct{}, 1)}, nil
 }
 
 // Report sends a task's newest state to the managers, now and again until one
@@ -123,6 +128,23 @@ func (c *Client) Describe(d *modelv1.NodeDescription) {
 	if c.main != nil {
 		poke(c.main.wake)
 	}
+}
+
+// Renewed says that connections made from now on show another certificate than
+// those before. A stream opened before is replaced by another with the same
+// manager, and goes on until the leader counts that one. It never blocks.
+func (c *Client) Renewed() {
+	c.mu.Lock()
+	c.renewals++
+	c.mu.Unlock()
+	poke(c.renewed)
+}
+
+// certificate returns the number of the present certificate.
+func (c *Client) certificate() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.renewals
 }
 
 // description returns the newest description and its number.

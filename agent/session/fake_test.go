@@ -40,6 +40,7 @@ type manager struct {
 	slow     time.Duration // from a session's opening to its welcome
 	cutOff   bool          // confirms no beat
 	noCommit bool          // acknowledges no report
+	upTo     uint64        // confirms no beat of a session with a greater number; 0: of all
 	list     *cav1.ManagerList
 	end      *dispatchv1.End // said instead of a welcome
 	refusal  error           // returned instead of a welcome
@@ -115,7 +116,7 @@ func (m *manager) Session(s dispatchv1.Dispatch_SessionServer) error {
 		}
 	}
 	for req := open; ; {
-		if bye, err := m.answer(s, req); bye || err != nil {
+		if bye, err := m.answer(s, open.GetOpen().GetSession(), req); bye || err != nil {
 			return err
 		}
 		if req, err = s.Recv(); err != nil {
@@ -124,11 +125,11 @@ func (m *manager) Session(s dispatchv1.Dispatch_SessionServer) error {
 	}
 }
 
-func (m *manager) answer(s dispatchv1.Dispatch_SessionServer, req *dispatchv1.SessionRequest) (bool, error) {
+func (m *manager) answer(s dispatchv1.Dispatch_SessionServer, number uint64, req *dispatchv1.SessionRequest) (bool, error) {
 	m.mu.Lock()
 	m.heard = append(m.heard, req)
 	r := &dispatchv1.SessionResponse{}
-	if !m.cutOff {
+	if !m.cutOff && (m.upTo == 0 || number <= m.upTo) {
 		r.Beat = req.GetBeat()
 	}
 	if !m.noCommit {

@@ -41,8 +41,10 @@ type event struct {
 type link struct {
 	client  *Client
 	manager *cav1.Manager
-	stop    context.CancelFunc
-	done    chan struct{} // closed when run has returned
+	// certificate is the number of the one there was before the link was dialled.
+	certificate uint64
+	stop        context.CancelFunc
+	done        chan struct{} // closed when run has returned
 
 	wake     chan struct{}         // something new is to be sent
 	farewell chan modelv1.Farewell // the last thing to be said
@@ -59,7 +61,7 @@ type sentBatch struct{ sequence, number uint64 }
 
 func (c *Client) newLink(m *cav1.Manager, stop context.CancelFunc) *link {
 	return &link{
-		client: c, manager: m, stop: stop, done: make(chan struct{}),
+		client: c, manager: m, certificate: c.certificate(), stop: stop, done: make(chan struct{}),
 		wake: c.outbox.listen(), farewell: make(chan modelv1.Farewell),
 		greeted: make(chan struct{}), paced: make(chan struct{}, 1), pulse: newPulse(),
 	}
@@ -208,9 +210,12 @@ func (l *link) pace(w *dispatchv1.Welcome) {
 	}
 }
 
-// take acts on one message.
+// take acts on one message, unless another stream is in charge.
 func (l *link) take(ctx context.Context, m *dispatchv1.SessionResponse) error {
 	c := l.client
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	if m.GetWelcome() != nil {
 		l.pace(m.GetWelcome())
 	}
@@ -261,6 +266,19 @@ func (l *link) acknowledge(ctx context.Context, sequence uint64) {
 	}
 	for task, status := range l.client.outbox.acknowledged(number) {
 		l.client.cfg.Worker.Acknowledge(ctx, task, status)
+	}
+}
+
+// welcomed reports whether there is a link and its manager has said its hello.
+func (l *link) welcomed() bool {
+	if l == nil {
+		return false
+	}
+	select {
+	case <-l.greeted:
+		return true
+	default:
+		return false
 	}
 }
 

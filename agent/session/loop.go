@@ -60,6 +60,11 @@ func (c *Client) Run(ctx context.Context) error {
 		case <-l.retry.C:
 			l.due = false
 			l.try(ctx)
+		case <-c.renewed:
+			l.rounds = 0
+			if l.outdated() {
+				l.schedule(ctx)
+			}
 		case e := <-c.events:
 			l.hear(ctx, e)
 		}
@@ -102,13 +107,22 @@ func (l *loop) confirmed(ctx context.Context, k *link) {
 	if k == l.next {
 		l.promote(ctx)
 	}
+	l.doubted, l.round = false, nil
+	if l.outdated() { // it goes on until its successor counts, which is what next is
+		l.schedule(ctx)
+		return
+	}
 	if l.next != nil {
 		l.next.stop()
 		l.next = nil
 	}
-	l.doubted, l.rounds, l.round = false, 0, nil
+	l.rounds = 0
 	l.disarm()
 }
+
+// outdated reports whether the stream that counts shows a certificate that
+// another has followed, so that it will not be let live for long.
+func (l *loop) outdated() bool { return l.main != nil && l.main.certificate != l.certificate() }
 
 // doubt: what the leader does not account for is not enough.
 func (l *loop) doubt(ctx context.Context, k *link) {
@@ -128,13 +142,26 @@ func (l *loop) doubt(ctx context.Context, k *link) {
 	}
 }
 
-func (l *loop) ended(ctx context.Context, k *link, err error) {
+// lost records why a link ended.
+func (l *loop) lost(ctx context.Context, k *link, err error) {
 	level := slog.LevelInfo
-	if k == l.next && l.rounds > 0 {
+	if k == l.next && l.rounds > 0 && (l.main == nil || l.rounds > 1) {
 		level = slog.LevelDebug // said once per manager and loss
 	}
-	l.cfg.Log.LogAttrs(ctx, level, "no session with a manager",
-		slog.String("manager", nodeOf(k.manager)), slog.String("address", k.manager.GetAddress()), slog.Any("err", err))
+	attrs := []slog.Attr{slog.String("manager", nodeOf(k.manager)), slog.String("address", k.manager.GetAddress()), slog.Any("err", err)}
+	if k == l.next && l.main != nil {
+		l.cfg.Log.LogAttrs(ctx, level, "no other session with a manager; the one there is goes on", attrs...)
+		return
+	}
+	l.cfg.Log.LogAttrs(ctx, level, "no session with a manager", attrs...)
+}
+
+func (l *loop) ended(ctx context.Context, k *link, err error) {
+	if k == l.main && l.next.welcomed() { // as it should be, or nothing lost at least
+		l.promote(ctx)
+		return
+	}
+	l.lost(ctx, k, err)
 	if k == l.next {
 		l.next = nil
 		l.schedule(ctx)
@@ -143,11 +170,6 @@ func (l *loop) ended(ctx context.Context, k *link, err error) {
 	l.main = nil
 	l.setMain(nil)
 	if l.next != nil {
-		select {
-		case <-l.next.greeted:
-			l.promote(ctx)
-		default:
-		}
 		return // its welcome promotes it
 	}
 	l.disarm()
@@ -160,7 +182,7 @@ func (l *loop) ended(ctx context.Context, k *link, err error) {
 // schedule arms the next try, if one is needed: at once while the round has
 // managers left, else after a pause.
 func (l *loop) schedule(ctx context.Context) {
-	if l.due || l.isParting() {
+	if l.due || l.next != nil || l.isParting() {
 		return
 	}
 	l.due = true
@@ -184,18 +206,14 @@ func (l *loop) disarm() {
 
 // try opens a link to the next manager of the round.
 func (l *loop) try(ctx context.Context) {
-	if l.isParting() || l.next != nil || (l.main != nil && !l.doubted) {
+	if l.isParting() || l.next != nil || (l.main != nil && !l.doubted && !l.outdated()) {
 		return
 	}
-	if len(l.round) == 0 {
-		l.round = l.shuffled(nil)
-	}
-	if len(l.round) == 0 { // nobody to ask, or nobody else
+	m := l.pick()
+	if m == nil { // nobody to ask, or nobody else
 		l.schedule(ctx)
 		return
 	}
-	m := l.round[0]
-	l.round = l.round[1:]
 	of, stop := context.WithCancel(ctx)
 	k := l.newLink(m, stop)
 	l.next = k
@@ -205,6 +223,29 @@ func (l *loop) try(ctx context.Context) {
 		stop()
 		l.tell(ctx, event{link: k, news: ended, err: err})
 	})
+}
+
+// pick returns the manager to try: the one that serves already if only the
+// certificate is outdated, because it knows what this node has obeyed; else the
+// next of the round, nil if there is none.
+func (l *loop) pick() *cav1.Manager {
+	if l.main != nil && !l.doubted {
+		for _, m := range l.cfg.Worker.Managers().GetManagers() {
+			if bytes.Equal(m.GetNode(), l.main.manager.GetNode()) {
+				return m
+			}
+		}
+		return l.main.manager
+	}
+	if len(l.round) == 0 {
+		l.round = l.shuffled(nil)
+	}
+	if len(l.round) == 0 {
+		return nil
+	}
+	m := l.round[0]
+	l.round = l.round[1:]
+	return m
 }
 
 // shuffled returns the managers in random order, so that agents spread over

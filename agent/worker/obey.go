@@ -84,6 +84,9 @@ func (w *Worker) Obey(ctx context.Context, a *dispatchv1.Assignments, lease time
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	if err := ctx.Err(); err != nil { // both were ready: whose time is over is not obeyed
+		return err
+	}
 	history, index := w.Position()
 	b, err := weigh(history, index, a)
 	if err != nil {

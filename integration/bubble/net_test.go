@@ -17,6 +17,8 @@ type network struct {
 	stacks map[string]*stack
 	held   map[path]bool
 	dark   map[string]bool
+	// closed are the ways on which no connection is made; those there are go on.
+	closed map[path]bool
 	conns  map[*conn]struct{}
 	// changed is closed, and another made, when a path opens or a port does.
 	changed chan struct{}
@@ -27,7 +29,7 @@ type path struct{ from, to string }
 
 func newNetwork() *network {
 	return &network{
-		stacks: make(map[string]*stack), held: make(map[path]bool), dark: make(map[string]bool),
+		stacks: make(map[string]*stack), held: make(map[path]bool), dark: make(map[string]bool), closed: make(map[path]bool),
 		conns: make(map[*conn]struct{}), changed: make(chan struct{}),
 	}
 }
@@ -64,6 +66,11 @@ func (n *network) hold(from, to string, held bool) {
 // split holds both directions between two hosts, or ends that.
 func (n *network) split(a, b string, held bool) {
 	n.change(func() { n.held[path{a, b}], n.held[path{b, a}] = held, held })
+}
+
+// shut refuses new connections from one host to another, or ends that.
+func (n *network) shut(from, to string, shut bool) {
+	n.change(func() { n.closed[path{from, to}] = shut })
 }
 
 // A stack is one process's use of the network: it ends with the process.
@@ -155,7 +162,7 @@ func (s *stack) try(host, address string) (net.Conn, <-chan struct{}, error) {
 		return nil, nil, errDead
 	case !s.net.open(s.host, host) || !s.net.open(host, s.host):
 		return nil, s.net.changed, nil
-	case to == nil || to.dead || to.ports[address] == nil:
+	case to == nil || to.dead || to.ports[address] == nil || s.net.closed[path{s.host, host}]:
 		return nil, nil, errRefused
 	default:
 		return to.ports[address].join(s), nil, nil

@@ -82,7 +82,7 @@ func (n *Node) newLife(ctx context.Context, me *keystore.Node) (*life, error) {
 	}
 	l.renewer, err = client.NewRenewer(client.RenewerConfig{
 		Holder: n.holder, Pending: n.keys.Pending, Save: l.save, Renew: l.renew,
-		Renewed: func(*ca.Credential) { l.poke() }, Log: n.cfg.Log,
+		Renewed: func(*ca.Credential) { l.agent.Renewed(); l.poke() }, Log: n.cfg.Log,
 	})
 	if err != nil {
 		return nil, errors.Join(err, l.runtime.Close())

@@ -31,6 +31,7 @@ type replica struct {
 	*store.Store
 	index uint64
 	turn  chan struct{}
+	seen  []*modelv1.NodeStatus // of node 1, as committed
 }
 
 func newReplica(t *testing.T) *replica {
@@ -57,6 +58,13 @@ func (r *replica) commit(_ context.Context, units []*logv1.Unit) error {
 	b, err := proto.Marshal(&logv1.Transaction{Units: units})
 	if err != nil {
 		return err
+	}
+	for _, u := range units {
+		for _, op := range u.GetOperations() {
+			if string(op.GetNodeSeen().GetNode()) == string(nodeN(1).Bytes()) {
+				r.seen = append(r.seen, op.GetNodeSeen().GetStatus())
+			}
+		}
 	}
 	r.index++
 	for _, err := range r.Apply(r.index, time.Now().UnixNano(), [][]byte{b}) {

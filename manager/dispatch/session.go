@@ -29,10 +29,11 @@ const catchUp = 2 * time.Second
 type session struct {
 	node    id.ID
 	boot    []byte
-	counter uint64
 	address string
 
 	// Owned by sessions, under its mutex.
+	counter     uint64
+	former      *session // that this one replaces once it is counted; nil if there is none
 	beat        uint64
 	beatAt      time.Time
 	description *modelv1.NodeDescription
@@ -211,6 +212,9 @@ func (s *Server) speak(ctx context.Context, stream dispatchv1.Dispatch_SessionSe
 			}
 			if resp.GetEnd() != nil {
 				return errEnded
+			}
+			if resp.GetBeat() != 0 {
+				s.sessions.counts(x)
 			}
 		}
 		select {

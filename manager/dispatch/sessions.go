@@ -54,29 +54,78 @@ func (s *sessions) begin(x *session) string {
 	}
 	if old := s.byNode[x.node]; old != nil {
 		if old.counter > x.counter && string(old.boot) == string(x.boot) {
-			return "a newer session of this node is open"
+			return replaced
 		}
-		old.end(dispatchv1.End_REASON_REPLACED, "a newer session of this node is open")
-		delete(s.dirty, old)
+		s.succeed(x, old)
 	}
 	s.byNode[x.node] = x
 	s.mark(x)
 	return ""
 }
 
-// mark notes that the leader is to hear of x. s.mu is held.
+// replaced is why an older session ends.
+const replaced = "a newer session of this node is open"
+
+// succeed makes x the one that is told of in the place of old, which is kept in
+// reserve until x has been counted. If old was not counted itself, what it had in
+// reserve stays so. That of another boot is kept for nothing. s.mu is held.
+func (s *sessions) succeed(x, old *session) {
+	delete(s.dirty, old)
+	switch {
+	case string(old.boot) != string(x.boot):
+		s.settle(old)
+		old.end(dispatchv1.End_REASON_REPLACED, replaced)
+	case old.former != nil:
+		x.former, old.former = old.former, nil
+		old.end(dispatchv1.End_REASON_REPLACED, replaced)
+	default:
+		x.former = old
+	}
+}
+
+// settle ends what x has in reserve. s.mu is held.
+func (s *sessions) settle(x *session) {
+	if x.former != nil {
+		x.former.end(dispatchv1.End_REASON_REPLACED, replaced)
+		x.former = nil
+	}
+}
+
+// counts notes that x's agent knows that the leader counts x.
+func (s *sessions) counts(x *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.settle(x)
+}
+
+// mark notes that the leader is to hear of x, if x is its node's newest. s.mu is
+// held.
 func (s *sessions) mark(x *session) {
+	if s.byNode[x.node] != x {
+		return
+	}
 	s.dirty[x] = struct{}{}
 	signal(s.wake)
 }
 
 // finish takes x out; the leader hears that it ended, unless a newer one of the
-// same node took its place here.
+// same node took its place here. If x was not counted yet, the one it was to
+// replace goes on, under x's number: the leader may have heard of that already.
 func (s *sessions) finish(x *session, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.dirty, x)
-	if s.byNode[x.node] != x {
+	newest := s.byNode[x.node]
+	if newest != x {
+		if newest != nil && newest.former == x {
+			newest.former = nil
+		}
+		return
+	}
+	if f := x.former; f != nil {
+		x.former, f.counter = nil, x.counter
+		s.byNode[x.node] = f
+		s.mark(f)
 		return
 	}
 	delete(s.byNode, x.node)
@@ -107,6 +156,9 @@ func (s *sessions) farewell(x *session, f modelv1.Farewell) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	x.farewell = f
+	if newest := s.byNode[x.node]; newest != nil && newest.former == x {
+		newest.farewell = f // it is the node that goes
+	}
 }
 
 // report keeps a batch until it is committed.
@@ -191,5 +243,8 @@ func (s *sessions) close(why string) {
 	s.closed = why
 	for _, x := range s.byNode {
 		x.end(dispatchv1.End_REASON_STOPPING, why)
+		if x.former != nil {
+			x.former.end(dispatchv1.End_REASON_STOPPING, why)
+		}
 	}
 }
