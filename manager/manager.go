@@ -24,6 +24,7 @@ import (
 	"github.com/skep-project/skep/internal/rpc"
 	"github.com/skep-project/skep/internal/sealed"
 	"github.com/skep-project/skep/manager/consensus"
+	"github.com/skep-project/skep/manager/control/events"
 	"github.com/skep-project/skep/manager/dispatch"
 	"github.com/skep-project/skep/manager/enrol"
 	"github.com/skep-project/skep/manager/membership"
@@ -72,6 +73,7 @@ type Manager struct {
 	raft      *consensus.Runner
 	transport *transport
 	links     *links
+	chronicle *events.Chronicle
 	rooms     rooms
 	silence   silence
 	reign     reign
@@ -79,7 +81,8 @@ type Manager struct {
 
 // Open opens the log of this member. Run starts it.
 func Open(cfg Config) (*Manager, error) {
-	m := &Manager{cfg: cfg, store: store.New(), transport: &transport{}, links: newLinks(cfg.Credential, rpc.Through(cfg.Dial))}
+	m := &Manager{cfg: cfg, store: store.New(), chronicle: &events.Chronicle{}, transport: &transport{}, links: newLinks(cfg.Credential, rpc.Through(cfg.Dial))}
+	m.store.Observe(m.chronicle)
 	raft, err := consensus.Open(consensus.Config{
 		Dir: cfg.Dir, Cluster: cfg.Cluster, Node: cfg.Node, Ring: cfg.Ring,
 		Machine: machine{m.store}, Transport: m.transport, OnTenure: m.tenure, Snapshots: m.snapshots, Log: cfg.Log,

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/skep-project/skep/internal/id"
+	"github.com/skep-project/skep/manager/control/events"
 	"github.com/skep-project/skep/manager/store"
 	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
@@ -54,12 +55,14 @@ type Config struct {
 	// DB is the state, and the way to change it.
 	DB    *store.DB
 	Group Group
+	// Events is what happened lately; it observes DB's store.
+	Events *events.Chronicle
 	Decisions
 }
 
 func (c Config) check() error {
 	d := c.Decisions
-	if c.Self.IsZero() || c.DB == nil || c.Group == nil ||
+	if c.Self.IsZero() || c.DB == nil || c.Group == nil || c.Events == nil ||
 		d.Constraint == nil || d.Spread == nil || d.Revise == nil || d.RollBack == nil || d.Resume == nil {
 		return errors.New("control: every field of Config is required")
 	}
