@@ -62,6 +62,9 @@ type Swarm struct {
 	Learning int
 	// Calls are the methods called, in order.
 	Calls []string
+	// Told is what WatchEvents tells, and Asked what it was asked.
+	Told  []*controlv1.WatchEventsResponse
+	Asked []*controlv1.WatchEventsRequest
 }
 
 // ID returns the id of the thing called name: always the same 16 bytes.
