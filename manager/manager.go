@@ -154,6 +154,7 @@ func (m *Manager) tenure(ctx context.Context, _ uint64) {
 		"leases":     m.rooms.dispatch.Tenure,
 		"membership": m.rooms.membership.Keep,
 		"reconcile":  m.rooms.reconcile.Run,
+		"herald":     m.herald,
 	} {
 		wg.Go(func() { m.again(ctx, part, run) })
 	}

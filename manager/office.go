@@ -191,5 +191,7 @@ func (o office) Remove(ctx context.Context, raftID uint64, tx []byte) error {
 	return o.raft.ChangeMembership(ctx, consensus.Change{Kind: consensus.Remove, RaftID: raftID}, tx)
 }
 
-// TransferLeadership returns when another member leads.
-func (o office) TransferLeadership(ctx context.Context) error { return o.raft.TransferLeadership(ctx) }
+// TransferLeadership returns when another member leads, who is told why.
+func (o office) TransferLeadership(ctx context.Context, why string) error {
+	return o.raft.TransferLeadership(ctx, why)
+}

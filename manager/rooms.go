@@ -3,6 +3,7 @@ package manager
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -83,6 +84,18 @@ func (g group) Reachability(raftID uint64) controlv1.ManagerStatus_Reachability 
 		return controlv1.ManagerStatus_REACHABILITY_REACHABLE
 	}
 	return controlv1.ManagerStatus_REACHABILITY_UNREACHABLE
+}
+
+// contactGrace is for how long a manager may be out of contact before what it
+// shows is called old: an election ends before.
+const contactGrace = 3 * time.Second
+
+// Contact returns nil while this manager hears the quorum.
+func (g group) Contact() error {
+	if f := g.Freshness(); f.InContact || f.Silence < contactGrace {
+		return nil
+	}
+	return g.noLeader()
 }
 
 // CanLose returns nil if the group keeps its quorum without the node's vote.

@@ -29,6 +29,9 @@ type Group interface {
 	// Reachability says whether this manager can reach a member; it can reach
 	// itself.
 	Reachability(raftID uint64) controlv1.ManagerStatus_Reachability
+	// Contact returns nil while this manager hears the quorum, or has not for a
+	// moment only; else a refusal that names who is missing.
+	Contact() error
 	// CanLose returns nil if the group keeps its quorum without the node's vote,
 	// else an error with the numbers. Asked on the leader only.
 	CanLose(node id.ID) error

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -31,6 +32,8 @@ func (s *Server) WatchEvents(msg *controlv1.WatchEventsRequest, stream grpc.Serv
 	if err := t.begin(); err != nil {
 		return err
 	}
+	beat := time.NewTicker(contactBeat)
+	defer beat.Stop()
 	for {
 		page := s.cfg.Events.After(t.at)
 		over := msg.GetUntil() != 0 && now(s.snapshot()) > msg.GetUntil()
@@ -42,7 +45,7 @@ func (s *Server) WatchEvents(msg *controlv1.WatchEventsRequest, stream grpc.Serv
 		case over:
 			return t.mark(false)
 		default:
-			if err := t.wait(stream.Context(), page.Changed); err != nil {
+			if err := t.wait(stream.Context(), page.Changed, beat.C); err != nil {
 				return err
 			}
 		}
@@ -56,6 +59,9 @@ func checkEvents(msg *controlv1.WatchEventsRequest) error {
 	fs.check(words <= maxFilter, "filter: %d words, at most %d", words, maxFilter)
 	fs.check(msg.GetSince() >= 0 && msg.GetUntil() >= 0, "since and until: want times after 1970")
 	fs.check(msg.After == nil || msg.GetSince() == 0, "since: an index and a time exclude each other")
+	for _, a := range f.GetActions() {
+		fs.check(events.Known(a), "filter: there is no event %s: there are %s", a, strings.Join(events.Actions(), ", "))
+	}
 	return fs.refusal("events")
 }
 
@@ -139,8 +145,9 @@ func (t *teller) index(entries []events.Entry) error {
 	return nil
 }
 
-// wait returns when there may be more, or when the time asked for has come.
-func (t *teller) wait(ctx context.Context, changed <-chan struct{}) error {
+// wait returns when there may be more, or when the time asked for has come. A
+// manager that does not hear the quorum has nothing to tell: another may.
+func (t *teller) wait(ctx context.Context, changed <-chan struct{}, beat <-chan time.Time) error {
 	var due <-chan time.Time
 	if until := t.msg.GetUntil(); until != 0 {
 		timer := time.NewTimer(time.Duration(max(0, until-now(t.snapshot()))) + time.Millisecond)
@@ -152,6 +159,8 @@ func (t *teller) wait(ctx context.Context, changed <-chan struct{}) error {
 		return context.Cause(ctx)
 	case <-changed:
 	case <-due:
+	case <-beat:
+		return t.cfg.Group.Contact()
 	}
 	return nil
 }

@@ -28,7 +28,10 @@ type world struct {
 	leader uint64
 	dark   map[uint64]bool
 	quorum error // what CanLose says
+	cutOff error // what Contact says
 }
+
+func (w *world) Contact() error { return w.cutOff }
 
 func (w *world) Leader() uint64 { return w.leader }
 

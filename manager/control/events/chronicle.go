@@ -144,6 +144,18 @@ func (c *Chronicle) Since(at int64, head uint64) (after uint64, whole bool) {
 	return after, c.floor == 0 || c.at < at
 }
 
+// Last returns the last of the actions that a node is remembered for; "" if none.
+func (c *Chronicle) Last(node id.ID, actions ...string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, e := range slices.Backward(c.entries) {
+		if e.Node == node && e.Event.GetType() == TypeNode && slices.Contains(actions, e.Event.GetAction()) {
+			return e.Event.GetAction()
+		}
+	}
+	return ""
+}
+
 // find returns the first entry that ok holds of, which holds of all behind it.
 func (c *Chronicle) find(ok func(*Entry) bool) int {
 	return sort.Search(len(c.entries), func(i int) bool { return ok(&c.entries[i]) })

@@ -19,6 +19,16 @@ const (
 	TypeTask    = "task"
 )
 
+// The actions that leaders tell of in notes, because no object shows them.
+const (
+	Leader      = "leader"
+	Reachable   = "reachable"
+	Unreachable = "unreachable"
+	// LossesDeferred is told of the swarm when R3's guard grants most of its nodes
+	// one more lease.
+	LossesDeferred = "losses-deferred"
+)
+
 // How much of the text that users and agents wrote an event holds, in bytes.
 const (
 	maxAttribute = 256

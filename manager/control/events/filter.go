@@ -5,8 +5,33 @@ import (
 	"strings"
 
 	"github.com/skep-project/skep/internal/id"
+	"github.com/skep-project/skep/internal/taskstate"
 	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
+
+// actions are all there are but the states of tasks, with what tells them.
+var actions = []string{
+	"create", "update", "remove", "destroy", // of whatever there is
+	"ready", "unknown", "down", "clone", "promote", "demote", Leader, Reachable, Unreachable, // of nodes
+	"update-paused", "update-completed", "rollback-started", "rollback-paused", "rollback-completed", // of services
+	"token-rotated", "new-history", LossesDeferred, // of the swarm
+}
+
+// Actions returns the words that events are filtered by.
+func Actions() []string {
+	out := slices.Clone(actions)
+	for s := range modelv1.TaskState_name {
+		if s := taskstate.State(s); s != taskstate.New && s != taskstate.Remove {
+			out = append(out, taskstate.Name(s))
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// Known reports whether an event may have the action.
+func Known(action string) bool { return slices.Contains(Actions(), action) }
 
 // Passes reports whether f lets e through.
 func (e *Entry) Passes(f *controlv1.EventFilter) bool {
