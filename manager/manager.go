@@ -76,6 +76,7 @@ type Manager struct {
 	chronicle *events.Chronicle
 	rooms     rooms
 	silence   silence
+	missing   missing
 	reign     reign
 }
 
@@ -134,6 +135,7 @@ func (m *Manager) watchContact(ctx context.Context) error {
 		changed := m.raft.Changed()
 		s := m.raft.Status()
 		m.silence.since(s.InContact)
+		m.notice(s)
 		m.reign.of(ctx, s.Leader)
 		select {
 		case <-ctx.Done():

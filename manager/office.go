@@ -104,7 +104,11 @@ func (o office) noLeader() error {
 			reachable++
 			continue
 		}
-		missing = append(missing, o.memberName(v))
+		name, since := o.missed(v)
+		if d := time.Since(since).Round(time.Second); d > 0 {
+			name += fmt.Sprintf(" for %v", d)
+		}
+		missing = append(missing, name)
 	}
 	return rpc.RefuseNoLeader(missing, len(s.Voters)/2+1, reachable)
 }

@@ -74,6 +74,16 @@ type group struct {
 // Leader returns the raft id of the leader.
 func (g group) Leader() uint64 { return g.raft.Status().Leader }
 
+// MissedSince says since when a member does not answer this manager, in Unix
+// nanoseconds of its own clock; 0 if it does.
+func (g group) MissedSince(raftID uint64) int64 {
+	answers := g.Reachability(raftID) != controlv1.ManagerStatus_REACHABILITY_UNREACHABLE
+	if since := g.missing.at(raftID, answers); !since.IsZero() {
+		return since.UnixNano()
+	}
+	return 0
+}
+
 // Reachability says whether a member answers this manager.
 func (g group) Reachability(raftID uint64) controlv1.ManagerStatus_Reachability {
 	s := g.raft.Status()

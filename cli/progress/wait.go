@@ -18,6 +18,10 @@ import (
 // defaultMonitor is how long tasks are watched where a service does not say.
 const defaultMonitor = 5 * time.Second
 
+// lead is by how much a daemon, which has the same deadline, may end a watch
+// before the wait is over: nothing has broken then.
+const lead = 100 * time.Millisecond
+
 // ErrRemoved is the end of a wait for a service that somebody removed.
 var ErrRemoved = errors.New("the service was removed while it was waited for")
 
@@ -77,6 +81,10 @@ func (w *Waiter) receive(ctx context.Context, to chan<- word) error {
 			return err // Open has given it up
 		}
 		broke = err
+		if end, limited := ctx.Deadline(); limited && time.Until(end) <= lead {
+			<-ctx.Done()
+			return context.Cause(ctx)
+		}
 		if !pass(ctx, to, word{broke: broke}) {
 			return context.Cause(ctx)
 		}

@@ -29,6 +29,9 @@ type Group interface {
 	// Reachability says whether this manager can reach a member; it can reach
 	// itself.
 	Reachability(raftID uint64) controlv1.ManagerStatus_Reachability
+	// MissedSince says since when this manager does not hear a member, in Unix
+	// nanoseconds of its clock; 0 if it does.
+	MissedSince(raftID uint64) int64
 	// Contact returns nil while this manager hears the quorum, or has not for a
 	// moment only; else a refusal that names who is missing.
 	Contact() error

@@ -31,6 +31,13 @@ type world struct {
 	cutOff error // what Contact says
 }
 
+func (w *world) MissedSince(raftID uint64) int64 {
+	if w.dark[raftID] {
+		return 7
+	}
+	return 0
+}
+
 func (w *world) Contact() error { return w.cutOff }
 
 func (w *world) Leader() uint64 { return w.leader }

@@ -555,14 +555,17 @@ func (x *NodeView) GetSelf() bool {
 }
 
 type ManagerStatus struct {
-	state         protoimpl.MessageState     `protogen:"open.v1"`
-	Leader        bool                       `protobuf:"varint,1,opt,name=leader,proto3" json:"leader,omitempty"`
-	Reachability  ManagerStatus_Reachability `protobuf:"varint,2,opt,name=reachability,proto3,enum=skep.control.v1.ManagerStatus_Reachability" json:"reachability,omitempty"`
-	Address       string                     `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
-	Voter         bool                       `protobuf:"varint,4,opt,name=voter,proto3" json:"voter,omitempty"`
-	RaftId        uint64                     `protobuf:"varint,5,opt,name=raft_id,json=raftId,proto3" json:"raft_id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state        protoimpl.MessageState     `protogen:"open.v1"`
+	Leader       bool                       `protobuf:"varint,1,opt,name=leader,proto3" json:"leader,omitempty"`
+	Reachability ManagerStatus_Reachability `protobuf:"varint,2,opt,name=reachability,proto3,enum=skep.control.v1.ManagerStatus_Reachability" json:"reachability,omitempty"`
+	Address      string                     `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	Voter        bool                       `protobuf:"varint,4,opt,name=voter,proto3" json:"voter,omitempty"`
+	RaftId       uint64                     `protobuf:"varint,5,opt,name=raft_id,json=raftId,proto3" json:"raft_id,omitempty"`
+	// Since when the answering manager does not hear it, by its own clock: Unix
+	// nanoseconds. 0: it hears it.
+	UnreachableSince int64 `protobuf:"varint,6,opt,name=unreachable_since,json=unreachableSince,proto3" json:"unreachable_since,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *ManagerStatus) Reset() {
@@ -626,6 +629,13 @@ func (x *ManagerStatus) GetVoter() bool {
 func (x *ManagerStatus) GetRaftId() uint64 {
 	if x != nil {
 		return x.RaftId
+	}
+	return 0
+}
+
+func (x *ManagerStatus) GetUnreachableSince() int64 {
+	if x != nil {
+		return x.UnreachableSince
 	}
 	return 0
 }
@@ -2504,13 +2514,14 @@ const file_skep_control_v1_control_proto_rawDesc = "" +
 	"\bNodeView\x12'\n" +
 	"\x04node\x18\x01 \x01(\v2\x13.skep.model.v1.NodeR\x04node\x128\n" +
 	"\amanager\x18\x02 \x01(\v2\x1e.skep.control.v1.ManagerStatusR\amanager\x12\x12\n" +
-	"\x04self\x18\x03 \x01(\bR\x04self\"\xc4\x02\n" +
+	"\x04self\x18\x03 \x01(\bR\x04self\"\xf1\x02\n" +
 	"\rManagerStatus\x12\x16\n" +
 	"\x06leader\x18\x01 \x01(\bR\x06leader\x12O\n" +
 	"\freachability\x18\x02 \x01(\x0e2+.skep.control.v1.ManagerStatus.ReachabilityR\freachability\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x14\n" +
 	"\x05voter\x18\x04 \x01(\bR\x05voter\x12\x17\n" +
-	"\araft_id\x18\x05 \x01(\x04R\x06raftId\"\x80\x01\n" +
+	"\araft_id\x18\x05 \x01(\x04R\x06raftId\x12+\n" +
+	"\x11unreachable_since\x18\x06 \x01(\x03R\x10unreachableSince\"\x80\x01\n" +
 	"\fReachability\x12\x1c\n" +
 	"\x18REACHABILITY_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14REACHABILITY_UNKNOWN\x10\x01\x12\x1c\n" +
