@@ -124,7 +124,7 @@ func TestStatesAndReasonsAreTrue(t *testing.T) {
 	s.Until("m1", "ctl service ps max --no-trunc", "1 holds its one replica already")
 	s.Must("m1", "ctl node rm w2", "w2")
 	s.Until("m1", "ctl service ps one --no-trunc", "no suitable node among 3")
-	s.Must("m1", "ctl events --since 10m --until 0s", "node unknown", "session broken", "node down", "no heartbeat",
+	s.Must("m1", "ctl events --since 10m --until 0s", "node unknown", "node down", "session broken",
 		"availability.new=drain", "task pending", "node remove", "service create")
 	s.Must("m1", "ctl events --since 10m --until 0s --filter node=w2 --filter event=down --format '{{.Actor.Attributes.name}} {{.Reason}}'", "w2 session broken")
 }

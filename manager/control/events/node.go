@@ -57,7 +57,7 @@ func (s *step) nodeEdit(x id.ID, old, n *modelv1.Node) {
 	turned(attributes, "role", roleName(was.GetRole()), roleName(is.GetRole()))
 	turned(attributes, "availability", availability(was), availability(is))
 	labelled(attributes, was.GetLabels(), is.GetLabels())
-	if d := old.GetDescription(); d != nil {
+	if d := old.GetDescription(); d.GetVersion() != "" { // it has said what it is before
 		turned(attributes, "version", d.GetVersion(), n.GetDescription().GetVersion())
 		turned(attributes, "address", d.GetAddress(), n.GetDescription().GetAddress())
 		turned(attributes, "hostname", d.GetHostname(), n.GetDescription().GetHostname())
