@@ -81,15 +81,15 @@ type swarmInfo struct {
 	RemoteManagers      []string `json:",omitempty"`
 	UnreachableManagers []string `json:",omitempty"`
 	// UnreachableSince belongs to UnreachableManagers, in the same order.
-	UnreachableSince []time.Time `json:",omitempty"`
-	OutOfContact        bool     `json:",omitempty"`
-	CertificateExpires  *time.Time
-	CertificateRenews   *time.Time
-	ElectionTick        int64        `json:",omitempty"`
-	Nodes               uint32       `json:",omitempty"`
-	Managers            uint32       `json:",omitempty"`
-	Cluster             *clusterInfo `json:",omitempty"`
-	known               bool
+	UnreachableSince   []time.Time `json:",omitempty"`
+	OutOfContact       bool        `json:",omitempty"`
+	CertificateExpires *time.Time
+	CertificateRenews  *time.Time
+	ElectionTick       int64        `json:",omitempty"`
+	Nodes              uint32       `json:",omitempty"`
+	Managers           uint32       `json:",omitempty"`
+	Cluster            *clusterInfo `json:",omitempty"`
+	known              bool
 }
 
 type clusterInfo struct {
