@@ -231,3 +231,17 @@ func TestCredentialsAreSentWhenTheyAreAskedForAndForTheImagesRegistryOnly(t *tes
 		}
 	}
 }
+
+func TestWhoIsMissingIsSaidWithSinceWhen(t *testing.T) {
+	t.Parallel()
+	s := clitest.Three()
+	gone := clitest.Ago(3 * time.Minute)
+	s.Daemon.UnreachableManagers, s.Daemon.UnreachableSince = []string{"dev02 (192.0.2.2:2377)"}, []int64{gone}
+	check(t, clitest.Run(t, s, "info"), 0, "  dev02 (192.0.2.2:2377) since 2026-03-01 11:57:00 +0000 UTC\n")
+	check(t, clitest.Run(t, s, "info", "--format", "json"), 0, `"UnreachableSince":["2026-03-01T11:57:00Z"]`)
+	n := s.Nodes[1]
+	n.Manager.UnreachableSince, n.Node.Status.LostSince, n.Node.Status.Message = gone, gone, "no heartbeat"
+	n.Node.Status.State = modelv1.NodeState_NODE_STATE_DOWN
+	check(t, clitest.Run(t, s, "node", "inspect", "--pretty", "dev02"), 0, "no heartbeat\n Not heard since:")
+	check(t, clitest.Run(t, s, "node", "inspect", "dev02"), 0, `"UnreachableSince": "2026-03-01T11:57:00Z"`)
+}

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -79,14 +80,16 @@ type swarmInfo struct {
 	NodeAddr            string   `json:",omitempty"`
 	RemoteManagers      []string `json:",omitempty"`
 	UnreachableManagers []string `json:",omitempty"`
-	OutOfContact        bool     `json:",omitempty"`
-	CertificateExpires  *time.Time
-	CertificateRenews   *time.Time
-	ElectionTick        int64        `json:",omitempty"`
-	Nodes               uint32       `json:",omitempty"`
-	Managers            uint32       `json:",omitempty"`
-	Cluster             *clusterInfo `json:",omitempty"`
-	known               bool
+	// UnreachableSince belongs to UnreachableManagers, in the same order.
+	UnreachableSince   []time.Time `json:",omitempty"`
+	OutOfContact       bool        `json:",omitempty"`
+	CertificateExpires *time.Time
+	CertificateRenews  *time.Time
+	ElectionTick       int64        `json:",omitempty"`
+	Nodes              uint32       `json:",omitempty"`
+	Managers           uint32       `json:",omitempty"`
+	Cluster            *clusterInfo `json:",omitempty"`
+	known              bool
 }
 
 type clusterInfo struct {
@@ -118,6 +121,9 @@ func newInfo(l *localv1.InfoResponse, g *controlv1.GetClusterResponse) info {
 			UnreachableManagers: l.GetUnreachableManagers(), OutOfContact: l.GetOutOfContact(),
 			CertificateExpires: show.Time(l.GetCertNotAfter()), CertificateRenews: show.Time(l.GetCertRenewAt()),
 		},
+	}
+	for _, ns := range l.GetUnreachableSince() {
+		i.Swarm.UnreachableSince = append(i.Swarm.UnreachableSince, time.Unix(0, ns).UTC())
 	}
 	if tick := l.GetRaftTick(); tick > 0 {
 		i.Swarm.ElectionTick = l.GetRaftElection() / tick
@@ -203,7 +209,16 @@ func (w swarmInfo) text(b *strings.Builder, field func(depth int, name string, v
 	}
 	field(1, "Node Address", w.NodeAddr)
 	list(b, "Manager Addresses", w.RemoteManagers)
-	list(b, "Unreachable Managers", w.UnreachableManagers)
+	list(b, "Unreachable Managers", w.unreachable())
+}
+
+// unreachable says who is missing, and since when.
+func (w swarmInfo) unreachable() []string {
+	out := slices.Clone(w.UnreachableManagers)
+	for i, since := range w.UnreachableSince[:min(len(out), len(w.UnreachableSince))] {
+		out[i] += " since " + show.When(since.UnixNano())
+	}
+	return out
 }
 
 func (w swarmInfo) clusterText(b *strings.Builder, field func(depth int, name string, value any)) {

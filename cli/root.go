@@ -14,6 +14,7 @@ import (
 	"github.com/skep-project/skep/cli/argv"
 	"github.com/skep-project/skep/cli/conn"
 	"github.com/skep-project/skep/cli/daemon"
+	"github.com/skep-project/skep/cli/events"
 	"github.com/skep-project/skep/cli/node"
 	"github.com/skep-project/skep/cli/say"
 	"github.com/skep-project/skep/cli/service"
@@ -46,7 +47,7 @@ func newApp(s *say.Streams) *cli.App {
 		Action:                    rootAction(s),
 		HideHelp:                  true, // every command has a help flag of its own: the library's is shared and written to
 		HideVersion:               true,
-		Commands:                  []*cli.Command{swarm.Command(s), node.Command(s), service.Command(s), infoCommand(s), versionCommand(s), daemon.Command(s)},
+		Commands:                  []*cli.Command{swarm.Command(s), node.Command(s), service.Command(s), events.Command(s), infoCommand(s), versionCommand(s), daemon.Command(s)},
 		Reader:                    s.In,
 		Writer:                    s.Out,
 		ErrWriter:                 s.Err,

@@ -45,7 +45,9 @@ func (m *Manager) Describe(out *localv1.InfoResponse) {
 	out.Leader, out.Applied, out.OutOfContact = s.Leading, s.Applied, !s.InContact
 	for _, v := range s.Voters {
 		if v != s.RaftID && !o.answers(v) {
-			out.UnreachableManagers = append(out.UnreachableManagers, o.memberName(v))
+			name, since := o.missed(v)
+			out.UnreachableManagers = append(out.UnreachableManagers, name)
+			out.UnreachableSince = append(out.UnreachableSince, since.UnixNano())
 		}
 	}
 	timing := m.raft.Timing()

@@ -24,6 +24,7 @@ import (
 	"github.com/skep-project/skep/internal/rpc"
 	"github.com/skep-project/skep/internal/sealed"
 	"github.com/skep-project/skep/manager/consensus"
+	"github.com/skep-project/skep/manager/control/events"
 	"github.com/skep-project/skep/manager/dispatch"
 	"github.com/skep-project/skep/manager/enrol"
 	"github.com/skep-project/skep/manager/membership"
@@ -73,14 +74,20 @@ type Manager struct {
 	transport *transport
 	links     *links
 	over      chan struct{} // closed when consensus runs no more: nobody is heard then
+	chronicle *events.Chronicle
 	rooms     rooms
 	silence   silence
+	missing   missing
 	reign     reign
 }
 
 // Open opens the log of this member. Run starts it.
 func Open(cfg Config) (*Manager, error) {
-	m := &Manager{cfg: cfg, store: store.New(), transport: &transport{}, over: make(chan struct{}), links: newLinks(cfg.Credential, rpc.Through(cfg.Dial))}
+	m := &Manager{
+		cfg: cfg, store: store.New(), chronicle: &events.Chronicle{}, transport: &transport{},
+		over: make(chan struct{}), links: newLinks(cfg.Credential, rpc.Through(cfg.Dial)),
+	}
+	m.store.Observe(m.chronicle)
 	raft, err := consensus.Open(consensus.Config{
 		Dir: cfg.Dir, Cluster: cfg.Cluster, Node: cfg.Node, Ring: cfg.Ring,
 		Machine: machine{m.store}, Transport: m.transport, OnTenure: m.tenure, Snapshots: m.snapshots, Log: cfg.Log,
@@ -135,6 +142,7 @@ func (m *Manager) watchContact(ctx context.Context) error {
 		changed := m.raft.Changed()
 		s := m.raft.Status()
 		m.silence.since(s.InContact)
+		m.notice(s)
 		m.reign.of(ctx, s.Leader)
 		select {
 		case <-ctx.Done():
@@ -155,6 +163,7 @@ func (m *Manager) tenure(ctx context.Context, _ uint64) {
 		"leases":     m.rooms.dispatch.Tenure,
 		"membership": m.rooms.membership.Keep,
 		"reconcile":  m.rooms.reconcile.Run,
+		"herald":     m.herald,
 	} {
 		wg.Go(func() { m.again(ctx, part, run) })
 	}

@@ -117,7 +117,11 @@ func (o office) noLeader() error {
 			reachable++
 			continue
 		}
-		missing = append(missing, o.memberName(v))
+		name, since := o.missed(v)
+		if d := time.Since(since).Round(time.Second); d > 0 {
+			name += fmt.Sprintf(" for %v", d)
+		}
+		missing = append(missing, name)
 	}
 	return rpc.RefuseNoLeader(missing, len(s.Voters)/2+1, reachable)
 }
@@ -204,5 +208,7 @@ func (o office) Remove(ctx context.Context, raftID uint64, tx []byte) error {
 	return o.raft.ChangeMembership(ctx, consensus.Change{Kind: consensus.Remove, RaftID: raftID}, tx)
 }
 
-// TransferLeadership returns when another member leads.
-func (o office) TransferLeadership(ctx context.Context) error { return o.raft.TransferLeadership(ctx) }
+// TransferLeadership returns when another member leads, who is told why.
+func (o office) TransferLeadership(ctx context.Context, why string) error {
+	return o.raft.TransferLeadership(ctx, why)
+}

@@ -10,6 +10,7 @@ import (
 type reign struct {
 	mu     sync.Mutex // guards the fields below; held for memory only
 	leader uint64     // raft id, or 0
+	former uint64     // who led last, other than leader; 0 if nobody did
 	// now ends with the reign.
 	now context.Context //nolint:containedctx // many calls end with it, whoever began them
 	end context.CancelFunc
@@ -26,8 +27,22 @@ func (r *reign) of(ctx context.Context, leader uint64) {
 	if r.end != nil {
 		r.end()
 	}
+	if r.leader != 0 {
+		r.former = r.leader
+	}
 	r.leader = leader
 	r.now, r.end = context.WithCancel(context.WithoutCancel(ctx))
+}
+
+// before returns who led before self did, as far as this member has heard; 0 if
+// nobody.
+func (r *reign) before(self uint64) uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.leader != self && r.leader != 0 {
+		return r.leader
+	}
+	return r.former
 }
 
 // follow returns ctx for what ends with the reign.

@@ -3,6 +3,7 @@ package manager
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -54,7 +55,7 @@ func (m *Manager) furnish() (r rooms, err error) {
 		return rooms{}, err
 	}
 	r.control, err = control.New(control.Config{
-		Self: m.cfg.Node, DB: m.db, Group: group{o, r.membership},
+		Self: m.cfg.Node, DB: m.db, Group: group{o, r.membership}, Events: m.chronicle,
 		Decisions: control.Decisions{
 			Constraint: func(s string) error { _, err := schedule.ParseConstraint(s); return err },
 			Spread:     func(s string) error { _, err := schedule.ParseSpread(s); return err },
@@ -73,6 +74,16 @@ type group struct {
 // Leader returns the raft id of the leader.
 func (g group) Leader() uint64 { return g.raft.Status().Leader }
 
+// MissedSince says since when a member does not answer this manager, in Unix
+// nanoseconds of its own clock; 0 if it does.
+func (g group) MissedSince(raftID uint64) int64 {
+	answers := g.Reachability(raftID) != controlv1.ManagerStatus_REACHABILITY_UNREACHABLE
+	if since := g.missing.at(raftID, answers); !since.IsZero() {
+		return since.UnixNano()
+	}
+	return 0
+}
+
 // Reachability says whether a member answers this manager.
 func (g group) Reachability(raftID uint64) controlv1.ManagerStatus_Reachability {
 	s := g.raft.Status()
@@ -83,6 +94,18 @@ func (g group) Reachability(raftID uint64) controlv1.ManagerStatus_Reachability 
 		return controlv1.ManagerStatus_REACHABILITY_REACHABLE
 	}
 	return controlv1.ManagerStatus_REACHABILITY_UNREACHABLE
+}
+
+// contactGrace is for how long a manager may be out of contact before what it
+// shows is called old: an election ends before.
+const contactGrace = 3 * time.Second
+
+// Contact returns nil while this manager hears the quorum.
+func (g group) Contact() error {
+	if f := g.Freshness(); f.InContact || f.Silence < contactGrace {
+		return nil
+	}
+	return g.noLeader()
 }
 
 // CanLose returns nil if the group keeps its quorum without the node's vote.

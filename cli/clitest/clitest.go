@@ -64,6 +64,9 @@ type Swarm struct {
 	Calls []string
 	// Auth is what the last service was made or changed with.
 	Auth *modelv1.RegistryAuth
+	// Told is what WatchEvents tells, and Asked what it was asked.
+	Told  []*controlv1.WatchEventsResponse
+	Asked []*controlv1.WatchEventsRequest
 }
 
 // ID returns the id of the thing called name: always the same 16 bytes.

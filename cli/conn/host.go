@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/urfave/cli/v2"
 
 	"github.com/skep-project/skep/cli/say"
@@ -162,7 +163,7 @@ func over(ctx context.Context) bool {
 
 // gone says so if the daemon went away during a call.
 func (c *Conn) gone(ctx context.Context, err error) error {
-	if err == nil || !moved(err) || rpc.RefusalOf(err) != nil || c.cc == nil {
+	if err == nil || !errdefs.IsUnavailable(err) || rpc.RefusalOf(err) != nil || c.cc == nil {
 		return err
 	}
 	if kerr := c.hosts[c.at].knock(context.WithoutCancel(ctx)); kerr != nil {

@@ -74,6 +74,7 @@ func pretty(resp *controlv1.GetNodeResponse) *show.Sheet {
 	s.Block("Status", func(s *show.Sheet) {
 		s.Field("State", status(n))
 		s.Field("Message", n.GetStatus().GetMessage())
+		s.Field("Not heard since", show.When(n.GetStatus().GetLostSince()))
 		s.Field("Availability", show.Title(availability(n)))
 		s.Field("Address", address(n))
 	})
@@ -81,6 +82,7 @@ func pretty(resp *controlv1.GetNodeResponse) *show.Sheet {
 		s.Block("Manager Status", func(s *show.Sheet) {
 			s.Field("Address", m.GetAddress())
 			s.Field("Raft Status", show.Title(reachability(m)))
+			s.Field("Not heard since", show.When(m.GetUnreachableSince()))
 			s.Field("Leader", yesNo(m.GetLeader()))
 		})
 	}

@@ -65,6 +65,8 @@ type managerState struct {
 	Reachability string
 	Addr         string
 	Voter        bool
+	// UnreachableSince is by the clock of the manager that answered.
+	UnreachableSince *time.Time `json:",omitempty"`
 }
 
 func newObject(resp *controlv1.GetNodeResponse) object {
@@ -83,7 +85,7 @@ func newObject(resp *controlv1.GetNodeResponse) object {
 			Addr: address(n), LostSince: show.Time(n.GetStatus().GetLostSince())},
 	}
 	if m := resp.GetNode().GetManager(); m != nil {
-		o.ManagerStatus = &managerState{Leader: m.GetLeader(), Reachability: reachability(m), Addr: m.GetAddress(), Voter: m.GetVoter()}
+		o.ManagerStatus = &managerState{Leader: m.GetLeader(), Reachability: reachability(m), Addr: m.GetAddress(), Voter: m.GetVoter(), UnreachableSince: show.Time(m.GetUnreachableSince())}
 	}
 	return o
 }

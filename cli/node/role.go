@@ -100,7 +100,7 @@ func (t turn) wait(ctx context.Context, api *conn.Conn, n *controlv1.NodeView, r
 			n = nil // the node that answered was itself demoted: it has no swarm to tell of
 			screen.Draw(nil)
 			return nil
-		case !conn.Again(err) && rpc.RefusalOf(err).GetNoQuorum() == nil:
+		case !conn.Again(err):
 			return err
 		}
 	}

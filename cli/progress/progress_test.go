@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/skep-project/skep/cli/progress"
@@ -248,6 +249,66 @@ func TestARemovedServiceIsNotWaitedFor(t *testing.T) {
 	_, _, err := wait(t, time.Minute, progress.Goal{}, step{m: &controlv1.WatchServiceResponse{Removed: true}})
 	if !errors.Is(err, progress.ErrRemoved) {
 		t.Errorf("%v, want %v", err, progress.ErrRemoved)
+	}
+}
+
+// outage is a watch that is open at times: each of its parts is one watch, and
+// an error in place of a part is one that cannot be had.
+func outage(t *testing.T, parts ...any) (printed string, took time.Duration, err error) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		var b bytes.Buffer
+		ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+		defer stop()
+		begin := time.Now()
+		w := progress.Waiter{Screen: &progress.Screen{W: &b}, Open: func(ctx context.Context, broke error) (progress.Source, error) {
+			if errors.Is(broke, errdefs.ErrNotFound) || len(parts) == 0 {
+				return nil, broke
+			}
+			part := parts[0]
+			parts = parts[1:]
+			if err, ok := part.(error); ok {
+				return nil, err
+			}
+			return &script{ctx: ctx, steps: part.([]step)}, nil
+		}}
+		err = w.Wait(ctx)
+		printed, took = b.String(), time.Since(begin)
+	})
+	return printed, took, err
+}
+
+func TestAWaitOutlivesItsManager(t *testing.T) {
+	none := modelv1.UpdateState_UPDATE_STATE_UNSPECIFIED
+	up := whole(service(1, 1, 1, none), task(1, 1, taskstate.Running, taskstate.Running, ""))
+	next := whole(service(1, 1, 1, none), task(1, 1, taskstate.Running, taskstate.Running, ""))
+	next.Tasks[0].Task.Id = []byte("another")
+	gone := errors.New("the manager went away")
+	for _, tt := range []struct {
+		name  string
+		parts []any
+		took  time.Duration
+		err   error
+		says  string
+	}{
+		{name: "opened again at once: nothing is lost", took: monitor,
+			parts: []any{[]step{{m: up}, {after: 2 * time.Second, err: gone}}, []step{{m: up}}}},
+		{name: "the time nobody watched counts if the same task still stands", took: 20 * time.Second, says: "verify: Waiting for a manager to answer...\n",
+			parts: []any{[]step{{m: up}, {after: 2 * time.Second, err: gone}}, []step{{after: 18 * time.Second, m: up}}}},
+		{name: "another task in its place is watched from then on", took: 20*time.Second + monitor,
+			parts: []any{[]step{{m: up}, {after: 2 * time.Second, err: gone}}, []step{{after: 18 * time.Second, m: next}}}},
+		{name: "a watch that cannot be had is asked for again", took: monitor,
+			parts: []any{gone, errors.New("still not there"), []step{{m: up}}}},
+		{name: "the service was removed meanwhile", took: 2 * time.Second, err: progress.ErrRemoved,
+			parts: []any{[]step{{m: up}, {after: 2 * time.Second, err: gone}}, []step{{err: errdefs.ErrNotFound}}}},
+		{name: "it never was", err: errdefs.ErrNotFound, parts: []any{[]step{{err: errdefs.ErrNotFound}}}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			printed, took, err := outage(t, tt.parts...)
+			if !errors.Is(err, tt.err) || took != tt.took || !strings.Contains(printed, tt.says) {
+				t.Errorf("waited %v, %v; want %v, %v; printed:\n%s", took, err, tt.took, tt.err, printed)
+			}
+		})
 	}
 }
 

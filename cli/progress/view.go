@@ -69,6 +69,8 @@ type Report struct {
 	Fault error
 	// Slots, one line each.
 	Slots []Slot
+	// tasks are the ids of those that are done: which have to stay so.
+	tasks string
 }
 
 // A Slot is one place of a service.
@@ -131,6 +133,7 @@ func (v *View) slots(r *Report) (surplus bool) {
 		s.Name = k
 		if s.done {
 			r.Done++
+			r.tasks += string(t.GetTask().GetId())
 		}
 		r.Slots = append(r.Slots, s)
 	}

@@ -19,7 +19,7 @@ func (w *World) fault() {
 		case m.alive() && w.rng.Float64() < w.opt.Stall:
 			m.stall = w.now + w.rng.IntN(60)
 		case m.alive() && w.rng.Float64() < w.opt.Crash/4:
-			m.core.Transfer()
+			m.core.Transfer("")
 		}
 	}
 	if w.now >= w.healAt && len(w.cut) > 0 {

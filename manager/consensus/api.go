@@ -135,8 +135,8 @@ func (r *Runner) changeOnce(ctx context.Context, ch Change, tx []byte) error {
 }
 
 // TransferLeadership hands leadership to the best of the other voters and
-// returns when this member does not lead any more.
-func (r *Runner) TransferLeadership(ctx context.Context) error {
+// returns when this member does not lead any more. why is told to the next leader.
+func (r *Runner) TransferLeadership(ctx context.Context, why string) error {
 	again := time.NewTicker(time.Duration(r.cfg.ElectionTicks) * r.cfg.Tick)
 	defer again.Stop()
 	for {
@@ -145,7 +145,7 @@ func (r *Runner) TransferLeadership(ctx context.Context) error {
 			return nil
 		}
 		found := make(chan bool, 1)
-		r.inbox.put(func(w *work) { w.calls = append(w.calls, func(c *Core) { found <- c.Transfer() }) })
+		r.inbox.put(func(w *work) { w.calls = append(w.calls, func(c *Core) { found <- c.Transfer(why) }) })
 		select {
 		case ok := <-found:
 			if !ok {

@@ -203,7 +203,7 @@ func (r *Runner) yield(ctx context.Context) {
 	r.log.LogAttrs(ctx, slog.LevelWarn, "this manager has too little space to lead and hands leadership over")
 	ctx, stop := context.WithTimeout(ctx, leaveTime)
 	defer stop()
-	if err := r.TransferLeadership(ctx); err != nil {
+	if err := r.TransferLeadership(ctx, whyFull); err != nil {
 		r.log.LogAttrs(ctx, slog.LevelWarn, "leadership was not handed over", slog.Any("err", err))
 	}
 }

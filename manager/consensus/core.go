@@ -48,6 +48,12 @@ type CoreConfig struct {
 	Log *slog.Logger
 }
 
+// A handover is a leader's word that this member is to lead.
+type handover struct {
+	by, term uint64
+	why      string
+}
+
 // A Core is one member's consensus, stepped by hand: every method returns at
 // once, and what is to be done comes out of Flush. It is for one goroutine.
 type Core struct {
@@ -66,6 +72,9 @@ type Core struct {
 	newest       uint64 // index of the newest membership change in the log, 0 if it is not known
 	appliedTerm  uint64
 	failed       error
+	// why this member hands leadership over, and who last did so to it.
+	why    string
+	handed handover
 
 	election election
 	contact  contact
@@ -147,11 +156,23 @@ func (c *Core) Step(m *raftpb.Message) {
 		if c.stalled() {
 			return // a member whose disk hangs does not campaign (R22)
 		}
+		c.handed = handover{by: m.GetFrom(), term: m.GetTerm(), why: string(m.GetContext())}
 	default:
 	}
 	// The errors are about messages that came too late or from strangers.
 	_ = c.raw.Step(m)
 	c.hear(m)
+}
+
+// explained gives the word that another is to lead the reason for it, for people:
+// raft itself leaves the field empty and does not read it.
+func (c *Core) explained(m *raftpb.Message) *raftpb.Message {
+	if m.GetType() != raftpb.MsgTimeoutNow || c.why == "" {
+		return m
+	}
+	m = proto.CloneOf(m)
+	m.Context = []byte(c.why)
+	return m
 }
 
 // withProof returns m with a commit index that covers what its entries prove
@@ -265,7 +286,7 @@ func (c *Core) collect() {
 			case raft.LocalApplyThread:
 				c.out.Apply = append(c.out.Apply, &Apply{Entries: m.GetEntries(), reply: m.GetResponses()[0]})
 			default:
-				c.out.Send = append(c.out.Send, m)
+				c.out.Send = append(c.out.Send, c.explained(m))
 			}
 		}
 		for _, rs := range rd.ReadStates {

@@ -37,7 +37,7 @@ func (c *Core) Tick() {
 	if c.state == raft.StateLeader {
 		c.raw.Tick()
 		if c.now%uint64(c.cfg.ElectionTicks) == 0 && (c.stalled() || c.cfg.Blind) {
-			c.Transfer()
+			c.Transfer(whyStalled)
 		}
 		return
 	}
@@ -116,12 +116,22 @@ func (c *Core) PeerGone(raftID uint64) {
 	}
 }
 
+// Why a member hands leadership over by itself.
+const (
+	whyStalled = "its disk hangs"
+	whyFull    = "its disk is nearly full"
+	whyFailed  = "its log cannot be written"
+	whyStops   = "it stops"
+)
+
 // Transfer hands leadership to the voter that is heard and has most of the
-// log. It reports whether there is one.
-func (c *Core) Transfer() bool {
+// log. It reports whether there is one. why, a few words about this member, goes
+// along; it may be empty.
+func (c *Core) Transfer(why string) bool {
 	if c.state != raft.StateLeader {
 		return false
 	}
+	c.why = why
 	var best, match uint64
 	c.raw.WithProgress(func(peer uint64, kind raft.ProgressType, pr tracker.Progress) {
 		if peer != c.cfg.RaftID && kind == raft.ProgressTypePeer && c.active(peer) && (best == 0 || pr.Match > match) {

@@ -256,7 +256,7 @@ func (r *Runner) leave(ctx context.Context) {
 	}
 	ctx, stop := context.WithTimeout(ctx, leaveTime)
 	defer stop()
-	if err := r.TransferLeadership(ctx); err != nil {
+	if err := r.TransferLeadership(ctx, whyStops); err != nil {
 		r.log.LogAttrs(ctx, slog.LevelInfo, "leadership was not handed over", slog.Any("err", err))
 	}
 }

@@ -31,6 +31,10 @@ type Status struct {
 	// within three of them while there is no leader. A follower hears its leader
 	// only; without one, whoever answers when it asks for votes.
 	Reachable map[uint64]bool
+	// HandedBy is who handed its leadership to this member, and HandedWhy the
+	// reason it gave; on the leader only. 0: nobody did, this member took it.
+	HandedBy  uint64
+	HandedWhy string
 	// Failed says why the log cannot be written (R23); nil if it can.
 	Failed error
 }
@@ -65,6 +69,9 @@ func (c *Core) Status() Status {
 	}
 	if !s.Leading {
 		return s
+	}
+	if c.handed.term+1 == c.term {
+		s.HandedBy, s.HandedWhy = c.handed.by, c.handed.why
 	}
 	s.Progress = make(map[uint64]Progress, len(s.Reachable))
 	c.raw.WithProgress(func(p uint64, kind raft.ProgressType, pr tracker.Progress) {

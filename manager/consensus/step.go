@@ -130,7 +130,7 @@ func (r *Runner) fail(ctx context.Context, err error) {
 	r.log.LogAttrs(ctx, slog.LevelError, "log cannot be written, this manager left the quorum", slog.Any("err", err))
 	r.inbox.put(func(w *work) {
 		w.calls = append(w.calls, func(c *Core) {
-			if c.Transfer() {
+			if c.Transfer(whyFailed) {
 				r.cfg.Transport.Send(c.Flush(time.Now().UnixNano()).Send)
 			}
 			r.lost.Store(&lost)

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/skep-project/skep/internal/id"
+	"github.com/skep-project/skep/manager/control/events"
 	"github.com/skep-project/skep/manager/store"
 	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
@@ -28,6 +29,12 @@ type Group interface {
 	// Reachability says whether this manager can reach a member; it can reach
 	// itself.
 	Reachability(raftID uint64) controlv1.ManagerStatus_Reachability
+	// MissedSince says since when this manager does not hear a member, in Unix
+	// nanoseconds of its clock; 0 if it does.
+	MissedSince(raftID uint64) int64
+	// Contact returns nil while this manager hears the quorum, or has not for a
+	// moment only; else a refusal that names who is missing.
+	Contact() error
 	// CanLose returns nil if the group keeps its quorum without the node's vote,
 	// else an error with the numbers. Asked on the leader only.
 	CanLose(node id.ID) error
@@ -54,12 +61,14 @@ type Config struct {
 	// DB is the state, and the way to change it.
 	DB    *store.DB
 	Group Group
+	// Events is what happened lately; it observes DB's store.
+	Events *events.Chronicle
 	Decisions
 }
 
 func (c Config) check() error {
 	d := c.Decisions
-	if c.Self.IsZero() || c.DB == nil || c.Group == nil ||
+	if c.Self.IsZero() || c.DB == nil || c.Group == nil || c.Events == nil ||
 		d.Constraint == nil || d.Spread == nil || d.Revise == nil || d.RollBack == nil || d.Resume == nil {
 		return errors.New("control: every field of Config is required")
 	}

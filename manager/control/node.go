@@ -30,6 +30,7 @@ func (s *Server) nodeView(snap *store.Snapshot, n *modelv1.Node) *controlv1.Node
 			Leader:       m.GetRaftId() == s.cfg.Group.Leader(),
 			Reachability: s.cfg.Group.Reachability(m.GetRaftId()),
 			Address:      m.GetAddress(), Voter: m.GetVoter(), RaftId: m.GetRaftId(),
+			UnreachableSince: s.cfg.Group.MissedSince(m.GetRaftId()),
 		}
 	}
 	return v

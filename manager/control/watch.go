@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -12,7 +13,8 @@ import (
 
 // WatchService shows a service and its tasks, and then what changes of them, until
 // the service is gone or the caller is. Each message is of one index, whole; what
-// changes while one is being sent is in the next (R13).
+// changes while one is being sent is in the next (R13). A manager that loses the
+// quorum ends it: another may know better.
 func (s *Server) WatchService(msg *controlv1.WatchServiceRequest, stream grpc.ServerStreamingServer[controlv1.WatchServiceResponse]) error {
 	v, err := service(s.snapshot(), msg.GetRef())
 	if err != nil {
@@ -25,6 +27,8 @@ func (s *Server) WatchService(msg *controlv1.WatchServiceRequest, stream grpc.Se
 	defer w.Close()
 	snap := s.snapshot()
 	resp := everything(snap, x)
+	beat := time.NewTicker(contactBeat)
+	defer beat.Stop()
 	for {
 		if resp != nil {
 			if err := stream.Send(resp); err != nil || resp.GetRemoved() {
@@ -35,6 +39,12 @@ func (s *Server) WatchService(msg *controlv1.WatchServiceRequest, stream grpc.Se
 		case <-stream.Context().Done():
 			return context.Cause(stream.Context())
 		case <-w.C():
+		case <-beat.C:
+			if err := s.cfg.Group.Contact(); err != nil {
+				return err
+			}
+			resp = nil
+			continue
 		}
 		changes, reset := w.Take()
 		snap = s.snapshot()
@@ -45,6 +55,9 @@ func (s *Server) WatchService(msg *controlv1.WatchServiceRequest, stream grpc.Se
 		}
 	}
 }
+
+// contactBeat is how often a watch sees whether its manager hears the quorum.
+const contactBeat = time.Second
 
 // everything is the first message, and the one after a reset.
 func everything(snap *store.Snapshot, service id.ID) *controlv1.WatchServiceResponse {

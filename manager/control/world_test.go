@@ -12,6 +12,7 @@ import (
 	"github.com/skep-project/skep/internal/id"
 	"github.com/skep-project/skep/internal/rpc"
 	"github.com/skep-project/skep/internal/taskstate"
+	"github.com/skep-project/skep/manager/control/events"
 	"github.com/skep-project/skep/manager/store/storetest"
 	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
 	logv1 "github.com/skep-project/skep/proto/skep/log/v1"
@@ -27,7 +28,17 @@ type world struct {
 	leader uint64
 	dark   map[uint64]bool
 	quorum error // what CanLose says
+	cutOff error // what Contact says
 }
+
+func (w *world) MissedSince(raftID uint64) int64 {
+	if w.dark[raftID] {
+		return 7
+	}
+	return 0
+}
+
+func (w *world) Contact() error { return w.cutOff }
 
 func (w *world) Leader() uint64 { return w.leader }
 
@@ -84,9 +95,11 @@ func num(n byte) id.ID { return id.ID{15: n} }
 // leads and answers. Node n has id num(n) and raft id n.
 func newWorld(t *testing.T, managers byte) *world {
 	t.Helper()
-	_, db, log := storetest.New()
+	st, db, log := storetest.New()
+	chronicle := &events.Chronicle{}
+	st.Observe(chronicle)
 	w := &world{T: t, log: log, leader: 1, dark: map[uint64]bool{}}
-	s, err := New(Config{Self: num(1), DB: db, Group: w, Decisions: decisions})
+	s, err := New(Config{Self: num(1), DB: db, Group: w, Events: chronicle, Decisions: decisions})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
 	"time"
@@ -31,7 +32,7 @@ func (d *desk) keepTime(ctx context.Context) error {
 		}
 		d.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "this leader's clock is not that of the other managers; handing leadership on",
 			slog.Duration("behind", off))
-		if err := d.cfg.Raft.TransferLeadership(ctx); err != nil && ctx.Err() == nil {
+		if err := d.cfg.Raft.TransferLeadership(ctx, fmt.Sprintf("its clock is %v off those of the other managers", off.Round(time.Millisecond))); err != nil && ctx.Err() == nil {
 			d.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "leadership was not handed on", slog.Any("err", err))
 		}
 	}

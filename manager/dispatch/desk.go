@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"sync"
 	"time"
 
@@ -38,6 +39,7 @@ type desk struct {
 	leases   *leases
 	describe map[id.ID]*modelv1.NodeDescription
 	reports  []filed
+	notes    []*logv1.Note // for who watches events
 	lines    map[*line]struct{}
 	closed   bool
 
@@ -161,6 +163,11 @@ func (d *desk) tick(ctx context.Context) error {
 		}
 		d.mu.Lock()
 		deferred := d.leases.tick(d.now())
+		if deferred > 0 {
+			d.notes = append(d.notes, &logv1.Note{Type: "swarm", Action: "losses-deferred",
+				Reason:     "most nodes fell silent at once: their tasks are replaced a lease later",
+				Attributes: map[string]string{"nodes": strconv.Itoa(deferred)}})
+		}
 		d.mu.Unlock()
 		if deferred > 0 {
 			d.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "most nodes fell silent at once; replacement waits one more lease",
@@ -304,6 +311,10 @@ func (d *desk) batch() ([]*logv1.Unit, []filed) {
 		}
 		delete(d.describe, node)
 	}
+	for _, n := range d.notes {
+		ops = append(ops, &logv1.Operation{Op: &logv1.Operation_Note{Note: n}})
+	}
+	d.notes = nil
 	n := 0
 	for ; n < len(d.reports) && len(ops) < maxBatch; n++ {
 		for _, r := range d.reports[n].reports {

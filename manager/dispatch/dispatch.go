@@ -55,8 +55,8 @@ type Raft interface {
 	Dial(ctx context.Context) (*grpc.ClientConn, error)
 	// Barrier returns when this replica holds what was committed before the call.
 	Barrier(ctx context.Context) error
-	// TransferLeadership returns when another manager leads.
-	TransferLeadership(ctx context.Context) error
+	// TransferLeadership returns when another manager leads, who is told why.
+	TransferLeadership(ctx context.Context, why string) error
 	// InContact reports whether this manager is in contact with the quorum (R18).
 	InContact() bool
 }

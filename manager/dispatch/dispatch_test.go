@@ -112,9 +112,9 @@ func (f *fakeRaft) Leader() (bool, id.ID, <-chan struct{}) { return f.self, f.le
 func (f *fakeRaft) Dial(context.Context) (*grpc.ClientConn, error) {
 	return f.dial()
 }
-func (f *fakeRaft) TransferLeadership(context.Context) error { return nil }
-func (f *fakeRaft) Barrier(context.Context) error            { return nil }
-func (f *fakeRaft) InContact() bool                          { return true }
+func (f *fakeRaft) TransferLeadership(context.Context, string) error { return nil }
+func (f *fakeRaft) Barrier(context.Context) error                    { return nil }
+func (f *fakeRaft) InContact() bool                                  { return true }
 
 // manager is a Server reached over memory. Its callers say who they are.
 type manager struct {

@@ -127,7 +127,7 @@ func (s *Server) remove(ctx context.Context, m *modelv1.Member) error {
 		return err
 	}
 	if m.GetRaftId() == s.cfg.Group.Self() {
-		if err := s.cfg.Group.TransferLeadership(ctx); err != nil {
+		if err := s.cfg.Group.TransferLeadership(ctx, "it is to be a worker"); err != nil {
 			return fmt.Errorf("hand leadership over before leaving the group: %w", err)
 		}
 		return rpc.Errorf(errdefs.ErrUnavailable, "leadership was handed over; the new leader makes the change")

@@ -62,8 +62,8 @@ type Group interface {
 	AddLearner(ctx context.Context, raftID uint64, address string, tx []byte) error
 	Promote(ctx context.Context, raftID uint64, tx []byte) error
 	Remove(ctx context.Context, raftID uint64, tx []byte) error
-	// TransferLeadership returns when another member leads.
-	TransferLeadership(ctx context.Context) error
+	// TransferLeadership returns when another member leads, who is told why.
+	TransferLeadership(ctx context.Context, why string) error
 }
 
 // Config configures a Server. Every field is required.

@@ -37,7 +37,7 @@ func (g *group) Self() uint64 { return g.self }
 func (g *group) Members() ([]Voter, []Learner) {
 	return slices.Clone(g.voters), slices.Clone(g.learners)
 }
-func (g *group) TransferLeadership(context.Context) error {
+func (g *group) TransferLeadership(context.Context, string) error {
 	g.handed++
 	return nil
 }

@@ -233,7 +233,7 @@ func TestAPendingTaskIsPlacedWhenRoomIsMade(t *testing.T) {
 		w.create(2, 1, big)
 		f.settle(synctest.Wait)
 		w.want(0, "of the second running", w.tasks(2, running))
-		if p := w.tasks(2, wanted); len(p) != 1 || p[0].Reason != "no suitable node among 1 (1 lacks memory)" {
+		if p := w.tasks(2, wanted); len(p) != 1 || p[0].Reason != "no suitable node among 1 (1 has less than 700B of memory free)" {
 			t.Errorf("pending: %+v", p)
 		}
 		w.scale(1, 0)

@@ -80,12 +80,12 @@ func TestTheEmptiestNodeIsChosen(t *testing.T) {
 			put:      func(b *Board) { b.Put(nodeN(2), web, Resources{}, true) },
 			template: &modelv1.TaskTemplate{Placement: &modelv1.Placement{Spread: []string{"node.labels.zone"}}}},
 		{name: "a full zone is left for the other", n: 4, want: []int{1, 2, 2}, tight: true,
-			reason: "no suitable node among 2 (2 lack memory)",
+			reason: "no suitable node among 2 (2 have less than 10B of memory free)",
 			nodes: []Node{ready(1, func(n *Node) { zone("a")(n); n.Capacity.MemoryBytes = 10 }),
 				ready(2, func(n *Node) { zone("b")(n); n.Capacity.MemoryBytes = 25 })},
 			template: &modelv1.TaskTemplate{Reservations: &modelv1.Resources{MemoryBytes: 10},
 				Placement: &modelv1.Placement{Spread: []string{"node.labels.zone"}}}},
-		{name: "a stopping task holds its reservation", n: 1, tight: true, reason: "no suitable node among 1 (1 lacks CPU)",
+		{name: "a stopping task holds its reservation", n: 1, tight: true, reason: "no suitable node among 1 (1 has less than 0.000000005 CPUs free)",
 			nodes:    []Node{ready(1, func(n *Node) { n.Capacity.NanoCPUs = 10 })},
 			put:      func(b *Board) { b.Put(nodeN(1), web, Resources{NanoCPUs: 6}, false) },
 			template: &modelv1.TaskTemplate{Reservations: &modelv1.Resources{NanoCpus: 5}}},
@@ -108,7 +108,7 @@ func TestTheEmptiestNodeIsChosen(t *testing.T) {
 				ready(4, func(n *Node) { n.Availability = modelv1.Availability_AVAILABILITY_PAUSE }),
 				ready(5, nil), ready(6, nil),
 			},
-			reason:   "no suitable node among 6 (2 are not ready; 1 is paused; 1 is drained; 2 do not satisfy node.role==manager)",
+			reason:   "no suitable node among 6 (1 is down, 1 is not heard, 1 is paused, 1 is drained, 2 do not satisfy node.role==manager)",
 			template: &modelv1.TaskTemplate{Placement: &modelv1.Placement{Constraints: []string{"node.role==manager"}}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -4,7 +4,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
+
+	units "github.com/docker/go-units"
 
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
@@ -17,6 +20,8 @@ type refusal struct {
 	constraint string
 	// limit is the group's replicas per node.
 	limit uint64
+	// reserve is what the group asks for.
+	reserve Resources
 }
 
 // A refusalKind is one filter, in the order in which they are asked.
@@ -24,7 +29,8 @@ type refusalKind uint8
 
 const (
 	suits refusalKind = iota
-	notReady
+	isDown
+	unheard
 	paused
 	drained
 	misfit
@@ -36,8 +42,10 @@ const (
 // refuses asks every filter.
 func (s *seat) refuses(g *Group) refusal {
 	switch {
+	case s.State == modelv1.NodeState_NODE_STATE_DOWN:
+		return refusal{kind: isDown}
 	case s.State != modelv1.NodeState_NODE_STATE_READY:
-		return refusal{kind: notReady}
+		return refusal{kind: unheard}
 	case s.Availability == modelv1.Availability_AVAILABILITY_PAUSE:
 		return refusal{kind: paused}
 	case s.Availability == modelv1.Availability_AVAILABILITY_DRAIN:
@@ -53,9 +61,9 @@ func (s *seat) refuses(g *Group) refusal {
 func (s *seat) full(g *Group) refusal {
 	switch {
 	case g.Reserve.NanoCPUs > 0 && g.Reserve.NanoCPUs > s.Capacity.NanoCPUs-s.used.NanoCPUs:
-		return refusal{kind: lacksCPU}
+		return refusal{kind: lacksCPU, reserve: g.Reserve}
 	case g.Reserve.MemoryBytes > 0 && g.Reserve.MemoryBytes > s.Capacity.MemoryBytes-s.used.MemoryBytes:
-		return refusal{kind: lacksMemory}
+		return refusal{kind: lacksMemory, reserve: g.Reserve}
 	case g.MaxPerNode > 0 && uint64(s.of[g.Service]) >= g.MaxPerNode:
 		return refusal{kind: holdsEnough, limit: g.MaxPerNode}
 	}
@@ -67,6 +75,7 @@ type refusals struct {
 	kinds       [holdsEnough + 1]int
 	constraints map[string]int
 	limit       uint64
+	reserve     Resources
 }
 
 func (r *refusals) note(why refusal) {
@@ -79,6 +88,8 @@ func (r *refusals) note(why refusal) {
 		r.constraints[why.constraint]++
 	case holdsEnough:
 		r.limit = why.limit
+	case lacksCPU, lacksMemory:
+		r.reserve = why.reserve
 	}
 }
 
@@ -87,8 +98,8 @@ func (r *refusals) tight() bool {
 	return r.kinds[lacksCPU]+r.kinds[lacksMemory]+r.kinds[holdsEnough] > 0
 }
 
-// words returns the reason a person reads: "no suitable node among 5 (2 are not
-// ready; 3 do not satisfy node.role==manager)".
+// words returns the reason a person reads: "no suitable node among 5 (2 are down,
+// 3 do not satisfy node.role==manager)". Every node is counted once.
 func (r *refusals) words(nodes int) string {
 	if nodes == 0 {
 		return "no suitable node: the cluster has none"
@@ -102,14 +113,17 @@ func (r *refusals) words(nodes int) string {
 			parts = append(parts, fmt.Sprintf("%d %s", n, many))
 		}
 	}
-	say(r.kinds[notReady], "is not ready", "are not ready")
+	say(r.kinds[isDown], "is down", "are down")
+	say(r.kinds[unheard], "is not heard", "are not heard")
 	say(r.kinds[paused], "is paused", "are paused")
 	say(r.kinds[drained], "is drained", "are drained")
 	for _, c := range slices.Sorted(maps.Keys(r.constraints)) {
 		say(r.constraints[c], "does not satisfy "+c, "do not satisfy "+c)
 	}
-	say(r.kinds[lacksCPU], "lacks CPU", "lack CPU")
-	say(r.kinds[lacksMemory], "lacks memory", "lack memory")
+	cpus := "less than " + strconv.FormatFloat(float64(r.reserve.NanoCPUs)/1e9, 'f', -1, 64) + " CPUs free"
+	say(r.kinds[lacksCPU], "has "+cpus, "have "+cpus)
+	memory := "less than " + units.BytesSize(float64(r.reserve.MemoryBytes)) + " of memory free"
+	say(r.kinds[lacksMemory], "has "+memory, "have "+memory)
 	if n := r.kinds[holdsEnough]; n > 0 {
 		held := fmt.Sprintf("its %d replicas already", r.limit)
 		if r.limit == 1 {
@@ -117,5 +131,5 @@ func (r *refusals) words(nodes int) string {
 		}
 		say(n, "holds "+held, "hold "+held)
 	}
-	return fmt.Sprintf("no suitable node among %d (%s)", nodes, strings.Join(parts, "; "))
+	return fmt.Sprintf("no suitable node among %d (%s)", nodes, strings.Join(parts, ", "))
 }

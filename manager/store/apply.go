@@ -208,7 +208,7 @@ func (s *state) version(kind logv1.Kind, key []byte) uint64 {
 	case KindNode:
 		return snap.Node(asID(key)).GetMeta().GetVersion()
 	case KindMember:
-		if raftID, ok := parseMemberKey(key); ok {
+		if raftID, ok := ParseMemberKey(key); ok {
 			return snap.Member(raftID).GetMeta().GetVersion()
 		}
 	case KindService:

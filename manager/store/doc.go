@@ -1,8 +1,8 @@
 // Package store is the replicated truth of the cluster, in memory.
 //
 // It owns typed tables of objects, the deterministic apply that is the only way
-// to change them, snapshots that readers share without a lock, the log of recent
-// changes with the watches that ride on it, and the optimistic transactions that
+// to change them, snapshots that readers share without a lock, the watches
+// that tell of changes, the observer of every step, and the optimistic transactions that
 // propose a change (DB). It does not own consensus, nor how anything is sealed or
 // kept on disk: it is given committed bytes and gives proposals away.
 //

@@ -86,8 +86,11 @@ func (s *Store) Restore(r io.Reader) error {
 	}
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	s.log.reset(next.index)
-	s.snap.Store(&Snapshot{state: next})
+	now := &Snapshot{state: next}
+	s.snap.Store(now)
+	if s.observer != nil {
+		s.observer.Restored(now)
+	}
 	s.hub.resetAll()
 	return nil
 }

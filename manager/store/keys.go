@@ -18,6 +18,8 @@ const (
 	KindRevision = logv1.Kind_KIND_REVISION
 	KindTask     = logv1.Kind_KIND_TASK
 	KindClaim    = logv1.Kind_KIND_CLAIM
+	// KindNote is the kind of a Change that tells of a Note.
+	KindNote = logv1.Kind_KIND_NOTE
 )
 
 // The kinds of claims (R9). A claim says who owns a name or a number of which
@@ -88,8 +90,8 @@ func keyName(kind logv1.Kind, key []byte) string {
 	return fmt.Sprintf("%x", key)
 }
 
-// parseMemberKey undoes MemberKey.
-func parseMemberKey(key []byte) (raftID uint64, ok bool) {
+// ParseMemberKey undoes MemberKey.
+func ParseMemberKey(key []byte) (raftID uint64, ok bool) {
 	if len(key) != 8 {
 		return 0, false
 	}

@@ -43,6 +43,9 @@ func (s *state) operate(op *logv1.Operation) *Conflict {
 	case *logv1.Operation_NodeRole:
 		s.nodeRole(op.NodeRole)
 		return nil
+	case *logv1.Operation_Note:
+		s.note(Change{Kind: KindNote, Note: op.Note})
+		return nil
 	}
 	return refuse(0, nil, "operation of an unknown kind")
 }
@@ -184,7 +187,7 @@ func (s *state) remove(d *logv1.Delete) *Conflict {
 	case KindRevision:
 		return s.removeRevision(d.GetKey())
 	case KindMember:
-		if raftID, ok := parseMemberKey(d.GetKey()); ok {
+		if raftID, ok := ParseMemberKey(d.GetKey()); ok {
 			if m, ok := s.members.get(&modelv1.Member{RaftId: raftID}); ok {
 				drop(s, &s.members, m, memberChange(m))
 			}

@@ -12,8 +12,9 @@ type Store struct {
 	snap atomic.Pointer[Snapshot]
 	// writing is held by Apply and Restore, for memory work only.
 	writing sync.Mutex
-	log     changeLog
-	hub     hub
+	// observer is nil if nobody observes.
+	observer Observer
+	hub      hub
 }
 
 // New returns an empty store, at index 0.
@@ -31,8 +32,11 @@ func (s *Store) Snapshot() *Snapshot { return s.snap.Load() }
 func (s *Store) publish(next *state) {
 	changes := next.changes
 	next.undo, next.changes = nil, nil
-	s.log.append(changes)
-	s.snap.Store(&Snapshot{state: next})
+	before, after := s.snap.Load(), &Snapshot{state: next}
+	s.snap.Store(after)
+	if s.observer != nil && len(changes) > 0 {
+		s.observer.Published(before, after, changes)
+	}
 	s.hub.tell(changes)
 }
 

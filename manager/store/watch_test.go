@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -107,9 +108,11 @@ func TestAFullWatchSaysReset(t *testing.T) {
 	}
 }
 
-func TestAnInstalledSnapshotResetsWatchesAndForgetsChanges(t *testing.T) {
+func TestAnInstalledSnapshotResetsWatches(t *testing.T) {
 	t.Parallel()
 	s, other := small(t), full(t)
+	o := &observed{}
+	s.Observe(o)
 	w := s.Watch(Key{Kind: KindTask, ID: num(12345)})
 	defer w.Close()
 	if err := s.Restore(bytes.NewReader(encoded(t, other.Snapshot()))); err != nil {
@@ -118,60 +121,52 @@ func TestAnInstalledSnapshotResetsWatchesAndForgetsChanges(t *testing.T) {
 	if _, reset := w.Take(); !reset || !ready(w) {
 		t.Error("the watch was not reset")
 	}
-	if _, ok := s.ChangesSince(1); ok {
-		t.Error("the change log reaches back over a snapshot")
-	}
-	if changes, ok := s.ChangesSince(s.Snapshot().Index()); !ok || len(changes) != 0 {
-		t.Errorf("from here: %v %v, want nothing new", changes, ok)
+	if want := []string{"restored at 4"}; !slices.Equal(o.steps, want) {
+		t.Errorf("observed %q, want %q", o.steps, want)
 	}
 }
 
-func TestChangesResumeFromARecentIndex(t *testing.T) {
+// observed notes what an observer is told.
+type observed struct{ steps []string }
+
+func (o *observed) Published(before, after *Snapshot, changes []Change) {
+	step := fmt.Sprintf("%d to %d:", before.Index(), after.Index())
+	for _, c := range changes {
+		step += " " + kindName(c.Kind)
+	}
+	o.steps = append(o.steps, step)
+}
+
+func (o *observed) Restored(now *Snapshot) {
+	o.steps = append(o.steps, fmt.Sprintf("restored at %d", now.Index()))
+}
+
+func TestAnObserverSeesEveryStepWhole(t *testing.T) {
 	t.Parallel()
 	s := small(t)
+	o := &observed{}
+	s.Observe(o)
 	must(t, s, opTask(task1, web, node1, 1), opNode(node2))
+	must(t, s)
 	must(t, s, opReport(task1, node1, &modelv1.TaskStatus{State: taskstate.Running}))
-	changes, ok := s.ChangesSince(1)
-	kinds := []int{}
-	for _, c := range changes {
-		kinds = append(kinds, int(c.Index)*100+int(c.Kind))
-	}
-	if want := []int{206, 202, 306}; !ok || !slices.Equal(kinds, want) {
-		t.Errorf("changes = %v %v, want %v", kinds, ok, want)
-	}
-	if _, ok := s.ChangesSince(4); ok {
-		t.Error("resumed from an index that is not there yet")
+	must(t, s, &logv1.Operation{Op: &logv1.Operation_Note{Note: &logv1.Note{Type: "node", Action: "leader"}}})
+	want := []string{"1 to 2: task node", "3 to 4: task", "4 to 5: note"}
+	if !slices.Equal(o.steps, want) {
+		t.Errorf("observed %q, want %q", o.steps, want)
 	}
 }
 
-func TestTheChangeLogIsBoundedAndForgetsIndexesWhole(t *testing.T) {
+func TestANoteOfADroppedUnitIsNotTold(t *testing.T) {
 	t.Parallel()
-	var l changeLog
-	s := New()
-	s.ApplyProto(5, 0, nil)
-	batch := func(index uint64, n int) (out []Change) {
-		for range n {
-			out = append(out, Change{Kind: KindTask, Key: num(1).Bytes(), Index: index})
-		}
-		return out
-	}
-	const each = 30_000
-	for index := uint64(1); index <= 5; index++ {
-		l.append(batch(index, each))
-		if len(l.changes) > maxLogEntries || l.bytes > maxLogBytes || len(l.changes)%each != 0 {
-			t.Fatalf("after index %d: %d changes in %d bytes", index, len(l.changes), l.bytes)
-		}
-	}
-	s.log.changes, s.log.floor = l.changes, l.floor
-	if _, ok := s.ChangesSince(1); ok || l.floor != 2 {
-		t.Errorf("index 1 is still resumable, floor %d", l.floor)
-	}
-	if changes, ok := s.ChangesSince(2); !ok || len(changes) != 3*each {
-		t.Errorf("since 2: %d changes, %v", len(changes), ok)
-	}
-	l.append(batch(6, maxLogEntries+1))
-	if len(l.changes) != 0 || l.bytes != 0 || l.floor != 6 {
-		t.Errorf("an index beyond the bound: %d changes, %d bytes, floor %d", len(l.changes), l.bytes, l.floor)
+	s := small(t)
+	o := &observed{}
+	s.Observe(o)
+	note := &logv1.Operation{Op: &logv1.Operation_Note{Note: &logv1.Note{Type: "node", Action: "leader"}}}
+	s.ApplyProto(2, 0, []*logv1.Transaction{{Units: []*logv1.Unit{
+		{Operations: []*logv1.Operation{note, opClaim(ClaimServiceName, "web", web), opClaim(ClaimServiceName, "web", web)}},
+	}}})
+	if len(o.steps) != 0 {
+		t.Errorf("observed %q, want nothing", o.steps)
 	}
 }
 

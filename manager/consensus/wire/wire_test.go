@@ -248,7 +248,7 @@ func TestThreeMembersOutliveTheirLeader(t *testing.T) {
 	if next == b {
 		other = d
 	}
-	if err := next.runner.TransferLeadership(ctx); err != nil {
+	if err := next.runner.TransferLeadership(ctx, ""); err != nil {
 		t.Fatal(err)
 	}
 	c.until(other, "the other leader", func(s consensus.Status) bool { return s.Tenured })

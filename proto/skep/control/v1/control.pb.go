@@ -555,14 +555,17 @@ func (x *NodeView) GetSelf() bool {
 }
 
 type ManagerStatus struct {
-	state         protoimpl.MessageState     `protogen:"open.v1"`
-	Leader        bool                       `protobuf:"varint,1,opt,name=leader,proto3" json:"leader,omitempty"`
-	Reachability  ManagerStatus_Reachability `protobuf:"varint,2,opt,name=reachability,proto3,enum=skep.control.v1.ManagerStatus_Reachability" json:"reachability,omitempty"`
-	Address       string                     `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
-	Voter         bool                       `protobuf:"varint,4,opt,name=voter,proto3" json:"voter,omitempty"`
-	RaftId        uint64                     `protobuf:"varint,5,opt,name=raft_id,json=raftId,proto3" json:"raft_id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state        protoimpl.MessageState     `protogen:"open.v1"`
+	Leader       bool                       `protobuf:"varint,1,opt,name=leader,proto3" json:"leader,omitempty"`
+	Reachability ManagerStatus_Reachability `protobuf:"varint,2,opt,name=reachability,proto3,enum=skep.control.v1.ManagerStatus_Reachability" json:"reachability,omitempty"`
+	Address      string                     `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	Voter        bool                       `protobuf:"varint,4,opt,name=voter,proto3" json:"voter,omitempty"`
+	RaftId       uint64                     `protobuf:"varint,5,opt,name=raft_id,json=raftId,proto3" json:"raft_id,omitempty"`
+	// Since when the answering manager does not hear it, by its own clock: Unix
+	// nanoseconds. 0: it hears it.
+	UnreachableSince int64 `protobuf:"varint,6,opt,name=unreachable_since,json=unreachableSince,proto3" json:"unreachable_since,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *ManagerStatus) Reset() {
@@ -626,6 +629,13 @@ func (x *ManagerStatus) GetVoter() bool {
 func (x *ManagerStatus) GetRaftId() uint64 {
 	if x != nil {
 		return x.RaftId
+	}
+	return 0
+}
+
+func (x *ManagerStatus) GetUnreachableSince() int64 {
+	if x != nil {
+		return x.UnreachableSince
 	}
 	return 0
 }
@@ -2158,6 +2168,339 @@ func (x *WatchServiceResponse) GetNow() int64 {
 	return 0
 }
 
+type WatchEventsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Begin behind this index: what a message with it and last set has closed.
+	// Absent: at since.
+	After *uint64 `protobuf:"varint,1,opt,name=after,proto3,oneof" json:"after,omitempty"`
+	// Log time of the first event. 0: only what happens from now on.
+	Since int64 `protobuf:"varint,2,opt,name=since,proto3" json:"since,omitempty"`
+	// Log time behind which the stream ends. 0: never.
+	Until         int64        `protobuf:"varint,3,opt,name=until,proto3" json:"until,omitempty"`
+	Filter        *EventFilter `protobuf:"bytes,4,opt,name=filter,proto3" json:"filter,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchEventsRequest) Reset() {
+	*x = WatchEventsRequest{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchEventsRequest) ProtoMessage() {}
+
+func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
+func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *WatchEventsRequest) GetAfter() uint64 {
+	if x != nil && x.After != nil {
+		return *x.After
+	}
+	return 0
+}
+
+func (x *WatchEventsRequest) GetSince() int64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+func (x *WatchEventsRequest) GetUntil() int64 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
+}
+
+func (x *WatchEventsRequest) GetFilter() *EventFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+// EventFilter: fields are and-ed, values of one field or-ed. Empty: everything
+// but what tasks merely pass through.
+type EventFilter struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Types   []string               `protobuf:"bytes,1,rep,name=types,proto3" json:"types,omitempty"`
+	Actions []string               `protobuf:"bytes,2,rep,name=actions,proto3" json:"actions,omitempty"`
+	// Names, or beginnings of ids, of what the event is about or happened on.
+	Nodes    []string `protobuf:"bytes,3,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Services []string `protobuf:"bytes,4,rep,name=services,proto3" json:"services,omitempty"`
+	// "key" or "key=value", of what the event is about.
+	Labels []string `protobuf:"bytes,5,rep,name=labels,proto3" json:"labels,omitempty"`
+	// States that a task passes through as well. An action named above needs no
+	// such wish.
+	All           bool `protobuf:"varint,6,opt,name=all,proto3" json:"all,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EventFilter) Reset() {
+	*x = EventFilter{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EventFilter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EventFilter) ProtoMessage() {}
+
+func (x *EventFilter) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EventFilter.ProtoReflect.Descriptor instead.
+func (*EventFilter) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *EventFilter) GetTypes() []string {
+	if x != nil {
+		return x.Types
+	}
+	return nil
+}
+
+func (x *EventFilter) GetActions() []string {
+	if x != nil {
+		return x.Actions
+	}
+	return nil
+}
+
+func (x *EventFilter) GetNodes() []string {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *EventFilter) GetServices() []string {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+func (x *EventFilter) GetLabels() []string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *EventFilter) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
+// WatchEventsResponse is part of the events of one index. The first one has none
+// and says from which index on.
+type WatchEventsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Index uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	// Log time of the index.
+	At     int64    `protobuf:"varint,2,opt,name=at,proto3" json:"at,omitempty"`
+	Events []*Event `protobuf:"bytes,3,rep,name=events,proto3" json:"events,omitempty"`
+	// Nothing more comes of index or any before it.
+	Last bool `protobuf:"varint,4,opt,name=last,proto3" json:"last,omitempty"`
+	// What happened before index is not known here any more, wholly or in part: the
+	// caller lists again and goes on.
+	Reset_        bool `protobuf:"varint,5,opt,name=reset,proto3" json:"reset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchEventsResponse) Reset() {
+	*x = WatchEventsResponse{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchEventsResponse) ProtoMessage() {}
+
+func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchEventsResponse.ProtoReflect.Descriptor instead.
+func (*WatchEventsResponse) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *WatchEventsResponse) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *WatchEventsResponse) GetAt() int64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *WatchEventsResponse) GetEvents() []*Event {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *WatchEventsResponse) GetLast() bool {
+	if x != nil {
+		return x.Last
+	}
+	return false
+}
+
+func (x *WatchEventsResponse) GetReset_() bool {
+	if x != nil {
+		return x.Reset_
+	}
+	return false
+}
+
+// Event is one thing that happened. The words only grow.
+type Event struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "swarm", "node", "service" or "task".
+	Type   string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	Action string `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"`
+	// What it happened to; its name at that time.
+	Id   []byte `protobuf:"bytes,3,opt,name=id,proto3" json:"id,omitempty"`
+	Name string `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
+	// "state.old" and "state.new" and the like; where it was: "node", "service".
+	Attributes map[string]string `protobuf:"bytes,5,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Why, in words. May be empty.
+	Reason        string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Event) Reset() {
+	*x = Event{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Event) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Event) ProtoMessage() {}
+
+func (x *Event) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Event.ProtoReflect.Descriptor instead.
+func (*Event) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *Event) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Event) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *Event) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *Event) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Event) GetAttributes() map[string]string {
+	if x != nil {
+		return x.Attributes
+	}
+	return nil
+}
+
+func (x *Event) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 var File_skep_control_v1_control_proto protoreflect.FileDescriptor
 
 const file_skep_control_v1_control_proto_rawDesc = "" +
@@ -2191,13 +2534,14 @@ const file_skep_control_v1_control_proto_rawDesc = "" +
 	"\bNodeView\x12'\n" +
 	"\x04node\x18\x01 \x01(\v2\x13.skep.model.v1.NodeR\x04node\x128\n" +
 	"\amanager\x18\x02 \x01(\v2\x1e.skep.control.v1.ManagerStatusR\amanager\x12\x12\n" +
-	"\x04self\x18\x03 \x01(\bR\x04self\"\xc4\x02\n" +
+	"\x04self\x18\x03 \x01(\bR\x04self\"\xf1\x02\n" +
 	"\rManagerStatus\x12\x16\n" +
 	"\x06leader\x18\x01 \x01(\bR\x06leader\x12O\n" +
 	"\freachability\x18\x02 \x01(\x0e2+.skep.control.v1.ManagerStatus.ReachabilityR\freachability\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x14\n" +
 	"\x05voter\x18\x04 \x01(\bR\x05voter\x12\x17\n" +
-	"\araft_id\x18\x05 \x01(\x04R\x06raftId\"\x80\x01\n" +
+	"\araft_id\x18\x05 \x01(\x04R\x06raftId\x12+\n" +
+	"\x11unreachable_since\x18\x06 \x01(\x03R\x10unreachableSince\"\x80\x01\n" +
 	"\fReachability\x12\x1c\n" +
 	"\x18REACHABILITY_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14REACHABILITY_UNKNOWN\x10\x01\x12\x1c\n" +
@@ -2316,7 +2660,38 @@ const file_skep_control_v1_control_proto_rawDesc = "" +
 	"\x04gone\x18\x04 \x03(\fR\x04gone\x12\x1a\n" +
 	"\bcomplete\x18\x05 \x01(\bR\bcomplete\x12\x18\n" +
 	"\aremoved\x18\x06 \x01(\bR\aremoved\x12\x10\n" +
-	"\x03now\x18\a \x01(\x03R\x03now2\xff\v\n" +
+	"\x03now\x18\a \x01(\x03R\x03now\"\x9b\x01\n" +
+	"\x12WatchEventsRequest\x12\x19\n" +
+	"\x05after\x18\x01 \x01(\x04H\x00R\x05after\x88\x01\x01\x12\x14\n" +
+	"\x05since\x18\x02 \x01(\x03R\x05since\x12\x14\n" +
+	"\x05until\x18\x03 \x01(\x03R\x05until\x124\n" +
+	"\x06filter\x18\x04 \x01(\v2\x1c.skep.control.v1.EventFilterR\x06filterB\b\n" +
+	"\x06_after\"\x99\x01\n" +
+	"\vEventFilter\x12\x14\n" +
+	"\x05types\x18\x01 \x03(\tR\x05types\x12\x18\n" +
+	"\aactions\x18\x02 \x03(\tR\aactions\x12\x14\n" +
+	"\x05nodes\x18\x03 \x03(\tR\x05nodes\x12\x1a\n" +
+	"\bservices\x18\x04 \x03(\tR\bservices\x12\x16\n" +
+	"\x06labels\x18\x05 \x03(\tR\x06labels\x12\x10\n" +
+	"\x03all\x18\x06 \x01(\bR\x03all\"\x95\x01\n" +
+	"\x13WatchEventsResponse\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x0e\n" +
+	"\x02at\x18\x02 \x01(\x03R\x02at\x12.\n" +
+	"\x06events\x18\x03 \x03(\v2\x16.skep.control.v1.EventR\x06events\x12\x12\n" +
+	"\x04last\x18\x04 \x01(\bR\x04last\x12\x14\n" +
+	"\x05reset\x18\x05 \x01(\bR\x05reset\"\xf6\x01\n" +
+	"\x05Event\x12\x12\n" +
+	"\x04type\x18\x01 \x01(\tR\x04type\x12\x16\n" +
+	"\x06action\x18\x02 \x01(\tR\x06action\x12\x0e\n" +
+	"\x02id\x18\x03 \x01(\fR\x02id\x12\x12\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\x12F\n" +
+	"\n" +
+	"attributes\x18\x05 \x03(\v2&.skep.control.v1.Event.AttributesEntryR\n" +
+	"attributes\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\x1a=\n" +
+	"\x0fAttributesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x012\xe6\f\n" +
 	"\aControl\x12`\n" +
 	"\n" +
 	"GetCluster\x12\".skep.control.v1.GetClusterRequest\x1a#.skep.control.v1.GetClusterResponse\"\t\xa2\xbb\x18\x05\n" +
@@ -2351,6 +2726,8 @@ const file_skep_control_v1_control_proto_rawDesc = "" +
 	"\tListTasks\x12!.skep.control.v1.ListTasksRequest\x1a\".skep.control.v1.ListTasksResponse\"\t\xa2\xbb\x18\x05\n" +
 	"\x01\x05\x18\x01\x12h\n" +
 	"\fWatchService\x12$.skep.control.v1.WatchServiceRequest\x1a%.skep.control.v1.WatchServiceResponse\"\t\xa2\xbb\x18\x05\n" +
+	"\x01\x05\x18\x010\x01\x12e\n" +
+	"\vWatchEvents\x12#.skep.control.v1.WatchEventsRequest\x1a$.skep.control.v1.WatchEventsResponse\"\t\xa2\xbb\x18\x05\n" +
 	"\x01\x05\x18\x010\x01B>Z<github.com/skep-project/skep/proto/skep/control/v1;controlv1b\x06proto3"
 
 var (
@@ -2366,7 +2743,7 @@ func file_skep_control_v1_control_proto_rawDescGZIP() []byte {
 }
 
 var file_skep_control_v1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_skep_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_skep_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_skep_control_v1_control_proto_goTypes = []any{
 	(ManagerStatus_Reachability)(0), // 0: skep.control.v1.ManagerStatus.Reachability
 	(*GetClusterRequest)(nil),       // 1: skep.control.v1.GetClusterRequest
@@ -2404,91 +2781,101 @@ var file_skep_control_v1_control_proto_goTypes = []any{
 	(*ListTasksResponse)(nil),       // 33: skep.control.v1.ListTasksResponse
 	(*WatchServiceRequest)(nil),     // 34: skep.control.v1.WatchServiceRequest
 	(*WatchServiceResponse)(nil),    // 35: skep.control.v1.WatchServiceResponse
-	nil,                             // 36: skep.control.v1.UpdateNodeRequest.LabelsAddEntry
-	(*v1.Cluster)(nil),              // 37: skep.model.v1.Cluster
-	(*v1.ClusterSpec)(nil),          // 38: skep.model.v1.ClusterSpec
-	(v1.Role)(0),                    // 39: skep.model.v1.Role
-	(*v1.Node)(nil),                 // 40: skep.model.v1.Node
-	(v1.Membership)(0),              // 41: skep.model.v1.Membership
-	(v1.TaskState)(0),               // 42: skep.model.v1.TaskState
-	(v1.Availability)(0),            // 43: skep.model.v1.Availability
-	(*v1.ServiceSpec)(nil),          // 44: skep.model.v1.ServiceSpec
-	(*v1.TaskTemplate)(nil),         // 45: skep.model.v1.TaskTemplate
-	(*v1.RegistryAuth)(nil),         // 46: skep.model.v1.RegistryAuth
-	(*v1.Service)(nil),              // 47: skep.model.v1.Service
-	(*v1.Task)(nil),                 // 48: skep.model.v1.Task
+	(*WatchEventsRequest)(nil),      // 36: skep.control.v1.WatchEventsRequest
+	(*EventFilter)(nil),             // 37: skep.control.v1.EventFilter
+	(*WatchEventsResponse)(nil),     // 38: skep.control.v1.WatchEventsResponse
+	(*Event)(nil),                   // 39: skep.control.v1.Event
+	nil,                             // 40: skep.control.v1.UpdateNodeRequest.LabelsAddEntry
+	nil,                             // 41: skep.control.v1.Event.AttributesEntry
+	(*v1.Cluster)(nil),              // 42: skep.model.v1.Cluster
+	(*v1.ClusterSpec)(nil),          // 43: skep.model.v1.ClusterSpec
+	(v1.Role)(0),                    // 44: skep.model.v1.Role
+	(*v1.Node)(nil),                 // 45: skep.model.v1.Node
+	(v1.Membership)(0),              // 46: skep.model.v1.Membership
+	(v1.TaskState)(0),               // 47: skep.model.v1.TaskState
+	(v1.Availability)(0),            // 48: skep.model.v1.Availability
+	(*v1.ServiceSpec)(nil),          // 49: skep.model.v1.ServiceSpec
+	(*v1.TaskTemplate)(nil),         // 50: skep.model.v1.TaskTemplate
+	(*v1.RegistryAuth)(nil),         // 51: skep.model.v1.RegistryAuth
+	(*v1.Service)(nil),              // 52: skep.model.v1.Service
+	(*v1.Task)(nil),                 // 53: skep.model.v1.Task
 }
 var file_skep_control_v1_control_proto_depIdxs = []int32{
-	37, // 0: skep.control.v1.GetClusterResponse.cluster:type_name -> skep.model.v1.Cluster
-	38, // 1: skep.control.v1.UpdateClusterRequest.spec:type_name -> skep.model.v1.ClusterSpec
-	37, // 2: skep.control.v1.UpdateClusterResponse.cluster:type_name -> skep.model.v1.Cluster
-	39, // 3: skep.control.v1.GetJoinTokenRequest.role:type_name -> skep.model.v1.Role
-	39, // 4: skep.control.v1.RotateJoinTokenRequest.role:type_name -> skep.model.v1.Role
-	40, // 5: skep.control.v1.NodeView.node:type_name -> skep.model.v1.Node
+	42, // 0: skep.control.v1.GetClusterResponse.cluster:type_name -> skep.model.v1.Cluster
+	43, // 1: skep.control.v1.UpdateClusterRequest.spec:type_name -> skep.model.v1.ClusterSpec
+	42, // 2: skep.control.v1.UpdateClusterResponse.cluster:type_name -> skep.model.v1.Cluster
+	44, // 3: skep.control.v1.GetJoinTokenRequest.role:type_name -> skep.model.v1.Role
+	44, // 4: skep.control.v1.RotateJoinTokenRequest.role:type_name -> skep.model.v1.Role
+	45, // 5: skep.control.v1.NodeView.node:type_name -> skep.model.v1.Node
 	10, // 6: skep.control.v1.NodeView.manager:type_name -> skep.control.v1.ManagerStatus
 	0,  // 7: skep.control.v1.ManagerStatus.reachability:type_name -> skep.control.v1.ManagerStatus.Reachability
 	12, // 8: skep.control.v1.ListNodesRequest.filter:type_name -> skep.control.v1.Filter
-	39, // 9: skep.control.v1.Filter.roles:type_name -> skep.model.v1.Role
-	41, // 10: skep.control.v1.Filter.memberships:type_name -> skep.model.v1.Membership
-	42, // 11: skep.control.v1.Filter.desired:type_name -> skep.model.v1.TaskState
+	44, // 9: skep.control.v1.Filter.roles:type_name -> skep.model.v1.Role
+	46, // 10: skep.control.v1.Filter.memberships:type_name -> skep.model.v1.Membership
+	47, // 11: skep.control.v1.Filter.desired:type_name -> skep.model.v1.TaskState
 	9,  // 12: skep.control.v1.ListNodesResponse.nodes:type_name -> skep.control.v1.NodeView
 	9,  // 13: skep.control.v1.GetNodeResponse.node:type_name -> skep.control.v1.NodeView
-	39, // 14: skep.control.v1.UpdateNodeRequest.role:type_name -> skep.model.v1.Role
-	43, // 15: skep.control.v1.UpdateNodeRequest.availability:type_name -> skep.model.v1.Availability
-	36, // 16: skep.control.v1.UpdateNodeRequest.labels_add:type_name -> skep.control.v1.UpdateNodeRequest.LabelsAddEntry
+	44, // 14: skep.control.v1.UpdateNodeRequest.role:type_name -> skep.model.v1.Role
+	48, // 15: skep.control.v1.UpdateNodeRequest.availability:type_name -> skep.model.v1.Availability
+	40, // 16: skep.control.v1.UpdateNodeRequest.labels_add:type_name -> skep.control.v1.UpdateNodeRequest.LabelsAddEntry
 	9,  // 17: skep.control.v1.UpdateNodeResponse.node:type_name -> skep.control.v1.NodeView
-	44, // 18: skep.control.v1.CreateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
-	45, // 19: skep.control.v1.CreateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
-	46, // 20: skep.control.v1.CreateServiceRequest.registry_auth:type_name -> skep.model.v1.RegistryAuth
-	47, // 21: skep.control.v1.ServiceView.service:type_name -> skep.model.v1.Service
-	45, // 22: skep.control.v1.ServiceView.template:type_name -> skep.model.v1.TaskTemplate
-	45, // 23: skep.control.v1.ServiceView.previous_template:type_name -> skep.model.v1.TaskTemplate
+	49, // 18: skep.control.v1.CreateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
+	50, // 19: skep.control.v1.CreateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
+	51, // 20: skep.control.v1.CreateServiceRequest.registry_auth:type_name -> skep.model.v1.RegistryAuth
+	52, // 21: skep.control.v1.ServiceView.service:type_name -> skep.model.v1.Service
+	50, // 22: skep.control.v1.ServiceView.template:type_name -> skep.model.v1.TaskTemplate
+	50, // 23: skep.control.v1.ServiceView.previous_template:type_name -> skep.model.v1.TaskTemplate
 	12, // 24: skep.control.v1.ListServicesRequest.filter:type_name -> skep.control.v1.Filter
 	22, // 25: skep.control.v1.ListServicesResponse.services:type_name -> skep.control.v1.ServiceView
 	22, // 26: skep.control.v1.GetServiceResponse.service:type_name -> skep.control.v1.ServiceView
-	44, // 27: skep.control.v1.UpdateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
-	45, // 28: skep.control.v1.UpdateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
-	46, // 29: skep.control.v1.UpdateServiceRequest.registry_auth:type_name -> skep.model.v1.RegistryAuth
-	48, // 30: skep.control.v1.TaskView.task:type_name -> skep.model.v1.Task
+	49, // 27: skep.control.v1.UpdateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
+	50, // 28: skep.control.v1.UpdateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
+	51, // 29: skep.control.v1.UpdateServiceRequest.registry_auth:type_name -> skep.model.v1.RegistryAuth
+	53, // 30: skep.control.v1.TaskView.task:type_name -> skep.model.v1.Task
 	12, // 31: skep.control.v1.ListTasksRequest.filter:type_name -> skep.control.v1.Filter
 	31, // 32: skep.control.v1.ListTasksResponse.tasks:type_name -> skep.control.v1.TaskView
 	22, // 33: skep.control.v1.WatchServiceResponse.service:type_name -> skep.control.v1.ServiceView
 	31, // 34: skep.control.v1.WatchServiceResponse.tasks:type_name -> skep.control.v1.TaskView
-	1,  // 35: skep.control.v1.Control.GetCluster:input_type -> skep.control.v1.GetClusterRequest
-	3,  // 36: skep.control.v1.Control.UpdateCluster:input_type -> skep.control.v1.UpdateClusterRequest
-	5,  // 37: skep.control.v1.Control.GetJoinToken:input_type -> skep.control.v1.GetJoinTokenRequest
-	7,  // 38: skep.control.v1.Control.RotateJoinToken:input_type -> skep.control.v1.RotateJoinTokenRequest
-	11, // 39: skep.control.v1.Control.ListNodes:input_type -> skep.control.v1.ListNodesRequest
-	14, // 40: skep.control.v1.Control.GetNode:input_type -> skep.control.v1.GetNodeRequest
-	16, // 41: skep.control.v1.Control.UpdateNode:input_type -> skep.control.v1.UpdateNodeRequest
-	18, // 42: skep.control.v1.Control.RemoveNode:input_type -> skep.control.v1.RemoveNodeRequest
-	20, // 43: skep.control.v1.Control.CreateService:input_type -> skep.control.v1.CreateServiceRequest
-	23, // 44: skep.control.v1.Control.ListServices:input_type -> skep.control.v1.ListServicesRequest
-	25, // 45: skep.control.v1.Control.GetService:input_type -> skep.control.v1.GetServiceRequest
-	27, // 46: skep.control.v1.Control.UpdateService:input_type -> skep.control.v1.UpdateServiceRequest
-	29, // 47: skep.control.v1.Control.RemoveService:input_type -> skep.control.v1.RemoveServiceRequest
-	32, // 48: skep.control.v1.Control.ListTasks:input_type -> skep.control.v1.ListTasksRequest
-	34, // 49: skep.control.v1.Control.WatchService:input_type -> skep.control.v1.WatchServiceRequest
-	2,  // 50: skep.control.v1.Control.GetCluster:output_type -> skep.control.v1.GetClusterResponse
-	4,  // 51: skep.control.v1.Control.UpdateCluster:output_type -> skep.control.v1.UpdateClusterResponse
-	6,  // 52: skep.control.v1.Control.GetJoinToken:output_type -> skep.control.v1.GetJoinTokenResponse
-	8,  // 53: skep.control.v1.Control.RotateJoinToken:output_type -> skep.control.v1.RotateJoinTokenResponse
-	13, // 54: skep.control.v1.Control.ListNodes:output_type -> skep.control.v1.ListNodesResponse
-	15, // 55: skep.control.v1.Control.GetNode:output_type -> skep.control.v1.GetNodeResponse
-	17, // 56: skep.control.v1.Control.UpdateNode:output_type -> skep.control.v1.UpdateNodeResponse
-	19, // 57: skep.control.v1.Control.RemoveNode:output_type -> skep.control.v1.RemoveNodeResponse
-	21, // 58: skep.control.v1.Control.CreateService:output_type -> skep.control.v1.CreateServiceResponse
-	24, // 59: skep.control.v1.Control.ListServices:output_type -> skep.control.v1.ListServicesResponse
-	26, // 60: skep.control.v1.Control.GetService:output_type -> skep.control.v1.GetServiceResponse
-	28, // 61: skep.control.v1.Control.UpdateService:output_type -> skep.control.v1.UpdateServiceResponse
-	30, // 62: skep.control.v1.Control.RemoveService:output_type -> skep.control.v1.RemoveServiceResponse
-	33, // 63: skep.control.v1.Control.ListTasks:output_type -> skep.control.v1.ListTasksResponse
-	35, // 64: skep.control.v1.Control.WatchService:output_type -> skep.control.v1.WatchServiceResponse
-	50, // [50:65] is the sub-list for method output_type
-	35, // [35:50] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	37, // 35: skep.control.v1.WatchEventsRequest.filter:type_name -> skep.control.v1.EventFilter
+	39, // 36: skep.control.v1.WatchEventsResponse.events:type_name -> skep.control.v1.Event
+	41, // 37: skep.control.v1.Event.attributes:type_name -> skep.control.v1.Event.AttributesEntry
+	1,  // 38: skep.control.v1.Control.GetCluster:input_type -> skep.control.v1.GetClusterRequest
+	3,  // 39: skep.control.v1.Control.UpdateCluster:input_type -> skep.control.v1.UpdateClusterRequest
+	5,  // 40: skep.control.v1.Control.GetJoinToken:input_type -> skep.control.v1.GetJoinTokenRequest
+	7,  // 41: skep.control.v1.Control.RotateJoinToken:input_type -> skep.control.v1.RotateJoinTokenRequest
+	11, // 42: skep.control.v1.Control.ListNodes:input_type -> skep.control.v1.ListNodesRequest
+	14, // 43: skep.control.v1.Control.GetNode:input_type -> skep.control.v1.GetNodeRequest
+	16, // 44: skep.control.v1.Control.UpdateNode:input_type -> skep.control.v1.UpdateNodeRequest
+	18, // 45: skep.control.v1.Control.RemoveNode:input_type -> skep.control.v1.RemoveNodeRequest
+	20, // 46: skep.control.v1.Control.CreateService:input_type -> skep.control.v1.CreateServiceRequest
+	23, // 47: skep.control.v1.Control.ListServices:input_type -> skep.control.v1.ListServicesRequest
+	25, // 48: skep.control.v1.Control.GetService:input_type -> skep.control.v1.GetServiceRequest
+	27, // 49: skep.control.v1.Control.UpdateService:input_type -> skep.control.v1.UpdateServiceRequest
+	29, // 50: skep.control.v1.Control.RemoveService:input_type -> skep.control.v1.RemoveServiceRequest
+	32, // 51: skep.control.v1.Control.ListTasks:input_type -> skep.control.v1.ListTasksRequest
+	34, // 52: skep.control.v1.Control.WatchService:input_type -> skep.control.v1.WatchServiceRequest
+	36, // 53: skep.control.v1.Control.WatchEvents:input_type -> skep.control.v1.WatchEventsRequest
+	2,  // 54: skep.control.v1.Control.GetCluster:output_type -> skep.control.v1.GetClusterResponse
+	4,  // 55: skep.control.v1.Control.UpdateCluster:output_type -> skep.control.v1.UpdateClusterResponse
+	6,  // 56: skep.control.v1.Control.GetJoinToken:output_type -> skep.control.v1.GetJoinTokenResponse
+	8,  // 57: skep.control.v1.Control.RotateJoinToken:output_type -> skep.control.v1.RotateJoinTokenResponse
+	13, // 58: skep.control.v1.Control.ListNodes:output_type -> skep.control.v1.ListNodesResponse
+	15, // 59: skep.control.v1.Control.GetNode:output_type -> skep.control.v1.GetNodeResponse
+	17, // 60: skep.control.v1.Control.UpdateNode:output_type -> skep.control.v1.UpdateNodeResponse
+	19, // 61: skep.control.v1.Control.RemoveNode:output_type -> skep.control.v1.RemoveNodeResponse
+	21, // 62: skep.control.v1.Control.CreateService:output_type -> skep.control.v1.CreateServiceResponse
+	24, // 63: skep.control.v1.Control.ListServices:output_type -> skep.control.v1.ListServicesResponse
+	26, // 64: skep.control.v1.Control.GetService:output_type -> skep.control.v1.GetServiceResponse
+	28, // 65: skep.control.v1.Control.UpdateService:output_type -> skep.control.v1.UpdateServiceResponse
+	30, // 66: skep.control.v1.Control.RemoveService:output_type -> skep.control.v1.RemoveServiceResponse
+	33, // 67: skep.control.v1.Control.ListTasks:output_type -> skep.control.v1.ListTasksResponse
+	35, // 68: skep.control.v1.Control.WatchService:output_type -> skep.control.v1.WatchServiceResponse
+	38, // 69: skep.control.v1.Control.WatchEvents:output_type -> skep.control.v1.WatchEventsResponse
+	54, // [54:70] is the sub-list for method output_type
+	38, // [38:54] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_skep_control_v1_control_proto_init() }
@@ -2497,13 +2884,14 @@ func file_skep_control_v1_control_proto_init() {
 		return
 	}
 	file_skep_control_v1_control_proto_msgTypes[15].OneofWrappers = []any{}
+	file_skep_control_v1_control_proto_msgTypes[35].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_skep_control_v1_control_proto_rawDesc), len(file_skep_control_v1_control_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   36,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -39,6 +39,7 @@ const (
 	Control_RemoveService_FullMethodName   = "/skep.control.v1.Control/RemoveService"
 	Control_ListTasks_FullMethodName       = "/skep.control.v1.Control/ListTasks"
 	Control_WatchService_FullMethodName    = "/skep.control.v1.Control/WatchService"
+	Control_WatchEvents_FullMethodName     = "/skep.control.v1.Control/WatchEvents"
 )
 
 // ControlClient is the client API for Control service.
@@ -63,6 +64,8 @@ type ControlClient interface {
 	ListTasks(ctx context.Context, in *ListTasksRequest, opts ...grpc.CallOption) (*ListTasksResponse, error)
 	// A service and its tasks, at once and whenever they change.
 	WatchService(ctx context.Context, in *WatchServiceRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchServiceResponse], error)
+	// What happens, index by index, the same on every manager (R13).
+	WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEventsResponse], error)
 }
 
 type controlClient struct {
@@ -232,6 +235,25 @@ func (c *controlClient) WatchService(ctx context.Context, in *WatchServiceReques
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Control_WatchServiceClient = grpc.ServerStreamingClient[WatchServiceResponse]
 
+func (c *controlClient) WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEventsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[1], Control_WatchEvents_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchEventsRequest, WatchEventsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Control_WatchEventsClient = grpc.ServerStreamingClient[WatchEventsResponse]
+
 // ControlServer is the server API for Control service.
 // All implementations must embed UnimplementedControlServer
 // for forward compatibility.
@@ -254,6 +276,8 @@ type ControlServer interface {
 	ListTasks(context.Context, *ListTasksRequest) (*ListTasksResponse, error)
 	// A service and its tasks, at once and whenever they change.
 	WatchService(*WatchServiceRequest, grpc.ServerStreamingServer[WatchServiceResponse]) error
+	// What happens, index by index, the same on every manager (R13).
+	WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error
 	mustEmbedUnimplementedControlServer()
 }
 
@@ -308,6 +332,9 @@ func (UnimplementedControlServer) ListTasks(context.Context, *ListTasksRequest) 
 }
 func (UnimplementedControlServer) WatchService(*WatchServiceRequest, grpc.ServerStreamingServer[WatchServiceResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchService not implemented")
+}
+func (UnimplementedControlServer) WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchEvents not implemented")
 }
 func (UnimplementedControlServer) mustEmbedUnimplementedControlServer() {}
 func (UnimplementedControlServer) testEmbeddedByValue()                 {}
@@ -593,6 +620,17 @@ func _Control_WatchService_Handler(srv interface{}, stream grpc.ServerStream) er
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Control_WatchServiceServer = grpc.ServerStreamingServer[WatchServiceResponse]
 
+func _Control_WatchEvents_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchEventsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ControlServer).WatchEvents(m, &grpc.GenericServerStream[WatchEventsRequest, WatchEventsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Control_WatchEventsServer = grpc.ServerStreamingServer[WatchEventsResponse]
+
 // Control_ServiceDesc is the grpc.ServiceDesc for Control service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -661,6 +699,11 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "WatchService",
 			Handler:       _Control_WatchService_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "WatchEvents",
+			Handler:       _Control_WatchEvents_Handler,
 			ServerStreams: true,
 		},
 	},

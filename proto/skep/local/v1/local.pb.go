@@ -146,12 +146,15 @@ type InfoResponse struct {
 	OutOfContact bool   `protobuf:"varint,17,opt,name=out_of_contact,json=outOfContact,proto3" json:"out_of_contact,omitempty"`
 	StateDir     string `protobuf:"bytes,18,opt,name=state_dir,json=stateDir,proto3" json:"state_dir,omitempty"`
 	// The tick and election timeouts in force, nanoseconds.
-	RaftTick      int64 `protobuf:"varint,19,opt,name=raft_tick,json=raftTick,proto3" json:"raft_tick,omitempty"`
-	RaftElection  int64 `protobuf:"varint,20,opt,name=raft_election,json=raftElection,proto3" json:"raft_election,omitempty"`
-	CertNotAfter  int64 `protobuf:"varint,21,opt,name=cert_not_after,json=certNotAfter,proto3" json:"cert_not_after,omitempty"`
-	CertRenewAt   int64 `protobuf:"varint,22,opt,name=cert_renew_at,json=certRenewAt,proto3" json:"cert_renew_at,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	RaftTick     int64 `protobuf:"varint,19,opt,name=raft_tick,json=raftTick,proto3" json:"raft_tick,omitempty"`
+	RaftElection int64 `protobuf:"varint,20,opt,name=raft_election,json=raftElection,proto3" json:"raft_election,omitempty"`
+	CertNotAfter int64 `protobuf:"varint,21,opt,name=cert_not_after,json=certNotAfter,proto3" json:"cert_not_after,omitempty"`
+	CertRenewAt  int64 `protobuf:"varint,22,opt,name=cert_renew_at,json=certRenewAt,proto3" json:"cert_renew_at,omitempty"`
+	// Since when each of unreachable_managers is not heard, as far as this one has
+	// lived to see: Unix nanoseconds of its clock, in the same order.
+	UnreachableSince []int64 `protobuf:"varint,40,rep,packed,name=unreachable_since,json=unreachableSince,proto3" json:"unreachable_since,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *InfoResponse) Reset() {
@@ -336,6 +339,13 @@ func (x *InfoResponse) GetCertRenewAt() int64 {
 		return x.CertRenewAt
 	}
 	return 0
+}
+
+func (x *InfoResponse) GetUnreachableSince() []int64 {
+	if x != nil {
+		return x.UnreachableSince
+	}
+	return nil
 }
 
 type InitRequest struct {
@@ -691,7 +701,7 @@ var File_skep_local_v1_local_proto protoreflect.FileDescriptor
 const file_skep_local_v1_local_proto_rawDesc = "" +
 	"\n" +
 	"\x19skep/local/v1/local.proto\x12\rskep.local.v1\x1a\x19skep/model/v1/model.proto\x1a\x15skep/rpc/v1/rpc.proto\"\r\n" +
-	"\vInfoRequest\"\xfb\x05\n" +
+	"\vInfoRequest\"\xa8\x06\n" +
 	"\fInfoResponse\x12*\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x14.skep.local.v1.StateR\x05state\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x12\x12\n" +
@@ -715,7 +725,8 @@ const file_skep_local_v1_local_proto_rawDesc = "" +
 	"\traft_tick\x18\x13 \x01(\x03R\braftTick\x12#\n" +
 	"\rraft_election\x18\x14 \x01(\x03R\fraftElection\x12$\n" +
 	"\x0ecert_not_after\x18\x15 \x01(\x03R\fcertNotAfter\x12\"\n" +
-	"\rcert_renew_at\x18\x16 \x01(\x03R\vcertRenewAt\"\xf2\x01\n" +
+	"\rcert_renew_at\x18\x16 \x01(\x03R\vcertRenewAt\x12+\n" +
+	"\x11unreachable_since\x18( \x03(\x03R\x10unreachableSince\"\xf2\x01\n" +
 	"\vInitRequest\x12%\n" +
 	"\x0eadvertise_addr\x18\x01 \x01(\tR\radvertiseAddr\x12\x1f\n" +
 	"\vlisten_addr\x18\x02 \x01(\tR\n" +

@@ -36,19 +36,22 @@ const (
 	Kind_KIND_REVISION    Kind = 5
 	Kind_KIND_TASK        Kind = 6
 	Kind_KIND_CLAIM       Kind = 7
+	// Never an object: what a Note tells.
+	Kind_KIND_NOTE Kind = 30
 )
 
 // Enum value maps for Kind.
 var (
 	Kind_name = map[int32]string{
-		0: "KIND_UNSPECIFIED",
-		1: "KIND_CLUSTER",
-		2: "KIND_NODE",
-		3: "KIND_MEMBER",
-		4: "KIND_SERVICE",
-		5: "KIND_REVISION",
-		6: "KIND_TASK",
-		7: "KIND_CLAIM",
+		0:  "KIND_UNSPECIFIED",
+		1:  "KIND_CLUSTER",
+		2:  "KIND_NODE",
+		3:  "KIND_MEMBER",
+		4:  "KIND_SERVICE",
+		5:  "KIND_REVISION",
+		6:  "KIND_TASK",
+		7:  "KIND_CLAIM",
+		30: "KIND_NOTE",
 	}
 	Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED": 0,
@@ -59,6 +62,7 @@ var (
 		"KIND_REVISION":    5,
 		"KIND_TASK":        6,
 		"KIND_CLAIM":       7,
+		"KIND_NOTE":        30,
 	}
 )
 
@@ -528,6 +532,7 @@ type Operation struct {
 	//	*Operation_Release
 	//	*Operation_NodeSeen
 	//	*Operation_NodeRole
+	//	*Operation_Note
 	Op            isOperation_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -687,6 +692,15 @@ func (x *Operation) GetNodeRole() *NodeRole {
 	return nil
 }
 
+func (x *Operation) GetNote() *Note {
+	if x != nil {
+		if x, ok := x.Op.(*Operation_Note); ok {
+			return x.Note
+		}
+	}
+	return nil
+}
+
 type isOperation_Op interface {
 	isOperation_Op()
 }
@@ -745,6 +759,10 @@ type Operation_NodeRole struct {
 	NodeRole *NodeRole `protobuf:"bytes,13,opt,name=node_role,json=nodeRole,proto3,oneof"`
 }
 
+type Operation_Note struct {
+	Note *Note `protobuf:"bytes,30,opt,name=note,proto3,oneof"`
+}
+
 func (*Operation_PutCluster) isOperation_Op() {}
 
 func (*Operation_PutNode) isOperation_Op() {}
@@ -770,6 +788,8 @@ func (*Operation_Release) isOperation_Op() {}
 func (*Operation_NodeSeen) isOperation_Op() {}
 
 func (*Operation_NodeRole) isOperation_Op() {}
+
+func (*Operation_Note) isOperation_Op() {}
 
 type Delete struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1086,6 +1106,86 @@ func (x *NodeRole) GetReason() string {
 	return ""
 }
 
+// Note changes no object. It tells those who watch events of what no object
+// shows, so that every manager tells the same at the same index (R13).
+type Note struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in control.v1.Event.
+	Type   string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	Action string `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"`
+	// The node it is about. Empty: none.
+	Node          []byte            `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
+	Reason        string            `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	Attributes    map[string]string `protobuf:"bytes,5,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Note) Reset() {
+	*x = Note{}
+	mi := &file_skep_log_v1_log_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Note) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Note) ProtoMessage() {}
+
+func (x *Note) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_log_v1_log_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Note.ProtoReflect.Descriptor instead.
+func (*Note) Descriptor() ([]byte, []int) {
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Note) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Note) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *Note) GetNode() []byte {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *Note) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Note) GetAttributes() map[string]string {
+	if x != nil {
+		return x.Attributes
+	}
+	return nil
+}
+
 // Record is one item of a snapshot's plaintext, length-delimited.
 type Record struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1108,7 +1208,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[12]
+	mi := &file_skep_log_v1_log_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1120,7 +1220,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[12]
+	mi := &file_skep_log_v1_log_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1133,7 +1233,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{12}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Record) GetRecord() isRecord_Record {
@@ -1308,7 +1408,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[13]
+	mi := &file_skep_log_v1_log_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1320,7 +1420,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[13]
+	mi := &file_skep_log_v1_log_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1333,7 +1433,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{13}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -1366,7 +1466,7 @@ type SnapshotEnd struct {
 
 func (x *SnapshotEnd) Reset() {
 	*x = SnapshotEnd{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[14]
+	mi := &file_skep_log_v1_log_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1378,7 +1478,7 @@ func (x *SnapshotEnd) String() string {
 func (*SnapshotEnd) ProtoMessage() {}
 
 func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[14]
+	mi := &file_skep_log_v1_log_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1391,7 +1491,7 @@ func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotEnd.ProtoReflect.Descriptor instead.
 func (*SnapshotEnd) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{14}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SnapshotEnd) GetRecords() uint64 {
@@ -1413,7 +1513,7 @@ type Answered struct {
 
 func (x *Answered) Reset() {
 	*x = Answered{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[15]
+	mi := &file_skep_log_v1_log_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1425,7 +1525,7 @@ func (x *Answered) String() string {
 func (*Answered) ProtoMessage() {}
 
 func (x *Answered) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[15]
+	mi := &file_skep_log_v1_log_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1438,7 +1538,7 @@ func (x *Answered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answered.ProtoReflect.Descriptor instead.
 func (*Answered) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{15}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Answered) GetRequest() *Request {
@@ -1483,7 +1583,7 @@ type Manifest struct {
 
 func (x *Manifest) Reset() {
 	*x = Manifest{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[16]
+	mi := &file_skep_log_v1_log_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1495,7 +1595,7 @@ func (x *Manifest) String() string {
 func (*Manifest) ProtoMessage() {}
 
 func (x *Manifest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[16]
+	mi := &file_skep_log_v1_log_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1508,7 +1608,7 @@ func (x *Manifest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Manifest.ProtoReflect.Descriptor instead.
 func (*Manifest) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{16}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Manifest) GetFormat() uint32 {
@@ -1593,7 +1693,7 @@ type Ring struct {
 
 func (x *Ring) Reset() {
 	*x = Ring{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[17]
+	mi := &file_skep_log_v1_log_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1605,7 +1705,7 @@ func (x *Ring) String() string {
 func (*Ring) ProtoMessage() {}
 
 func (x *Ring) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[17]
+	mi := &file_skep_log_v1_log_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1618,7 +1718,7 @@ func (x *Ring) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ring.ProtoReflect.Descriptor instead.
 func (*Ring) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{17}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Ring) GetKeys() []*RingKey {
@@ -1646,7 +1746,7 @@ type RingKey struct {
 
 func (x *RingKey) Reset() {
 	*x = RingKey{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[18]
+	mi := &file_skep_log_v1_log_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1658,7 +1758,7 @@ func (x *RingKey) String() string {
 func (*RingKey) ProtoMessage() {}
 
 func (x *RingKey) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[18]
+	mi := &file_skep_log_v1_log_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1671,7 +1771,7 @@ func (x *RingKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RingKey.ProtoReflect.Descriptor instead.
 func (*RingKey) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{18}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RingKey) GetId() uint32 {
@@ -1702,7 +1802,7 @@ type WALMetadata struct {
 
 func (x *WALMetadata) Reset() {
 	*x = WALMetadata{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[19]
+	mi := &file_skep_log_v1_log_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1714,7 +1814,7 @@ func (x *WALMetadata) String() string {
 func (*WALMetadata) ProtoMessage() {}
 
 func (x *WALMetadata) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[19]
+	mi := &file_skep_log_v1_log_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1727,7 +1827,7 @@ func (x *WALMetadata) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WALMetadata.ProtoReflect.Descriptor instead.
 func (*WALMetadata) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{19}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WALMetadata) GetFormat() uint32 {
@@ -1778,7 +1878,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[20]
+	mi := &file_skep_log_v1_log_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1790,7 +1890,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[20]
+	mi := &file_skep_log_v1_log_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1803,7 +1903,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{20}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Mark) GetRaftId() uint64 {
@@ -1869,7 +1969,7 @@ const file_skep_log_v1_log_proto_rawDesc = "" +
 	"\x06Expect\x12%\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x11.skep.log.v1.KindR\x04kind\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x18\n" +
-	"\aversion\x18\x03 \x01(\x04R\aversion\"\xc0\x05\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\"\xe9\x05\n" +
 	"\tOperation\x129\n" +
 	"\vput_cluster\x18\x01 \x01(\v2\x16.skep.model.v1.ClusterH\x00R\n" +
 	"putCluster\x120\n" +
@@ -1888,7 +1988,8 @@ const file_skep_log_v1_log_proto_rawDesc = "" +
 	" \x01(\v2\x14.skep.model.v1.ClaimH\x00R\x05claim\x120\n" +
 	"\arelease\x18\v \x01(\v2\x14.skep.model.v1.ClaimH\x00R\arelease\x124\n" +
 	"\tnode_seen\x18\f \x01(\v2\x15.skep.log.v1.NodeSeenH\x00R\bnodeSeen\x124\n" +
-	"\tnode_role\x18\r \x01(\v2\x15.skep.log.v1.NodeRoleH\x00R\bnodeRoleB\x04\n" +
+	"\tnode_role\x18\r \x01(\v2\x15.skep.log.v1.NodeRoleH\x00R\bnodeRole\x12'\n" +
+	"\x04note\x18\x1e \x01(\v2\x11.skep.log.v1.NoteH\x00R\x04noteB\x04\n" +
 	"\x02op\"A\n" +
 	"\x06Delete\x12%\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x11.skep.log.v1.KindR\x04kind\x12\x10\n" +
@@ -1910,7 +2011,18 @@ const file_skep_log_v1_log_proto_rawDesc = "" +
 	"\bNodeRole\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12'\n" +
 	"\x04role\x18\x02 \x01(\x0e2\x13.skep.model.v1.RoleR\x04role\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\x80\x04\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xe0\x01\n" +
+	"\x04Note\x12\x12\n" +
+	"\x04type\x18\x01 \x01(\tR\x04type\x12\x16\n" +
+	"\x06action\x18\x02 \x01(\tR\x06action\x12\x12\n" +
+	"\x04node\x18\x03 \x01(\fR\x04node\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12A\n" +
+	"\n" +
+	"attributes\x18\x05 \x03(\v2!.skep.log.v1.Note.AttributesEntryR\n" +
+	"attributes\x1a=\n" +
+	"\x0fAttributesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x80\x04\n" +
 	"\x06Record\x125\n" +
 	"\x06header\x18\x01 \x01(\v2\x1b.skep.log.v1.SnapshotHeaderH\x00R\x06header\x122\n" +
 	"\acluster\x18\x02 \x01(\v2\x16.skep.model.v1.ClusterH\x00R\acluster\x12)\n" +
@@ -1962,7 +2074,7 @@ const file_skep_log_v1_log_proto_rawDesc = "" +
 	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x1c\n" +
 	"\tcommitted\x18\x03 \x01(\x04R\tcommitted\x12\x12\n" +
-	"\x04last\x18\x04 \x01(\x04R\x04last*\x92\x01\n" +
+	"\x04last\x18\x04 \x01(\x04R\x04last*\xa1\x01\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fKIND_CLUSTER\x10\x01\x12\r\n" +
@@ -1972,7 +2084,8 @@ const file_skep_log_v1_log_proto_rawDesc = "" +
 	"\rKIND_REVISION\x10\x05\x12\r\n" +
 	"\tKIND_TASK\x10\x06\x12\x0e\n" +
 	"\n" +
-	"KIND_CLAIM\x10\aB6Z4github.com/skep-project/skep/proto/skep/log/v1;logv1b\x06proto3"
+	"KIND_CLAIM\x10\a\x12\r\n" +
+	"\tKIND_NOTE\x10\x1eB6Z4github.com/skep-project/skep/proto/skep/log/v1;logv1b\x06proto3"
 
 var (
 	file_skep_log_v1_log_proto_rawDescOnce sync.Once
@@ -1987,7 +2100,7 @@ func file_skep_log_v1_log_proto_rawDescGZIP() []byte {
 }
 
 var file_skep_log_v1_log_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_skep_log_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_skep_log_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_skep_log_v1_log_proto_goTypes = []any{
 	(Kind)(0),                  // 0: skep.log.v1.Kind
 	(*Sealed)(nil),             // 1: skep.log.v1.Sealed
@@ -2002,27 +2115,29 @@ var file_skep_log_v1_log_proto_goTypes = []any{
 	(*Report)(nil),             // 10: skep.log.v1.Report
 	(*NodeSeen)(nil),           // 11: skep.log.v1.NodeSeen
 	(*NodeRole)(nil),           // 12: skep.log.v1.NodeRole
-	(*Record)(nil),             // 13: skep.log.v1.Record
-	(*SnapshotHeader)(nil),     // 14: skep.log.v1.SnapshotHeader
-	(*SnapshotEnd)(nil),        // 15: skep.log.v1.SnapshotEnd
-	(*Answered)(nil),           // 16: skep.log.v1.Answered
-	(*Manifest)(nil),           // 17: skep.log.v1.Manifest
-	(*Ring)(nil),               // 18: skep.log.v1.Ring
-	(*RingKey)(nil),            // 19: skep.log.v1.RingKey
-	(*WALMetadata)(nil),        // 20: skep.log.v1.WALMetadata
-	(*Mark)(nil),               // 21: skep.log.v1.Mark
-	(*v1.Cluster)(nil),         // 22: skep.model.v1.Cluster
-	(*v1.Node)(nil),            // 23: skep.model.v1.Node
-	(*v1.Member)(nil),          // 24: skep.model.v1.Member
-	(*v1.Service)(nil),         // 25: skep.model.v1.Service
-	(*v1.Revision)(nil),        // 26: skep.model.v1.Revision
-	(*v1.Task)(nil),            // 27: skep.model.v1.Task
-	(*v1.Claim)(nil),           // 28: skep.model.v1.Claim
-	(v1.TaskState)(0),          // 29: skep.model.v1.TaskState
-	(*v1.TaskStatus)(nil),      // 30: skep.model.v1.TaskStatus
-	(*v1.NodeStatus)(nil),      // 31: skep.model.v1.NodeStatus
-	(*v1.NodeDescription)(nil), // 32: skep.model.v1.NodeDescription
-	(v1.Role)(0),               // 33: skep.model.v1.Role
+	(*Note)(nil),               // 13: skep.log.v1.Note
+	(*Record)(nil),             // 14: skep.log.v1.Record
+	(*SnapshotHeader)(nil),     // 15: skep.log.v1.SnapshotHeader
+	(*SnapshotEnd)(nil),        // 16: skep.log.v1.SnapshotEnd
+	(*Answered)(nil),           // 17: skep.log.v1.Answered
+	(*Manifest)(nil),           // 18: skep.log.v1.Manifest
+	(*Ring)(nil),               // 19: skep.log.v1.Ring
+	(*RingKey)(nil),            // 20: skep.log.v1.RingKey
+	(*WALMetadata)(nil),        // 21: skep.log.v1.WALMetadata
+	(*Mark)(nil),               // 22: skep.log.v1.Mark
+	nil,                        // 23: skep.log.v1.Note.AttributesEntry
+	(*v1.Cluster)(nil),         // 24: skep.model.v1.Cluster
+	(*v1.Node)(nil),            // 25: skep.model.v1.Node
+	(*v1.Member)(nil),          // 26: skep.model.v1.Member
+	(*v1.Service)(nil),         // 27: skep.model.v1.Service
+	(*v1.Revision)(nil),        // 28: skep.model.v1.Revision
+	(*v1.Task)(nil),            // 29: skep.model.v1.Task
+	(*v1.Claim)(nil),           // 30: skep.model.v1.Claim
+	(v1.TaskState)(0),          // 31: skep.model.v1.TaskState
+	(*v1.TaskStatus)(nil),      // 32: skep.model.v1.TaskStatus
+	(*v1.NodeStatus)(nil),      // 33: skep.model.v1.NodeStatus
+	(*v1.NodeDescription)(nil), // 34: skep.model.v1.NodeDescription
+	(v1.Role)(0),               // 35: skep.model.v1.Role
 }
 var file_skep_log_v1_log_proto_depIdxs = []int32{
 	4,  // 0: skep.log.v1.Transaction.request:type_name -> skep.log.v1.Request
@@ -2030,42 +2145,44 @@ var file_skep_log_v1_log_proto_depIdxs = []int32{
 	6,  // 2: skep.log.v1.Unit.expects:type_name -> skep.log.v1.Expect
 	7,  // 3: skep.log.v1.Unit.operations:type_name -> skep.log.v1.Operation
 	0,  // 4: skep.log.v1.Expect.kind:type_name -> skep.log.v1.Kind
-	22, // 5: skep.log.v1.Operation.put_cluster:type_name -> skep.model.v1.Cluster
-	23, // 6: skep.log.v1.Operation.put_node:type_name -> skep.model.v1.Node
-	24, // 7: skep.log.v1.Operation.put_member:type_name -> skep.model.v1.Member
-	25, // 8: skep.log.v1.Operation.put_service:type_name -> skep.model.v1.Service
-	26, // 9: skep.log.v1.Operation.put_revision:type_name -> skep.model.v1.Revision
-	27, // 10: skep.log.v1.Operation.create_task:type_name -> skep.model.v1.Task
+	24, // 5: skep.log.v1.Operation.put_cluster:type_name -> skep.model.v1.Cluster
+	25, // 6: skep.log.v1.Operation.put_node:type_name -> skep.model.v1.Node
+	26, // 7: skep.log.v1.Operation.put_member:type_name -> skep.model.v1.Member
+	27, // 8: skep.log.v1.Operation.put_service:type_name -> skep.model.v1.Service
+	28, // 9: skep.log.v1.Operation.put_revision:type_name -> skep.model.v1.Revision
+	29, // 10: skep.log.v1.Operation.create_task:type_name -> skep.model.v1.Task
 	9,  // 11: skep.log.v1.Operation.decide:type_name -> skep.log.v1.Decide
 	10, // 12: skep.log.v1.Operation.report:type_name -> skep.log.v1.Report
 	8,  // 13: skep.log.v1.Operation.delete:type_name -> skep.log.v1.Delete
-	28, // 14: skep.log.v1.Operation.claim:type_name -> skep.model.v1.Claim
-	28, // 15: skep.log.v1.Operation.release:type_name -> skep.model.v1.Claim
+	30, // 14: skep.log.v1.Operation.claim:type_name -> skep.model.v1.Claim
+	30, // 15: skep.log.v1.Operation.release:type_name -> skep.model.v1.Claim
 	11, // 16: skep.log.v1.Operation.node_seen:type_name -> skep.log.v1.NodeSeen
 	12, // 17: skep.log.v1.Operation.node_role:type_name -> skep.log.v1.NodeRole
-	0,  // 18: skep.log.v1.Delete.kind:type_name -> skep.log.v1.Kind
-	29, // 19: skep.log.v1.Decide.desired:type_name -> skep.model.v1.TaskState
-	30, // 20: skep.log.v1.Report.status:type_name -> skep.model.v1.TaskStatus
-	31, // 21: skep.log.v1.NodeSeen.status:type_name -> skep.model.v1.NodeStatus
-	32, // 22: skep.log.v1.NodeSeen.description:type_name -> skep.model.v1.NodeDescription
-	33, // 23: skep.log.v1.NodeRole.role:type_name -> skep.model.v1.Role
-	14, // 24: skep.log.v1.Record.header:type_name -> skep.log.v1.SnapshotHeader
-	22, // 25: skep.log.v1.Record.cluster:type_name -> skep.model.v1.Cluster
-	23, // 26: skep.log.v1.Record.node:type_name -> skep.model.v1.Node
-	24, // 27: skep.log.v1.Record.member:type_name -> skep.model.v1.Member
-	25, // 28: skep.log.v1.Record.service:type_name -> skep.model.v1.Service
-	26, // 29: skep.log.v1.Record.revision:type_name -> skep.model.v1.Revision
-	27, // 30: skep.log.v1.Record.task:type_name -> skep.model.v1.Task
-	28, // 31: skep.log.v1.Record.claim:type_name -> skep.model.v1.Claim
-	16, // 32: skep.log.v1.Record.answered:type_name -> skep.log.v1.Answered
-	15, // 33: skep.log.v1.Record.end:type_name -> skep.log.v1.SnapshotEnd
-	4,  // 34: skep.log.v1.Answered.request:type_name -> skep.log.v1.Request
-	19, // 35: skep.log.v1.Ring.keys:type_name -> skep.log.v1.RingKey
-	36, // [36:36] is the sub-list for method output_type
-	36, // [36:36] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	13, // 18: skep.log.v1.Operation.note:type_name -> skep.log.v1.Note
+	0,  // 19: skep.log.v1.Delete.kind:type_name -> skep.log.v1.Kind
+	31, // 20: skep.log.v1.Decide.desired:type_name -> skep.model.v1.TaskState
+	32, // 21: skep.log.v1.Report.status:type_name -> skep.model.v1.TaskStatus
+	33, // 22: skep.log.v1.NodeSeen.status:type_name -> skep.model.v1.NodeStatus
+	34, // 23: skep.log.v1.NodeSeen.description:type_name -> skep.model.v1.NodeDescription
+	35, // 24: skep.log.v1.NodeRole.role:type_name -> skep.model.v1.Role
+	23, // 25: skep.log.v1.Note.attributes:type_name -> skep.log.v1.Note.AttributesEntry
+	15, // 26: skep.log.v1.Record.header:type_name -> skep.log.v1.SnapshotHeader
+	24, // 27: skep.log.v1.Record.cluster:type_name -> skep.model.v1.Cluster
+	25, // 28: skep.log.v1.Record.node:type_name -> skep.model.v1.Node
+	26, // 29: skep.log.v1.Record.member:type_name -> skep.model.v1.Member
+	27, // 30: skep.log.v1.Record.service:type_name -> skep.model.v1.Service
+	28, // 31: skep.log.v1.Record.revision:type_name -> skep.model.v1.Revision
+	29, // 32: skep.log.v1.Record.task:type_name -> skep.model.v1.Task
+	30, // 33: skep.log.v1.Record.claim:type_name -> skep.model.v1.Claim
+	17, // 34: skep.log.v1.Record.answered:type_name -> skep.log.v1.Answered
+	16, // 35: skep.log.v1.Record.end:type_name -> skep.log.v1.SnapshotEnd
+	4,  // 36: skep.log.v1.Answered.request:type_name -> skep.log.v1.Request
+	20, // 37: skep.log.v1.Ring.keys:type_name -> skep.log.v1.RingKey
+	38, // [38:38] is the sub-list for method output_type
+	38, // [38:38] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_skep_log_v1_log_proto_init() }
@@ -2087,9 +2204,10 @@ func file_skep_log_v1_log_proto_init() {
 		(*Operation_Release)(nil),
 		(*Operation_NodeSeen)(nil),
 		(*Operation_NodeRole)(nil),
+		(*Operation_Note)(nil),
 	}
 	file_skep_log_v1_log_proto_msgTypes[8].OneofWrappers = []any{}
-	file_skep_log_v1_log_proto_msgTypes[12].OneofWrappers = []any{
+	file_skep_log_v1_log_proto_msgTypes[13].OneofWrappers = []any{
 		(*Record_Header)(nil),
 		(*Record_Cluster)(nil),
 		(*Record_Node)(nil),
@@ -2107,7 +2225,7 @@ func file_skep_log_v1_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_skep_log_v1_log_proto_rawDesc), len(file_skep_log_v1_log_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   21,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,122 @@
+package events
+
+import (
+	"strconv"
+
+	"github.com/skep-project/skep/internal/id"
+	"github.com/skep-project/skep/manager/store"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
+)
+
+const (
+	stateReady = modelv1.NodeState_NODE_STATE_READY
+	stateDown  = modelv1.NodeState_NODE_STATE_DOWN
+)
+
+// node tells what became of a node's record.
+func (s *step) node(x id.ID, old, n *modelv1.Node) {
+	switch {
+	case old == nil && n == nil:
+		return
+	case old == nil:
+		attributes := map[string]string{"role": roleName(n.GetSpec().GetRole())}
+		if from := n.GetJoinedFrom(); from != "" {
+			attributes["address"] = from
+		}
+		s.add(s.nodeEntry(x), "create", "", attributes)
+	case n == nil:
+		s.add(s.nodeEntry(x), "remove", "", map[string]string{"state": nodeState(old)})
+		return
+	}
+	if old != nil {
+		s.nodeEdit(x, old, n)
+	}
+	s.nodeTurn(x, old, n)
+}
+
+// nodeTurn tells of a node's life.
+func (s *step) nodeTurn(x id.ID, old, n *modelv1.Node) {
+	was, is := old.GetStatus(), n.GetStatus()
+	attributes := make(map[string]string)
+	turned(attributes, "state", nodeState(old), nodeState(n))
+	if len(attributes) > 0 && is != nil {
+		s.add(s.nodeEntry(x), nodeState(n), is.GetMessage(), attributes)
+	}
+	// Of a node that is there nothing is said but that it seems to be there twice.
+	if text := is.GetMessage(); is.GetState() == stateReady && text != "" && text != was.GetMessage() {
+		s.add(s.nodeEntry(x), "clone", text, nil)
+	}
+}
+
+// nodeEdit tells what an operator changed of a node, or a new version or address
+// of its daemon.
+func (s *step) nodeEdit(x id.ID, old, n *modelv1.Node) {
+	attributes := make(map[string]string)
+	was, is := old.GetSpec(), n.GetSpec()
+	turned(attributes, "name", was.GetName(), is.GetName())
+	turned(attributes, "role", roleName(was.GetRole()), roleName(is.GetRole()))
+	turned(attributes, "availability", availability(was), availability(is))
+	labelled(attributes, was.GetLabels(), is.GetLabels())
+	if d := old.GetDescription(); d.GetVersion() != "" { // it has said what it is before
+		turned(attributes, "version", d.GetVersion(), n.GetDescription().GetVersion())
+		turned(attributes, "address", d.GetAddress(), n.GetDescription().GetAddress())
+		turned(attributes, "hostname", d.GetHostname(), n.GetDescription().GetHostname())
+	}
+	if len(attributes) > 0 {
+		s.add(s.nodeEntry(x), "update", "", attributes)
+	}
+}
+
+// member tells who became a manager and who is none any more. The first manager
+// of a swarm was never anything else.
+func (s *step) member(c store.Change) {
+	old, m := memberOf(s.before, c), memberOf(s.after, c)
+	attributes := map[string]string{"address": m.GetAddress()}
+	switch {
+	case m.GetVoter() && !old.GetVoter():
+		if s.before.Node(c.Node) != nil {
+			s.add(s.nodeEntry(c.Node), "promote", "", attributes)
+		}
+	case m == nil && old != nil:
+		s.add(s.nodeEntry(c.Node), "demote", "", map[string]string{"address": old.GetAddress()})
+	case old != nil && old.GetAddress() != m.GetAddress():
+		delete(attributes, "address")
+		turned(attributes, "manager.address", old.GetAddress(), m.GetAddress())
+		s.add(s.nodeEntry(c.Node), "update", "", attributes)
+	}
+}
+
+func memberOf(snap *store.Snapshot, c store.Change) *modelv1.Member {
+	raftID, ok := store.ParseMemberKey(c.Key)
+	if !ok {
+		return nil
+	}
+	return snap.Member(raftID)
+}
+
+// nodeState is a node's state as people read it.
+func nodeState(n *modelv1.Node) string {
+	switch n.GetStatus().GetState() {
+	case stateReady:
+		return "ready"
+	case stateDown:
+		return "down"
+	}
+	return "unknown"
+}
+
+func roleName(r modelv1.Role) string {
+	if r == modelv1.Role_ROLE_MANAGER {
+		return "manager"
+	}
+	return "worker"
+}
+
+func availability(spec *modelv1.NodeSpec) string {
+	if a := spec.GetAvailability(); a != modelv1.Availability_AVAILABILITY_UNSPECIFIED {
+		return word(a.String(), "AVAILABILITY_")
+	}
+	return "active"
+}
+
+func decimal(n uint64) string { return strconv.FormatUint(n, 10) }

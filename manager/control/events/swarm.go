@@ -1,0 +1,65 @@
+package events
+
+import (
+	"bytes"
+	"strconv"
+	"time"
+
+	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
+)
+
+// swarmEntry is an entry about the swarm itself.
+func (s *step) swarmEntry() Entry {
+	c := s.after.Cluster()
+	return Entry{
+		Event:  &controlv1.Event{Type: TypeSwarm, Id: c.GetId(), Name: c.GetSpec().GetName()},
+		Labels: c.GetSpec().GetLabels(),
+	}
+}
+
+// swarm tells what became of the swarm. Of keys and tokens only that they are new.
+func (s *step) swarm(old, c *modelv1.Cluster) {
+	if old == nil {
+		s.add(s.swarmEntry(), "create", "", nil)
+		return
+	}
+	if !bytes.Equal(old.GetHistory(), c.GetHistory()) {
+		s.add(s.swarmEntry(), "new-history", "a new cluster was made of one manager, or a backup was restored", nil)
+	}
+	if attributes := settings(old.GetSpec(), c.GetSpec()); len(attributes) > 0 {
+		s.add(s.swarmEntry(), "update", "", attributes)
+	}
+	if !bytes.Equal(old.GetWorkerToken(), c.GetWorkerToken()) {
+		s.add(s.swarmEntry(), "token-rotated", "", map[string]string{"role": "worker"})
+	}
+	if !bytes.Equal(old.GetManagerToken(), c.GetManagerToken()) {
+		s.add(s.swarmEntry(), "token-rotated", "", map[string]string{"role": "manager"})
+	}
+}
+
+// settings are the settings that changed, as they were written; one that was left
+// to its default is 0.
+func settings(old, now *modelv1.ClusterSpec) map[string]string {
+	out := make(map[string]string)
+	length := func(key string, a, b int64) {
+		turned(out, key, time.Duration(a).String(), time.Duration(b).String())
+	}
+	turned(out, "name", old.GetName(), now.GetName())
+	length("heartbeat", old.GetHeartbeatPeriod(), now.GetHeartbeatPeriod())
+	length("lease", old.GetLease(), now.GetLease())
+	length("certexpiry", old.GetCertExpiry(), now.GetCertExpiry())
+	length("managercertexpiry", old.GetManagerCertExpiry(), now.GetManagerCertExpiry())
+	turned(out, "taskhistory", strconv.FormatInt(old.GetTaskHistory(), 10), strconv.FormatInt(now.GetTaskHistory(), 10))
+	turned(out, "snapshotinterval", decimal(old.GetSnapshotInterval()), decimal(now.GetSnapshotInterval()))
+	turned(out, "massexpiryguard", guard(old), guard(now))
+	labelled(out, old.GetLabels(), now.GetLabels())
+	return out
+}
+
+func guard(spec *modelv1.ClusterSpec) string {
+	if spec.GetMassExpiryGuardOff() {
+		return "off"
+	}
+	return "on"
+}

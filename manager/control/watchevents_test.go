@@ -1,0 +1,155 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
+	logv1 "github.com/skep-project/skep/proto/skep/log/v1"
+)
+
+// ear is the caller of WatchEvents.
+type ear struct {
+	grpc.ServerStream
+	ctx   context.Context
+	heard chan *controlv1.WatchEventsResponse
+}
+
+func (e *ear) Context() context.Context { return e.ctx }
+
+func (e *ear) Send(m *controlv1.WatchEventsResponse) error {
+	select {
+	case e.heard <- m:
+		return nil
+	case <-e.ctx.Done():
+		return e.ctx.Err()
+	}
+}
+
+// listen has a caller ask q; what it hears comes out, and at the end the error.
+func (w *world) listen(q *controlv1.WatchEventsRequest) (next func() string, end func() error) {
+	ctx, stop := context.WithCancel(w.Context())
+	e := &ear{ctx: ctx, heard: make(chan *controlv1.WatchEventsResponse)}
+	done := make(chan error, 1)
+	go func() {
+		done <- w.WatchEvents(q, e)
+		close(e.heard)
+	}()
+	next = func() string {
+		m, ok := <-e.heard
+		if !ok {
+			return "end"
+		}
+		text := fmt.Sprint("@", m.GetIndex())
+		for _, v := range m.GetEvents() {
+			text += " " + v.GetType() + "/" + v.GetAction()
+		}
+		for word, said := range map[string]bool{" open": !m.GetLast(), " reset": m.GetReset_()} {
+			if said {
+				text += word
+			}
+		}
+		return text
+	}
+	return next, func() error { stop(); return <-done }
+}
+
+func (w *world) note(action string, times int) {
+	w.Helper()
+	var ops []*logv1.Operation
+	for range times {
+		ops = append(ops, &logv1.Operation{Op: &logv1.Operation_Note{Note: &logv1.Note{Type: "swarm", Action: action}}})
+	}
+	w.do(ops...)
+}
+
+func TestAnIndexIsToldWholeAndClosed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1) // four indexes: cluster, node, its status, member
+	head := w.snapshot().Index()
+	next, end := w.listen(&controlv1.WatchEventsRequest{})
+	if got, want := next(), fmt.Sprint("@", head); got != want {
+		t.Errorf("first %q, want the place it begins at, %q", got, want)
+	}
+	w.note("leader", 300)
+	w.node(2, worker)
+	first, second := next(), next()
+	if !strings.HasSuffix(first, " open") || strings.Count(first, "leader") != partEvents ||
+		strings.HasSuffix(second, " open") || strings.Count(second, "leader") != 300-partEvents {
+		t.Errorf("the index of 300 came as %d and %d, %q", strings.Count(first, "leader"), strings.Count(second, "leader"), second)
+	}
+	if got, want := next(), fmt.Sprint("@", head+2, " node/create node/ready"); got != want {
+		t.Errorf("then %q, want %q", got, want)
+	}
+	if err := end(); !errors.Is(err, context.Canceled) {
+		t.Errorf("ended with %v", err)
+	}
+}
+
+func TestAReaderResumesOrIsReset(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	head := w.snapshot().Index()
+	w.note("leader", 1)
+	for _, tt := range []struct {
+		name string
+		q    *controlv1.WatchEventsRequest
+		want []string
+	}{
+		{"behind an index", &controlv1.WatchEventsRequest{After: &head}, []string{fmt.Sprint("@", head), fmt.Sprint("@", head+1, " swarm/leader")}},
+		{"from the beginning", &controlv1.WatchEventsRequest{After: proto.Uint64(0)}, []string{"@0", "@1 swarm/create", "@2 node/create node/ready"}},
+		{"from a time", &controlv1.WatchEventsRequest{Since: 1}, []string{"@0", "@1 swarm/create"}},
+		{"from an index of another history", &controlv1.WatchEventsRequest{After: proto.Uint64(head + 50)}, []string{fmt.Sprint("@", head+1, " reset")}},
+		{"until a time that was", &controlv1.WatchEventsRequest{After: proto.Uint64(0), Until: 1}, []string{"@0", "@0", "end"}},
+		{"what is filtered", &controlv1.WatchEventsRequest{After: proto.Uint64(0), Until: time.Now().UnixNano(), Filter: &controlv1.EventFilter{Actions: []string{"leader"}}},
+			[]string{"@0", fmt.Sprint("@", head+1, " swarm/leader"), fmt.Sprint("@", head+1), "end"}},
+	} {
+		next, end := w.listen(tt.q)
+		for i, want := range tt.want {
+			if got := next(); got != want {
+				t.Errorf("%s: message %d is %q, want %q", tt.name, i, got, want)
+			}
+		}
+		_ = end()
+	}
+}
+
+func TestAManagerThatIsCutOffEndsItsWatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		next, end := w.listen(&controlv1.WatchEventsRequest{})
+		next()
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		w.cutOff = errors.New("nobody answers")
+		if got := next(); got != "end" {
+			t.Errorf("told %q, want the end", got)
+		}
+		if err := end(); !errors.Is(err, w.cutOff) {
+			t.Errorf("ended with %v, want the refusal", err)
+		}
+	})
+}
+
+func TestWatchEventsRefusesWhatHasNoSense(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	for name, q := range map[string]*controlv1.WatchEventsRequest{
+		"exclude each other": {After: proto.Uint64(1), Since: 1},
+		"after 1970":         {Since: -1},
+		"at most 1000":       {Filter: &controlv1.EventFilter{Labels: make([]string, 1001)}},
+		"no event donw":      {Filter: &controlv1.EventFilter{Actions: []string{"donw"}}},
+	} {
+		if err := w.WatchEvents(q, nil); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%v, want one that says %q", err, name)
+		}
+	}
+}
