@@ -94,6 +94,7 @@ func (r *Runtime) pull(ctx context.Context, ref string, auth []byte, snapshotter
 		client.WithPullUnpack,
 		client.WithPullSnapshotter(snapshotter),
 		client.WithMaxConcurrentDownloads(3))
+	r.pulled(time.Since(begin), err)
 	if err != nil {
 		return pullError(ref, err)
 	}

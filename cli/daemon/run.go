@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/skep-project/skep/cli/say"
+	"github.com/skep-project/skep/internal/metrics"
 	"github.com/skep-project/skep/internal/node"
 )
 
@@ -24,14 +25,33 @@ func run(c *cli.Context, s *say.Streams) error {
 	if c.Args().Present() {
 		return say.Misuse("daemon: unexpected argument %q", c.Args().First())
 	}
+	told, err := metricsAddress(c.String("metrics-addr"), c.Bool("metrics-allow-remote"))
+	if err != nil {
+		return err
+	}
 	ctx, hostDown, stop := untilPowerFails(c.Context)
 	defer stop()
 	return node.Run(ctx, node.Config{
 		StateDir: c.String("state-dir"), RunDir: c.String("run-dir"),
 		Hostname: c.String("hostname"), Advertise: c.String("advertise-addr"), Containerd: c.String("containerd"),
 		HostsDir: s.Getenv("SKEP_HOSTS_DIR"), CgroupParent: s.Getenv("SKEP_CGROUP_PARENT"),
-		BootIDFile: s.Getenv("SKEP_BOOT_ID_FILE"), HostDown: hostDown, Log: log,
+		BootIDFile: s.Getenv("SKEP_BOOT_ID_FILE"), HostDown: hostDown, Metrics: told, Log: log,
 	}, func() { log.Info("daemon is ready", "run_dir", c.String("run-dir")) })
+}
+
+// metricsAddress reads where metrics are told. Who reaches that address reads
+// them, so it is of this host unless remote says that others may.
+func metricsAddress(text string, remote bool) (metrics.Address, error) {
+	a, err := metrics.ParseAddress(text)
+	switch {
+	case err != nil:
+		return a, say.Misuse("metrics-addr %v", err)
+	case a.IsZero() && remote:
+		return a, say.Misuse("metrics-allow-remote says nothing without --metrics-addr")
+	case !a.IsZero() && !a.Local() && !remote:
+		return a, say.Misuse("metrics-addr %s: other hosts reach it, and there is no password and no TLS; use 127.0.0.1, or add --metrics-allow-remote", a)
+	}
+	return a, nil
 }
 
 // untilPowerFails returns a context that also ends with SIGPWR, by which the

@@ -31,6 +31,10 @@ type Status struct {
 	// within three of them while there is no leader. A follower hears its leader
 	// only; without one, whoever answers when it asks for votes.
 	Reachable map[uint64]bool
+	// Waiting is how many transactions wait to be put into an entry. Elections is
+	// how often this member asked for votes since its log was read.
+	Waiting   int
+	Elections uint64
 	// Failed says why the log cannot be written (R23); nil if it can.
 	Failed error
 }
@@ -57,6 +61,7 @@ func (c *Core) Status() Status {
 		Committed: c.commit, Applied: c.applied,
 		Voters: sorted(c.conf.GetVoters()), Learners: sorted(c.conf.GetLearners()),
 		InContact: c.InContact(), Reachable: map[uint64]bool{},
+		Waiting: len(c.queue.waiting), Elections: c.election.begun,
 	}
 	s.Tenured = s.Leading && c.appliedTerm == c.term
 	s.Member = slices.Contains(s.Voters, s.RaftID) || slices.Contains(s.Learners, s.RaftID)
