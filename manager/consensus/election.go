@@ -12,8 +12,8 @@ import (
 // it draws from a generator that cannot be seeded and it campaigns although
 // the disk hangs. See docs/decisions.
 type election struct {
-	elapsed, timeout int // ticks since the leader's last word, or our last campaign
-	soon             int // campaigns left that follow soon on the last
+	elapsed, timeout int    // ticks since the leader's last word, or our last campaign
+	soon             int    // campaigns left that follow soon on the last
 	begun            uint64 // campaigns since the core was made
 }
 
