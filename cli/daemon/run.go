@@ -2,8 +2,6 @@ package daemon
 
 import (
 	"context"
-	"io"
-	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -18,7 +16,7 @@ import (
 // run is the daemon until its context ends. It logs to the program's error
 // output. The environment is for what a packager sets once, not an operator.
 func run(c *cli.Context, s *say.Streams) error {
-	log, err := newLog(s.Err, c.String("log-level"), c.String("log-format"))
+	log, level, err := newLog(s.Err, c.String("log-level"), c.String("log-format"), s.Getenv("JOURNAL_STREAM"))
 	if err != nil {
 		return err
 	}
@@ -31,6 +29,7 @@ func run(c *cli.Context, s *say.Streams) error {
 	}
 	ctx, hostDown, stop := untilPowerFails(c.Context)
 	defer stop()
+	toggleDebug(ctx, log, level)
 	return node.Run(ctx, node.Config{
 		StateDir: c.String("state-dir"), RunDir: c.String("run-dir"),
 		Hostname: c.String("hostname"), Advertise: c.String("advertise-addr"), Containerd: c.String("containerd"),
@@ -71,20 +70,4 @@ func untilPowerFails(ctx context.Context) (context.Context, <-chan struct{}, con
 		}
 	}()
 	return ctx, down, stop
-}
-
-// newLog makes the daemon's log of the level and format said.
-func newLog(w io.Writer, level, format string) (*slog.Logger, error) {
-	var l slog.Level
-	if err := l.UnmarshalText([]byte(level)); err != nil {
-		return nil, say.Misuse("log-level %q: want debug, info, warn or error", level)
-	}
-	opts := &slog.HandlerOptions{Level: l}
-	switch format {
-	case "text":
-		return slog.New(slog.NewTextHandler(w, opts)), nil
-	case "json":
-		return slog.New(slog.NewJSONHandler(w, opts)), nil
-	}
-	return nil, say.Misuse("log-format %q: want text or json", format)
 }
