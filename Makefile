@@ -31,7 +31,7 @@ UNITS = $$($(GO) list ./... | grep -v '/skep/integration')
 phase = @echo "== $(1)"; began=$$SECONDS; $(2); echo "== $(1): $$((SECONDS - began)) s"
 
 .PHONY: all build static deps packages runtime test check lint proto proto-lint proto-current \
-	mod-current unit race sim bubble script lab demo calm bench fuzz cover clean help
+	mod-current unit race sim bubble script lab lab-test demo calm bench fuzz cover clean help
 
 all: build ## build bin/ctl
 
@@ -77,7 +77,7 @@ $(BUF):
 # A suite runs from the day its room is built.
 SUITES = $(foreach suite,sim bubble script,$(if $(wildcard integration/$(suite)/*_test.go),$(suite)))
 
-test check: lint proto-lint proto-current mod-current unit $(SUITES) lab ## everything CI runs (as root)
+test check: lint proto-lint proto-current mod-current unit $(SUITES) lab-test ## everything CI runs (as root)
 	@echo "== every phase has passed"
 
 lint: $(LINT)
@@ -108,11 +108,16 @@ bubble: ## whole nodes in a synctest bubble
 script: build ## CLI stories
 	$(call phase,script,$(GO) test ./integration/script/...)
 
-lab: build runtime ## hosts on this machine: the lab's own tests and every story on it (as root)
+lab-test: build runtime ## hosts on this machine: the lab's own tests and every story on it (as root)
 	$(call phase,lab,$(GO) test -tags lab -count=1 -timeout 20m ./internal/lab/... && \
-		SKEP_BIN=$(CURDIR)/bin/ctl $(GO) test -p 1 -tags lab -count=1 -timeout 20m ./integration/walkthrough/... ./integration/services/... ./integration/cluster/...)
+		SKEP_BIN=$(CURDIR)/bin/ctl $(GO) test -p 1 -tags lab -count=1 -timeout 20m ./integration/walkthrough/... ./integration/services/... ./integration/cluster/... ./integration/lab/...)
 
 # --- what people look at ---------------------------------------------------
+
+# SWARM=3 makes a swarm of them with three managers, HOSTS=3 makes fewer.
+lab: build runtime ## leave five hosts up to play with (as root); SWARM=3 for three managers; bin/lab down ends it
+	@$(GO) build -o bin/lab ./integration/lab
+	@bin/lab up -hosts $(or $(HOSTS),5) -swarm $(or $(SWARM),0)
 
 demo: build runtime ## replay the walkthrough on lab hosts for a person to watch (as root)
 	@$(GO) build -o bin/demo ./integration/demo

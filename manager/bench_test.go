@@ -76,13 +76,13 @@ func label(node id.ID, i int) func(*store.Tx) error {
 	}
 }
 
-// counted is a machine that counts the entries it is given.
-type counted struct {
+// metered is a machine that counts the entries it is given.
+type metered struct {
 	machine
 	entries *atomic.Int64
 }
 
-func (c counted) Apply(index uint64, clock int64, txs [][]byte) []error {
+func (c metered) Apply(index uint64, clock int64, txs [][]byte) []error {
 	c.entries.Add(1)
 	return c.machine.Apply(index, clock, txs)
 }
@@ -93,7 +93,7 @@ func lone(b *testing.B) (*store.DB, *atomic.Int64) {
 	s, entries := store.New(), &atomic.Int64{}
 	cfg := consensus.Config{
 		Dir: b.TempDir(), RaftID: consensus.NewRaftID(), Cluster: id.New(), History: id.New(), Node: id.New(),
-		Ring: sealed.NewRing(), Machine: counted{machine{s}, entries}, Log: slog.New(slog.DiscardHandler),
+		Ring: sealed.NewRing(), Machine: metered{machine{s}, entries}, Log: slog.New(slog.DiscardHandler),
 	}
 	if err := consensus.Bootstrap(cfg, nil); err != nil {
 		b.Fatal(err)

@@ -29,6 +29,7 @@ import (
 	"github.com/skep-project/skep/manager/enrol"
 	"github.com/skep-project/skep/manager/membership"
 	"github.com/skep-project/skep/manager/store"
+	"github.com/skep-project/skep/manager/tally"
 	logv1 "github.com/skep-project/skep/proto/skep/log/v1"
 	rpcv1 "github.com/skep-project/skep/proto/skep/rpc/v1"
 )
@@ -79,6 +80,7 @@ type Manager struct {
 	silence   silence
 	missing   missing
 	reign     reign
+	tally     tally.Tally
 }
 
 // Open opens the log of this member. Run starts it.
@@ -90,13 +92,13 @@ func Open(cfg Config) (*Manager, error) {
 	m.store.Observe(m.chronicle)
 	raft, err := consensus.Open(consensus.Config{
 		Dir: cfg.Dir, Cluster: cfg.Cluster, Node: cfg.Node, Ring: cfg.Ring,
-		Machine: machine{m.store}, Transport: m.transport, OnTenure: m.tenure, Snapshots: m.snapshots, Log: cfg.Log,
+		Machine: counted{machine{m.store}, &m.tally}, Transport: m.transport, OnTenure: m.tenure, Snapshots: m.snapshots, Log: cfg.Log,
 	})
 	if err != nil {
 		return nil, err
 	}
 	m.raft = raft
-	m.db = store.NewDB(m.store, m.raft)
+	m.db = store.NewDB(m.store, m.tally.Proposer(m.raft))
 	m.connect()
 	if m.rooms, err = m.furnish(); err != nil {
 		return nil, err
@@ -197,7 +199,7 @@ func (m *Manager) commitUnits(ctx context.Context, units []*logv1.Unit) error {
 }
 
 func (m *Manager) commit(ctx context.Context, tx []byte) error {
-	_, err := m.raft.Propose(ctx, tx)
+	_, err := m.tally.Proposer(m.raft).Propose(ctx, tx)
 	return err
 }
 
@@ -248,5 +250,5 @@ var (
 	_ dispatch.Raft     = office{}
 	_ membership.Group  = office{}
 	_ rpc.Leader        = office{}
-	_ consensus.Machine = machine{}
+	_ consensus.Machine = counted{}
 )

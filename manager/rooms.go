@@ -50,7 +50,7 @@ func (m *Manager) furnish() (r rooms, err error) {
 		Store: m.store, Commit: m.commit, Group: o, Ring: func() *logv1.Ring { return m.cfg.Ring.Proto() },
 		Ping: m.ping, Log: m.cfg.Log,
 	})
-	r.reconcile = reconcile.New(reconcile.Config{DB: m.db, Store: m.store, Log: m.cfg.Log})
+	r.reconcile = reconcile.New(reconcile.Config{DB: m.db, Store: m.store, OnRound: m.tally.Round, Log: m.cfg.Log})
 	if r.authority, err = authority.New(authority.Config{Members: enrol.NewMembers(m.db), Log: m.cfg.Log}); err != nil {
 		return rooms{}, err
 	}
@@ -115,8 +115,8 @@ func (g group) CanLose(node id.ID) error { return g.keeper.CanLose(node) }
 func (m *Manager) served() map[*grpc.ServiceDesc]any {
 	return map[*grpc.ServiceDesc]any{
 		&controlv1.Control_ServiceDesc:   m.rooms.control,
-		&cav1.Authority_ServiceDesc:      m.rooms.authority,
-		&dispatchv1.Dispatch_ServiceDesc: m.rooms.dispatch,
+		&cav1.Authority_ServiceDesc:      m.tally.Authority(m.rooms.authority),
+		&dispatchv1.Dispatch_ServiceDesc: m.tally.Dispatch(m.rooms.dispatch),
 		&raftv1.Members_ServiceDesc:      m.rooms.membership,
 		&raftv1.Raft_ServiceDesc:         m.transport.Server(),
 	}

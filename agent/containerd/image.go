@@ -90,6 +90,7 @@ func (r *Runtime) pull(ctx context.Context, ref string, creds credentials, snaps
 		client.WithPullUnpack,
 		client.WithPullSnapshotter(snapshotter),
 		client.WithMaxConcurrentDownloads(3))
+	r.pulled(time.Since(begin), err)
 	if err != nil {
 		return pullError(ref, creds, err)
 	}

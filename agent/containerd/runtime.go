@@ -29,9 +29,11 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"github.com/sirupsen/logrus"
+	"google.golang.org/grpc"
 
 	"github.com/skep-project/skep/agent/exec"
 	"github.com/skep-project/skep/internal/id"
+	"github.com/skep-project/skep/internal/meter"
 )
 
 // runcRuntime is the name containerd knows runc's shim by.
@@ -102,10 +104,14 @@ func check(ok bool, format string, args ...any) error {
 type Runtime struct {
 	cfg     Config
 	client  *client.Client
+	conn    *grpc.ClientConn // the client's
 	lanes   lanes
 	pulls   flights
 	started bell
 	silence *log.Entry
+
+	pullTook   meter.Durations
+	pullFailed meter.Counter
 }
 
 var _ exec.Runtime = (*Runtime)(nil)
@@ -128,7 +134,7 @@ func New(cfg Config) (*Runtime, error) {
 	if err != nil {
 		return nil, fmt.Errorf("containerd runtime: %w", errors.Join(err, conn.Close()))
 	}
-	return &Runtime{cfg: cfg, client: c, silence: silence()}, nil
+	return &Runtime{cfg: cfg, client: c, conn: conn, silence: silence()}, nil
 }
 
 // Close ends the connection and waits for downloads that are under way to end.

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/skep-project/skep/internal/id"
+	"github.com/skep-project/skep/internal/meter"
 	"github.com/skep-project/skep/internal/sealed"
 	journalv1 "github.com/skep-project/skep/proto/skep/journal/v1"
 )
@@ -58,6 +59,8 @@ type Journal struct {
 	// turn is held by whoever commits: one commit at a time, and those who
 	// wait for their turn find that the one before has written theirs.
 	turn chan struct{}
+
+	took meter.Durations // of commits that wrote something
 }
 
 // batch is what one commit writes.
@@ -157,7 +160,9 @@ func (j *Journal) commit(b *batch) error {
 	j.mu.Unlock()
 	b.done = true
 	if len(b.writes) > 0 {
+		begin := time.Now()
 		b.err = j.db.Update(func(tx *bolt.Tx) error { return j.putAll(tx, b.writes) })
+		j.took.Since(begin)
 	}
 	if b.err != nil {
 		b.err = fmt.Errorf("write the agent's journal: %w", b.err)

@@ -28,6 +28,8 @@ func Flags() []cli.Flag {
 		&cli.StringFlag{Name: "hostname", Usage: "`NAME` of this node (default: the host's own)"},
 		&cli.StringFlag{Name: "advertise-addr", Usage: "`ADDRESS` others reach this node at from now on: IP[:PORT] or an interface (default: as at init or join)"},
 		&cli.StringFlag{Name: "containerd", Usage: "`ADDRESS` of a containerd to use (default: a private one is started)"},
+		&cli.StringFlag{Name: "metrics-addr", Usage: "`ADDRESS` that tells metrics and health to whoever asks: IP:PORT or unix:PATH, for instance 127.0.0.1:9323 (default: none)"},
+		&cli.BoolFlag{Name: "metrics-allow-remote", Usage: "let --metrics-addr be one that other hosts reach; there is no password and no TLS"},
 		&cli.StringFlag{Name: "log-level", Value: "info", Usage: "debug, info, warn or error"},
 		&cli.StringFlag{Name: "log-format", Value: "text", Usage: "text or json"},
 	}

@@ -2,8 +2,6 @@ package daemon
 
 import (
 	"context"
-	"io"
-	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -11,27 +9,48 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/skep-project/skep/cli/say"
+	"github.com/skep-project/skep/internal/metrics"
 	"github.com/skep-project/skep/internal/node"
 )
 
 // run is the daemon until its context ends. It logs to the program's error
 // output. The environment is for what a packager sets once, not an operator.
 func run(c *cli.Context, s *say.Streams) error {
-	log, err := newLog(s.Err, c.String("log-level"), c.String("log-format"))
+	log, level, err := newLog(s.Err, c.String("log-level"), c.String("log-format"), s.Getenv("JOURNAL_STREAM"))
 	if err != nil {
 		return err
 	}
 	if c.Args().Present() {
 		return say.Misuse("daemon: unexpected argument %q", c.Args().First())
 	}
+	told, err := metricsAddress(c.String("metrics-addr"), c.Bool("metrics-allow-remote"))
+	if err != nil {
+		return err
+	}
 	ctx, hostDown, stop := untilPowerFails(c.Context)
 	defer stop()
+	toggleDebug(ctx, log, level)
 	return node.Run(ctx, node.Config{
 		StateDir: c.String("state-dir"), RunDir: c.String("run-dir"),
 		Hostname: c.String("hostname"), Advertise: c.String("advertise-addr"), Containerd: c.String("containerd"),
 		HostsDir: s.Getenv("SKEP_HOSTS_DIR"), CgroupParent: s.Getenv("SKEP_CGROUP_PARENT"),
-		BootIDFile: s.Getenv("SKEP_BOOT_ID_FILE"), HostDown: hostDown, Log: log,
+		BootIDFile: s.Getenv("SKEP_BOOT_ID_FILE"), HostDown: hostDown, Metrics: told, Log: log,
 	}, func() { log.Info("daemon is ready", "run_dir", c.String("run-dir")) })
+}
+
+// metricsAddress reads where metrics are told. Who reaches that address reads
+// them, so it is of this host unless remote says that others may.
+func metricsAddress(text string, remote bool) (metrics.Address, error) {
+	a, err := metrics.ParseAddress(text)
+	switch {
+	case err != nil:
+		return a, say.Misuse("metrics-addr %v", err)
+	case a.IsZero() && remote:
+		return a, say.Misuse("metrics-allow-remote says nothing without --metrics-addr")
+	case !a.IsZero() && !a.Local() && !remote:
+		return a, say.Misuse("metrics-addr %s: other hosts reach it, and there is no password and no TLS; use 127.0.0.1, or add --metrics-allow-remote", a)
+	}
+	return a, nil
 }
 
 // untilPowerFails returns a context that also ends with SIGPWR, by which the
@@ -51,20 +70,4 @@ func untilPowerFails(ctx context.Context) (context.Context, <-chan struct{}, con
 		}
 	}()
 	return ctx, down, stop
-}
-
-// newLog makes the daemon's log of the level and format said.
-func newLog(w io.Writer, level, format string) (*slog.Logger, error) {
-	var l slog.Level
-	if err := l.UnmarshalText([]byte(level)); err != nil {
-		return nil, say.Misuse("log-level %q: want debug, info, warn or error", level)
-	}
-	opts := &slog.HandlerOptions{Level: l}
-	switch format {
-	case "text":
-		return slog.New(slog.NewTextHandler(w, opts)), nil
-	case "json":
-		return slog.New(slog.NewJSONHandler(w, opts)), nil
-	}
-	return nil, say.Misuse("log-format %q: want text or json", format)
 }

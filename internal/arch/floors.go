@@ -13,12 +13,13 @@ const module = "github.com/skep-project/skep"
 // except as doors says.
 const floors = `
 proto internal/version
-internal/id internal/durable internal/invariant
+internal/id internal/durable internal/invariant internal/meter
 internal/sealed internal/taskstate
 ca agent/exec
 internal/rpc
-ca/issue ca/keystore ca/authority ca/client manager/store manager/consensus manager/orchestrate manager/schedule manager/allocate manager/reap manager/reconcile manager/control manager/dispatch manager/membership manager/enrol manager/logbroker agent/task agent/worker agent/session agent/containerd
+ca/issue ca/keystore ca/authority ca/client manager/store manager/consensus manager/orchestrate manager/schedule manager/allocate manager/reap manager/reconcile manager/control manager/dispatch manager/membership manager/enrol manager/tally manager/logbroker agent/task agent/worker agent/session agent/containerd
 manager agent
+internal/metrics
 internal/node
 cli internal/lab internal/arch
 cmd integration
@@ -33,6 +34,7 @@ var doors = map[string][]string{
 	"manager/enrol":      {"manager/store", "ca/authority", "ca/issue"},
 	"manager/membership": {"manager/store"},
 	"manager/reap":       {"manager/store"},
+	"manager/tally":      {"manager/store"},
 	// The one loop runs the deciders and commits what they say.
 	"manager/reconcile": {"manager/store", "manager/orchestrate", "manager/schedule", "manager/allocate", "manager/reap"},
 	// A worker leads tasks; the authority signs with the issuer.
@@ -63,6 +65,7 @@ var owners = map[string]string{
 	"go.etcd.io/bbolt":                       "agent/worker",
 	"go.etcd.io/etcd":                        "manager/consensus",
 	"go.etcd.io/raft":                        "manager/consensus integration/sim",
+	"github.com/prometheus/client_golang":    "internal/metrics",
 }
 
 // deterministic are files, as patterns, that every replica must run alike.

@@ -15,6 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// defaultDir is where labs keep their hosts' state if nobody says otherwise.
+const defaultDir = "/var/lib/skep-lab"
+
 // Config configures a Lab. The zero value of every field but Bin works.
 type Config struct {
 	// Bin is the directory of the binaries under test: ctl, containerd and
@@ -58,7 +61,7 @@ func New(ctx context.Context, config Config) (*Lab, error) {
 		return nil, errors.New("lab: needs root, to make namespaces, links and cgroups; run it with sudo")
 	}
 	if config.Dir == "" {
-		config.Dir = "/var/lib/skep-lab"
+		config.Dir = defaultDir
 	}
 	if config.Log == nil {
 		config.Log = slog.New(slog.DiscardHandler)

@@ -34,6 +34,7 @@ import (
 	"github.com/skep-project/skep/ca/keystore"
 	"github.com/skep-project/skep/internal/durable"
 	"github.com/skep-project/skep/internal/id"
+	"github.com/skep-project/skep/internal/metrics"
 	"github.com/skep-project/skep/internal/rpc"
 	"github.com/skep-project/skep/internal/version"
 	localv1 "github.com/skep-project/skep/proto/skep/local/v1"
@@ -58,6 +59,8 @@ type Config struct {
 	CgroupParent string
 	// BootIDFile is read for the kernel's boot id. Empty: the kernel's own.
 	BootIDFile string
+	// Metrics is where figures and health are told. Zero: nowhere.
+	Metrics metrics.Address
 	// Outside is what the node meets beyond its process. Nil is the machine's own.
 	Outside *Outside
 	// HostDown, if closed when the node stops, says that the host goes down with
@@ -97,7 +100,7 @@ func Run(ctx context.Context, cfg Config, started func()) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, n.lock.Close(), n.state.Close()) }()
-	socket, err := n.listenUnix()
+	socket, told, err := n.listenAll()
 	if err != nil {
 		return err
 	}
@@ -106,6 +109,9 @@ func Run(ctx context.Context, cfg Config, started func()) (err error) {
 	defer stopServing()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.server.ServeUnix(socket) })
+	if told != nil {
+		g.Go(func() error { n.serveMetrics(ctx, told); return nil })
+	}
 	if cfg.Containerd == "" && cfg.Outside == nil {
 		g.Go(func() error { return n.superviseContainerd(ctx) })
 	}
@@ -177,6 +183,18 @@ func (n *Node) furnish() error {
 	}
 	n.server.Mount(&localv1.Local_ServiceDesc, &local{node: n})
 	return n.server.Check()
+}
+
+// listenAll opens the socket that ctl talks to and, if there is to be one, the
+// address where metrics are told.
+func (n *Node) listenAll() (socket, told net.Listener, err error) {
+	if socket, err = n.listenUnix(); err != nil || n.cfg.Metrics.IsZero() {
+		return socket, nil, err
+	}
+	if told, err = n.cfg.Metrics.Listen(); err != nil {
+		return nil, nil, errors.Join(err, socket.Close())
+	}
+	return socket, told, nil
 }
 
 // listenUnix opens the socket that ctl talks to: 0660, and the server checks who

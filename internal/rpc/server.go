@@ -119,6 +119,7 @@ type Server struct {
 	tls     *grpc.Server
 	unix    *grpc.Server
 	streams registry
+	meters  meters
 
 	mu      sync.Mutex // guards the fields below; held for memory only
 	methods map[string]*method
@@ -237,8 +238,8 @@ func (s *Server) Stop(ctx context.Context) {
 func (s *Server) options(creds transportCreds) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.Creds(creds),
-		grpc.ChainUnaryInterceptor(s.unary),
-		grpc.ChainStreamInterceptor(s.stream),
+		grpc.ChainUnaryInterceptor(s.meters.count, s.unary),
+		grpc.ChainStreamInterceptor(s.meters.countStream, s.stream),
 		grpc.MaxRecvMsgSize(maxMessageBytes),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.ConnectionTimeout(30 * time.Second), // a whole fleet may be shaking hands

@@ -77,8 +77,13 @@ func (r *Runner) write(batch []appendWork) error {
 		r.durable.last.Store(s.GetMetadata().GetIndex())
 	}
 	hs, entries := merged(batch)
+	begin := time.Now()
 	if err := d.Save(hs, entries); err != nil {
 		return err
+	}
+	if len(entries) > 0 {
+		r.meters.fsync.Since(begin)
+		r.meters.together.Observe(len(entries))
 	}
 	r.durable.note(hs, entries)
 	for _, a := range batch {
@@ -221,6 +226,7 @@ func (r *Runner) checkSpace(ctx context.Context) {
 	if err != nil {
 		return
 	}
+	r.meters.free.Store(free)
 	if low := free < freeBytes; r.full.Swap(low) != low {
 		r.log.LogAttrs(ctx, slog.LevelWarn, "free disk space crossed the limit for writes",
 			slog.Uint64("free", free), slog.Uint64("limit", freeBytes), slog.Bool("refused", low))

@@ -183,7 +183,10 @@ func (r *Runner) snapshot(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case w := <-r.snaps:
-			if err := r.takeSnapshot(w); err != nil {
+			begin := time.Now()
+			err := r.takeSnapshot(w)
+			r.snapshotEnded(w, time.Since(begin), err)
+			if err != nil {
 				r.log.LogAttrs(ctx, slog.LevelWarn, "snapshot was not taken, the log grows until the next", slog.Uint64("index", w.index), slog.Any("err", err))
 			}
 		}

@@ -12,8 +12,9 @@ import (
 // it draws from a generator that cannot be seeded and it campaigns although
 // the disk hangs. See docs/decisions.
 type election struct {
-	elapsed, timeout int // ticks since the leader's last word, or our last campaign
-	soon             int // campaigns left that follow soon on the last
+	elapsed, timeout int    // ticks since the leader's last word, or our last campaign
+	soon             int    // campaigns left that follow soon on the last
+	begun            uint64 // campaigns since the core was made
 }
 
 // contact remembers when members were last heard.
@@ -85,6 +86,7 @@ func (c *Core) campaign() {
 	if c.stalled() || !slices.Contains(c.conf.GetVoters(), c.cfg.RaftID) {
 		return
 	}
+	c.election.begun++
 	_ = c.raw.Campaign() // raft declines with changes unapplied; the next timeout tries again
 	c.collect()
 }

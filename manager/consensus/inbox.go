@@ -141,6 +141,12 @@ func (l *line[T]) put(w ...T) {
 	}
 }
 
+func (l *line[T]) len() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.work)
+}
+
 func (l *line[T]) take() []T {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -70,6 +70,7 @@ type Runner struct {
 	era   uint64                // the step goroutine's
 
 	durable durableState
+	meters  meters
 }
 
 // openLog is a log as it was opened; after a failure another takes its place.

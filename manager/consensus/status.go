@@ -35,6 +35,10 @@ type Status struct {
 	// reason it gave; on the leader only. 0: nobody did, this member took it.
 	HandedBy  uint64
 	HandedWhy string
+	// Waiting is how many transactions wait to be put into an entry. Elections is
+	// how often this member asked for votes since its log was read.
+	Waiting   int
+	Elections uint64
 	// Failed says why the log cannot be written (R23); nil if it can.
 	Failed error
 }
@@ -61,6 +65,7 @@ func (c *Core) Status() Status {
 		Committed: c.commit, Applied: c.applied,
 		Voters: sorted(c.conf.GetVoters()), Learners: sorted(c.conf.GetLearners()),
 		InContact: c.InContact(), Reachable: map[uint64]bool{},
+		Waiting: len(c.queue.waiting), Elections: c.election.begun,
 	}
 	s.Tenured = s.Leading && c.appliedTerm == c.term
 	s.Member = slices.Contains(s.Voters, s.RaftID) || slices.Contains(s.Learners, s.RaftID)

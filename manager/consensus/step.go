@@ -22,7 +22,9 @@ func (r *Runner) step(ctx context.Context) error {
 			return nil
 		case <-r.inbox.wake:
 		case <-ticker.C:
-			last = r.tick(last, time.Now())
+			now := time.Now()
+			r.meters.ticked.Store(now.UnixNano())
+			last = r.tick(last, now)
 			ticked = true
 		}
 		r.feed(r.inbox.take(r.core.Full()))
@@ -119,6 +121,9 @@ func (r *Runner) show(c *Core) {
 	s := c.Status()
 	if lost := r.lost.Load(); lost != nil {
 		s.Failed, s.InContact = *lost, false
+	}
+	if old, _ := r.board.get(); s.Leader != 0 && s.Leader != old.Leader {
+		r.meters.leaders.Inc()
 	}
 	r.board.set(s)
 }

@@ -31,11 +31,14 @@ import (
 	logv1 "github.com/skep-project/skep/proto/skep/log/v1"
 )
 
-// Config configures a Loop. Every field is required.
+// Config configures a Loop. Every field but OnRound is required.
 type Config struct {
 	// DB proposes; its store is Store.
 	DB    *store.DB
 	Store *store.Store
+	// OnRound, if set, is told of each round: how many services it planned, how
+	// many units were dropped, and how long planning and committing took.
+	OnRound func(services, dropped int, took time.Duration)
 	// Log receives the loop's records.
 	Log *slog.Logger
 }
@@ -70,12 +73,16 @@ func (l *Loop) Run(ctx context.Context) error {
 	defer w.close()
 	pause := time.Duration(0)
 	for ctx.Err() == nil {
-		snap := w.look()
+		snap, begin := w.look(), time.Now()
 		r := newRound(l.Config, snap, w)
-		for _, service := range w.takeDirty() {
+		dirty := w.takeDirty()
+		for _, service := range dirty {
 			w.planned(service, r.service(service))
 		}
 		advanced, err := l.commit(ctx, w, r)
+		if l.OnRound != nil {
+			l.OnRound(len(dirty), r.dropped, time.Since(begin))
+		}
 		var unreadable *store.Unreadable
 		switch {
 		case ctx.Err() != nil:
@@ -128,6 +135,7 @@ func (l *Loop) commit(ctx context.Context, w *watcher, r *round) (advanced bool,
 			w.mark(batch.owners[i])
 		}
 		applied += len(batch.units) - len(dropped)
+		r.dropped += len(dropped)
 		if len(dropped) > 0 {
 			l.Log.LogAttrs(ctx, slog.LevelDebug, "units dropped, planning their services again", slog.Int("dropped", len(dropped)))
 		}

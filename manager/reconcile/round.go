@@ -27,6 +27,7 @@ type round struct {
 	board  *schedule.Board // made when first needed
 
 	moves, records batch
+	dropped        int // units that conflicted
 }
 
 // A revision names one task template.
