@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/skep-project/skep/cli/registry"
 )
 
@@ -93,15 +95,21 @@ func TestWhatCannotBeReadIsSaidAndNotQuoted(t *testing.T) {
 }
 
 func TestAHelperThatHangsIsLeftAtTheEndOfTheCommand(t *testing.T) {
-	dir := t.TempDir()
-	gate := filepath.Join(dir, "gate")
-	configure(t, `{"credsStore": "slow"}`, map[string]string{"slow": "while ! test -e " + gate + "; do sleep 0.01; done"})
+	gate := filepath.Join(t.TempDir(), "gate")
+	if err := unix.Mkfifo(gate, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	configure(t, `{"credsStore": "slow"}`, map[string]string{"slow": "exec cat <" + gate})
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
 	if _, err := registry.Find(ctx, "r.test"); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v, want the command's own end", err)
 	}
-	if err := os.WriteFile(gate, nil, 0o600); err != nil {
+	open, err := os.OpenFile(gate, os.O_WRONLY, 0) // when the helper waits at it
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := open.Close(); err != nil {
 		t.Fatal(err)
 	}
 }
