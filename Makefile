@@ -114,6 +114,9 @@ lab: build runtime ## hosts on this machine: the lab's own tests and every story
 
 # --- what people look at ---------------------------------------------------
 
+man: build ## the manual pages, written from the commands into bin/man/
+	rm -rf bin/man && bin/ctl man bin/man
+
 demo: build runtime ## replay the walkthrough on lab hosts for a person to watch (as root)
 	@$(GO) build -o bin/demo ./integration/demo
 	@bin/demo -bin $(CURDIR)/bin/ctl

@@ -16,6 +16,7 @@ import (
 	"github.com/skep-project/skep/cli/completion"
 	"github.com/skep-project/skep/cli/conn"
 	"github.com/skep-project/skep/cli/daemon"
+	"github.com/skep-project/skep/cli/man"
 	"github.com/skep-project/skep/cli/node"
 	"github.com/skep-project/skep/cli/say"
 	"github.com/skep-project/skep/cli/service"
@@ -49,7 +50,7 @@ func newApp(s *say.Streams) *cli.App {
 		HideHelp:    true, // every command has a help flag of its own: the library's is shared and written to
 		HideVersion: true,
 		Commands: []*cli.Command{swarm.Command(s), node.Command(s), service.Command(s), infoCommand(s), versionCommand(s), daemon.Command(s),
-			completion.Command(s), completion.Answer(s, completer(s))},
+			completion.Command(s), completion.Answer(s, completer(s)), man.Command(s, func() *cli.App { return newApp(s) })},
 		Reader:                    s.In,
 		Writer:                    s.Out,
 		ErrWriter:                 s.Err,
