@@ -31,7 +31,7 @@ UNITS = $$($(GO) list ./... | grep -v '/skep/integration')
 phase = @echo "== $(1)"; began=$$SECONDS; $(2); echo "== $(1): $$((SECONDS - began)) s"
 
 .PHONY: all build static deps packages runtime test check lint proto proto-lint proto-current \
-	mod-current unit race sim bubble script lab lab-test demo calm bench fuzz cover clean help
+	mod-current unit race sim bubble script lab lab-test man demo calm bench fuzz cover clean help
 
 all: build ## build bin/ctl
 
@@ -118,6 +118,9 @@ lab-test: build runtime ## hosts on this machine: the lab's own tests and every 
 lab: build runtime ## leave five hosts up to play with (as root); SWARM=3 for three managers; bin/lab down ends it
 	@$(GO) build -o bin/lab ./integration/lab
 	@bin/lab up -hosts $(or $(HOSTS),5) -swarm $(or $(SWARM),0)
+
+man: build ## the manual pages, written from the commands into bin/man/
+	rm -rf bin/man && bin/ctl man bin/man
 
 demo: build runtime ## replay the walkthrough on lab hosts for a person to watch (as root)
 	@$(GO) build -o bin/demo ./integration/demo

@@ -5,6 +5,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -12,9 +13,11 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/skep-project/skep/cli/argv"
+	"github.com/skep-project/skep/cli/completion"
 	"github.com/skep-project/skep/cli/conn"
 	"github.com/skep-project/skep/cli/daemon"
 	"github.com/skep-project/skep/cli/events"
+	"github.com/skep-project/skep/cli/man"
 	"github.com/skep-project/skep/cli/node"
 	"github.com/skep-project/skep/cli/say"
 	"github.com/skep-project/skep/cli/service"
@@ -41,13 +44,14 @@ func run(ctx context.Context, args []string, s *say.Streams) error {
 
 func newApp(s *say.Streams) *cli.App {
 	app := &cli.App{
-		Name:                      "ctl",
-		Usage:                     "run and operate a swarm of containers",
-		Flags:                     append(conn.RootFlags(), helpFlag(), &cli.BoolFlag{Name: "version", Aliases: []string{"v"}, Usage: "show the version of ctl"}),
-		Action:                    rootAction(s),
-		HideHelp:                  true, // every command has a help flag of its own: the library's is shared and written to
-		HideVersion:               true,
-		Commands:                  []*cli.Command{swarm.Command(s), node.Command(s), service.Command(s), events.Command(s), infoCommand(s), versionCommand(s), daemon.Command(s)},
+		Name:        "ctl",
+		Usage:       "run and operate a swarm of containers",
+		Flags:       append(conn.RootFlags(), helpFlag(), &cli.BoolFlag{Name: "version", Aliases: []string{"v"}, Usage: "show the version of ctl"}),
+		Action:      rootAction(s),
+		HideHelp:    true, // every command has a help flag of its own: the library's is shared and written to
+		HideVersion: true,
+		Commands: []*cli.Command{swarm.Command(s), node.Command(s), service.Command(s), events.Command(s), infoCommand(s), versionCommand(s), daemon.Command(s),
+			completion.Command(s), completion.Answer(s, completer(s)), man.Command(s, func() *cli.App { return newApp(s) })},
 		Reader:                    s.In,
 		Writer:                    s.Out,
 		ErrWriter:                 s.Err,
@@ -94,6 +98,26 @@ func misused(_ *cli.Context, err error, _ bool) error { return say.Misuse("%v", 
 
 // closed: behind the image everything is the container's.
 func closed(path string) bool { return path == "service create" }
+
+// asked bounds what a shell waits for names while somebody types.
+const asked = "1s"
+
+// completer lets a shell ask what may be typed. Names are those that ctl's own
+// lists print; where they print none there are none.
+func completer(s *say.Streams) completion.Completer {
+	return completion.Completer{
+		App: func() *cli.App { return newApp(s) }, Closed: closed,
+		Ask: func(ctx context.Context, args ...string) string {
+			var out bytes.Buffer
+			quiet := *s
+			quiet.Out, quiet.Err = &out, io.Discard
+			if run(ctx, append([]string{"ctl"}, append(args, "--timeout", asked)...), &quiet) != nil {
+				return ""
+			}
+			return out.String()
+		},
+	}
+}
 
 // lines writes each line that is not empty.
 func lines(w io.Writer, text ...string) error {

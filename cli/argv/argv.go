@@ -25,16 +25,15 @@ import (
 // at its first argument: everything behind it belongs to that argument.
 type Closed func(path string) bool
 
+// newLine begins to read args.
+func newLine(app *cli.App, closed Closed, args []string) *line {
+	return &line{root: newFlags(app.Flags), level: newFlags(app.Flags), subs: app.Commands, closed: closed, rest: args}
+}
+
 // Order returns args (without the program's name) in the order the flag parser
 // reads. closed may be nil.
 func Order(app *cli.App, closed Closed, args []string) ([]string, error) {
-	l := &line{
-		root:   newFlags(app.Flags),
-		level:  newFlags(app.Flags),
-		subs:   app.Commands,
-		closed: closed,
-		rest:   args,
-	}
+	l := newLine(app, closed, args)
 	if err := l.read(); err != nil {
 		return nil, err
 	}
@@ -56,7 +55,8 @@ type line struct {
 	rootFlags []string
 	flags     []string
 	args      []string
-	shut      bool // no flag may follow
+	shut      bool     // no flag may follow
+	wants     cli.Flag // the flag at the end of the line that lacks its value
 }
 
 func (l *line) joined() []string {

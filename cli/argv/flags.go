@@ -15,6 +15,7 @@ type form struct {
 	name   string // the first of its names
 	valued bool
 	hidden bool
+	flag   cli.Flag
 }
 
 // flags is the forms of one level, by every name.
@@ -30,7 +31,7 @@ func newFlags(list []cli.Flag) flags {
 
 func (f flags) add(flag cli.Flag) {
 	names := flag.Names()
-	form := form{name: names[0]}
+	form := form{name: names[0], flag: flag}
 	if d, ok := flag.(cli.DocGenerationFlag); ok {
 		form.valued = d.TakesValue()
 	}
@@ -106,6 +107,7 @@ func (l *line) take(token, name, value string, given bool) error {
 	}
 	if f.valued && !given {
 		if len(l.rest) == 0 {
+			l.wants = f.flag
 			return say.Hinted(say.Misuse("%s: flag %s wants a value", l.where(), token), l.help())
 		}
 		value, l.rest = l.rest[0], l.rest[1:]

@@ -13,8 +13,11 @@ import (
 // Command returns the command.
 func Command(s *say.Streams) *cli.Command {
 	return &cli.Command{
-		Name:   "daemon",
-		Usage:  "run the daemon of this host",
+		Name:  "daemon",
+		Usage: "run the daemon of this host",
+		Description: "The daemon is this host's part of a swarm: the agent that runs containers, and the manager where the host is one. " +
+			"It runs until SIGTERM or SIGINT; containers go on, and are taken up again by the next daemon.\n" +
+			"SIGPWR tells it that the whole host goes down, so that what runs here is replaced elsewhere at once.",
 		Flags:  Flags(),
 		Action: func(c *cli.Context) error { return run(c, s) },
 	}

@@ -21,7 +21,7 @@ var table = show.Table{
 	},
 	Default: []show.Cell{
 		{Text: "{{.ID}} {{if .Self}}*{{else}} {{ end }}", Short: "{{truncate .ID 12}}", Gives: 2},
-		{Text: "{{.Hostname}}", Short: "{{.Hostname}}{{if .Self}} *{{end}}", Least: 12},
+		{Text: "{{.Hostname}}", Short: "{{if .Self}}* {{end}}{{.Hostname}}", Least: 12},
 		{Text: "{{.Status}}"}, {Text: "{{.Availability}}", Gives: 3}, {Text: "{{.ManagerStatus}}"}, {Text: "{{.EngineVersion}}", Gives: 1, Least: 14},
 	},
 	Quiet: "ID",

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that building runc and running the lab need.
+# Installs the Debian packages that building runc, running the lab and testing
+# what ctl writes for shells and for man need.
 # Nothing is installed, and the network is not asked, where all are present.
 set -euo pipefail
 
 declare -A provides=(
 	[ip]=iproute2 [nft]=nftables [busybox]=busybox-static [gcc]=gcc [pkg-config]=pkg-config
+	[zsh]=zsh [fish]=fish [mandoc]=mandoc
 )
 missing=()
 for command in "${!provides[@]}"; do

@@ -61,6 +61,15 @@ func (v vigil) dead(voters []Voter, after int) (raftID uint64, found bool) {
 	return raftID, found
 }
 
+// watch counts a tick of who is not heard. One that comes late, because a change
+// is under way or the leader was paused, is one all the same.
+func (s *Server) watch() {
+	s.change.Lock()
+	defer s.change.Unlock()
+	voters, _ := s.cfg.Group.Members()
+	s.vigil.tick(voters)
+}
+
 // bury takes one dead manager out if the operator wants that. s.change is held.
 func (s *Server) bury(ctx context.Context, snap *store.Snapshot) {
 	after := time.Duration(snap.Cluster().GetSpec().GetDeadManagerRemoval())

@@ -133,9 +133,11 @@ func TestADeadManagerIsTakenOutInItsTimeAndItsRecordSaysWhy(t *testing.T) {
 		go func() { defer close(over); _ = w.Keep(ctx) }()
 		time.Sleep(10*time.Minute - time.Second)
 		synctest.Wait()
+		w.change.Lock()
 		if len(w.group.changes) != 0 {
-			t.Fatalf("changes before its time: %q", w.group.changes)
+			t.Errorf("changes before its time: %q", w.group.changes)
 		}
+		w.change.Unlock()
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
 		stop()
@@ -156,7 +158,7 @@ func TestADeadManagerIsTakenOutInItsTimeAndItsRecordSaysWhy(t *testing.T) {
 func TestNobodyIsTakenOutUnlessTheOperatorWantsIt(t *testing.T) {
 	t.Parallel()
 	w := five(t, 0)
-	for range 1_000_000 {
+	for range 100_000 {
 		w.vigil.tick(w.group.voters)
 	}
 	w.round(t.Context())

@@ -25,7 +25,9 @@ func (s *Server) Keep(ctx context.Context) error {
 	defer w.Close()
 	t := time.NewTicker(beat)
 	defer t.Stop()
-	s.vigil = vigil{}
+	s.change.Lock()
+	s.vigil = vigil{} // a new tenure counts anew (R3)
+	s.change.Unlock()
 	for {
 		w.Take() // what changed does not matter: the whole group is small
 		s.round(ctx)
@@ -34,8 +36,7 @@ func (s *Server) Keep(ctx context.Context) error {
 			return nil
 		case <-w.C():
 		case <-t.C:
-			voters, _ := s.cfg.Group.Members()
-			s.vigil.tick(voters)
+			s.watch()
 		}
 	}
 }

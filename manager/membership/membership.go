@@ -88,7 +88,7 @@ type Server struct {
 	change sync.Mutex
 	// refused remembers what was said of a member, to say it once.
 	refused map[uint64]string
-	// vigil is the keeper's alone.
+	// vigil is the keeper's; change guards it.
 	vigil vigil
 }
 
