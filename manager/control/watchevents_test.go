@@ -129,11 +129,12 @@ func TestAManagerThatIsCutOffEndsItsWatches(t *testing.T) {
 		next()
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
-		w.cutOff = errors.New("nobody answers")
+		lost := errors.New("nobody answers")
+		w.cutOff.Store(&lost)
 		if got := next(); got != "end" {
 			t.Errorf("told %q, want the end", got)
 		}
-		if err := end(); !errors.Is(err, w.cutOff) {
+		if err := end(); !errors.Is(err, lost) {
 			t.Errorf("ended with %v, want the refusal", err)
 		}
 	})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -27,8 +28,8 @@ type world struct {
 	log    *storetest.Log
 	leader uint64
 	dark   map[uint64]bool
-	quorum error // what CanLose says
-	cutOff error // what Contact says
+	quorum error                 // what CanLose says
+	cutOff atomic.Pointer[error] // what Contact says; nil: nothing
 }
 
 func (w *world) MissedSince(raftID uint64) int64 {
@@ -38,7 +39,12 @@ func (w *world) MissedSince(raftID uint64) int64 {
 	return 0
 }
 
-func (w *world) Contact() error { return w.cutOff }
+func (w *world) Contact() error {
+	if err := w.cutOff.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
 
 func (w *world) Leader() uint64 { return w.leader }
 
