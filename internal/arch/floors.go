@@ -17,7 +17,7 @@ internal/id internal/durable internal/invariant
 internal/sealed internal/taskstate
 ca agent/exec
 internal/rpc
-ca/issue ca/keystore ca/authority ca/client manager/store manager/consensus manager/orchestrate manager/schedule manager/allocate manager/reap manager/reconcile manager/control manager/dispatch manager/membership manager/enrol manager/logbroker agent/task agent/worker agent/session agent/containerd
+ca/issue ca/keystore ca/authority ca/client manager/store manager/consensus manager/orchestrate manager/schedule manager/allocate manager/reap manager/reconcile manager/control manager/dispatch manager/membership manager/enrol manager/backup manager/logbroker agent/task agent/worker agent/session agent/containerd
 manager agent
 internal/node
 cli internal/lab internal/arch
@@ -28,6 +28,7 @@ cmd integration
 // those on the right.
 var doors = map[string][]string{
 	// Those whose work is the replicated truth speak its words.
+	"manager/backup":     {"manager/store"},
 	"manager/control":    {"manager/store"},
 	"manager/dispatch":   {"manager/store"},
 	"manager/enrol":      {"manager/store", "ca/authority", "ca/issue"},
@@ -53,6 +54,7 @@ var impure = []string{
 // owners are the libraries that one room keeps from all others. The simulator
 // carries raft's messages between cores, so it knows their type.
 var owners = map[string]string{
+	"filippo.io/age":                   "manager/backup",
 	"github.com/cloudflare/cfssl":      "ca/issue",
 	"github.com/containerd/containerd": "agent/containerd",
 	"github.com/tidwall/btree":         "manager/store",
