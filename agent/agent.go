@@ -59,6 +59,9 @@ type Config struct {
 	// Managers is the list the node holds, as it was enrolled or last told;
 	// the journal's is used if it is newer. Required on the first start.
 	Managers *cav1.ManagerList
+	// Named are managers that the operator named, dialled besides those of the
+	// list until a newer list is taken. May be nil.
+	Named []*cav1.Manager
 	// Hello says version, feature level, boot and incarnation; cluster, node
 	// and history are filled in, and an incarnation is drawn if it has none.
 	// Required.
@@ -182,7 +185,7 @@ func (a *Agent) assemble(journal *worker.Journal) (*worker.Worker, *session.Clie
 		}
 	}
 	s, err = session.New(session.Config{
-		Worker: w, Dial: a.cfg.Dial, Hello: a.cfg.Hello,
+		Worker: w, Dial: a.cfg.Dial, Named: a.cfg.Named, Hello: a.cfg.Hello,
 		OnWish: a.cfg.OnWish, OnRevoked: a.cfg.OnRevoked, OnManagers: a.cfg.OnManagers, Log: a.cfg.Log,
 	})
 	if err != nil {

@@ -15,6 +15,7 @@ func ProcessStreams() say.Streams {
 		Out:    os.Stdout,
 		Err:    os.Stderr,
 		Getenv: os.Getenv,
+		Ask:    ask,
 		Terminal: func() (int, bool) {
 			width, _, err := term.GetSize(int(os.Stderr.Fd()))
 			return width, err == nil && width > 0

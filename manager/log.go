@@ -57,14 +57,21 @@ func ForceNew(l Log, address string) (uint64, error) {
 	var began uint64
 	err := consensus.ForceNew(l.config(s), func(index uint64) ([][]byte, error) {
 		began = index
-		tx, err := proto.Marshal(&logv1.Transaction{Units: []*logv1.Unit{{Operations: renew(s.Snapshot(), l, address)}}})
-		return [][]byte{tx}, err
+		snap := s.Snapshot()
+		return one(renew(snap, l, address, snap.Node(l.Node)))
 	})
 	return began, err
 }
 
-// renew is what differs between the old cluster and the new.
-func renew(snap *store.Snapshot, l Log, address string) []*logv1.Operation {
+// one is operations that stand or fall together.
+func one(ops []*logv1.Operation) ([][]byte, error) {
+	tx, err := proto.Marshal(&logv1.Transaction{Units: []*logv1.Unit{{Operations: ops}}})
+	return [][]byte{tx}, err
+}
+
+// renew is what differs between the old cluster and the new. self is the record
+// of the one manager's node, nil if there is none.
+func renew(snap *store.Snapshot, l Log, address string, self *modelv1.Node) []*logv1.Operation {
 	cluster := proto.CloneOf(snap.Cluster())
 	cluster.History = l.History.Bytes()
 	ops := []*logv1.Operation{{Op: &logv1.Operation_PutCluster{PutCluster: cluster}}}
@@ -81,7 +88,7 @@ func renew(snap *store.Snapshot, l Log, address string) []*logv1.Operation {
 		worker.Role, worker.Spec.Role = modelv1.Role_ROLE_WORKER, modelv1.Role_ROLE_WORKER
 		ops = append(ops, &logv1.Operation{Op: &logv1.Operation_PutNode{PutNode: worker}})
 	}
-	if self := snap.Node(l.Node); self != nil {
+	if self != nil {
 		leader := proto.CloneOf(self)
 		leader.Role, leader.Spec.Role = modelv1.Role_ROLE_MANAGER, modelv1.Role_ROLE_MANAGER
 		ops = append(ops, &logv1.Operation{Op: &logv1.Operation_PutNode{PutNode: leader}})

@@ -18,6 +18,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -60,6 +61,9 @@ type Config struct {
 	// Dial returns a connection to a manager, which the client closes. It
 	// need not wait until the connection stands. Required.
 	Dial func(ctx context.Context, manager *cav1.Manager) (*grpc.ClientConn, error)
+	// Named are managers that the operator named, because those of the worker's
+	// list may be gone: they are dialled besides, until a newer list is taken.
+	Named []*cav1.Manager
 	// Hello is said first on every stream; the client fills in the history.
 	// Required.
 	Hello *rpcv1.Hello
@@ -92,6 +96,7 @@ type Client struct {
 	renewals    uint64 // counts the certificates that followed the first
 	parting     bool   // Farewell was said: no other session is opened
 	refused     *cav1.ManagerList
+	named       []*cav1.Manager
 }
 
 // New returns a client; Run runs it.
@@ -108,7 +113,9 @@ func New(cfg Config) (*Client, error) {
 	if cfg.OnManagers == nil {
 		cfg.OnManagers = func(*cav1.ManagerList) {}
 	}
-	return &Client{cfg: cfg, outbox: newOutbox(), events: make(chan event), renewed: make(chan struct{}, 1)}, nil
+	return &Client{
+		cfg: cfg, outbox: newOutbox(), events: make(chan event), renewed: make(chan struct{}, 1), named: cfg.Named,
+	}, nil
 }
 
 // Report sends a task's newest state to the managers, now and again until one
@@ -222,6 +229,19 @@ func (c *Client) setMain(l *link) {
 	}
 }
 
+// candidates are the managers that may be dialled.
+func (c *Client) candidates() []*cav1.Manager {
+	c.mu.Lock()
+	all := slices.Clone(c.named)
+	c.mu.Unlock()
+	for _, m := range c.cfg.Worker.Managers().GetManagers() {
+		if !slices.ContainsFunc(all, func(o *cav1.Manager) bool { return same(m, o) }) {
+			all = append(all, m)
+		}
+	}
+	return all
+}
+
 func (c *Client) isParting() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -246,6 +266,9 @@ func (c *Client) keepManagers(ctx context.Context, list *cav1.ManagerList) error
 	if taken {
 		c.cfg.Log.LogAttrs(ctx, slog.LevelDebug, "a newer list of managers",
 			slog.Uint64("index", list.GetIndex()), slog.Int("managers", len(list.GetManagers())))
+		c.mu.Lock()
+		c.named = nil
+		c.mu.Unlock()
 		c.cfg.OnManagers(list)
 		return nil
 	}

@@ -281,6 +281,23 @@ func TestANewerListOfManagersIsUsed(t *testing.T) {
 	})
 }
 
+func TestAManagerThatWasNamedIsDialledUntilAListIsTaken(t *testing.T) {
+	onStage(t, 3, func(t *testing.T, s *stage) {
+		full := s.hands.managers
+		s.hands.managers = &cav1.ManagerList{Index: 1, History: history.Bytes(), Managers: full.Managers[:1]}
+		s.named = []*cav1.Manager{full.Managers[0], full.Managers[1]}
+		s.managers[0].kill() // the only one of the list
+		s.managers[1].list = &cav1.ManagerList{Index: 2, History: history.Bytes(), Managers: full.Managers[2:]}
+		s.start(t)
+		within(t, time.Second, "the manager that was named", func() bool { return s.Status().Manager.GetAddress() == "b" })
+		if got := s.candidates(); len(got) != 1 || got[0].GetAddress() != "c" {
+			t.Errorf("dialled from now on: %v, want the list alone", got)
+		}
+		s.managers[1].kill()
+		within(t, time.Second, "the manager of the list", func() bool { return s.Status().Manager.GetAddress() == "c" })
+	})
+}
+
 func TestAFarewellThatNobodyHeardIsSaidToTheNextManager(t *testing.T) {
 	onStage(t, 2, func(t *testing.T, s *stage) {
 		s.start(t)

@@ -263,6 +263,7 @@ type stage struct {
 	*Client
 	hands    *hands
 	managers []*manager
+	named    []*cav1.Manager // set before start
 
 	mu      sync.Mutex // guards the callbacks' notes
 	wishes  []*dispatchv1.Wish
@@ -326,6 +327,7 @@ func (s *stage) wished() []*dispatchv1.Wish {
 }
 
 func (s *stage) start(t *testing.T) {
+	s.Client.named = s.named
 	ctx, stop := context.WithCancel(t.Context())
 	s.stop = stop
 	go func() {

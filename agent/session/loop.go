@@ -195,7 +195,7 @@ func (l *loop) schedule(ctx context.Context) {
 	l.rounds++
 	if l.rounds == lonelyRounds && l.main == nil {
 		l.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "no manager answers; containers are left as they are and every manager is tried on",
-			slog.Int("managers", len(l.cfg.Worker.Managers().GetManagers())))
+			slog.Int("managers", len(l.candidates())))
 	}
 }
 
@@ -252,7 +252,7 @@ func (l *loop) pick() *cav1.Manager {
 // them: without the one main is connected to, unless it has been silent for a
 // whole lease and there is no other; last, if it is there, the one just lost.
 func (l *loop) shuffled(lost *cav1.Manager) []*cav1.Manager {
-	all := slices.Clone(l.cfg.Worker.Managers().GetManagers())
+	all := l.candidates()
 	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	if lost != nil {
 		slices.SortStableFunc(all, func(a, b *cav1.Manager) int { return rank(a, lost) - rank(b, lost) })

@@ -61,6 +61,8 @@ type Renewal struct {
 	// Caller is what its present certificate proves.
 	Caller ca.Identity
 	Key    ca.PublicKey
+	// Invited says that the request came with a join token that lets nodes in.
+	Invited bool
 }
 
 // Prepare makes the record of a certificate; it may be called more than once for
@@ -204,16 +206,16 @@ func (s *Server) Renew(ctx context.Context, req *cav1.RenewRequest) (*cav1.Renew
 	if !s.nodes.Allow(caller.Node.String()) {
 		return nil, tooFast("renew")
 	}
-	issued, err := s.RenewFor(ctx, caller.Identity, req.GetCsr())
+	issued, err := s.renewFor(ctx, caller.Identity, req)
 	if err != nil {
 		return nil, err
 	}
 	return &cav1.RenewResponse{Issued: issued}, nil
 }
 
-// RenewFor gives the node that proved who the next certificate. The leader calls
-// it for itself.
-func (s *Server) RenewFor(ctx context.Context, who ca.Identity, csr []byte) (*cav1.Issued, error) {
+// renewFor gives the node that proved who the next certificate.
+func (s *Server) renewFor(ctx context.Context, who ca.Identity, req *cav1.RenewRequest) (*cav1.Issued, error) {
+	csr := req.GetCsr()
 	key, err := ca.ParseCSR(csr)
 	if err != nil {
 		return nil, fmt.Errorf("renew: %w: %w", err, errdefs.ErrInvalidArgument)
@@ -222,7 +224,17 @@ func (s *Server) RenewFor(ctx context.Context, who ca.Identity, csr []byte) (*ca
 	if err != nil {
 		return nil, fmt.Errorf("renew: %w", err)
 	}
-	record, err := s.members.Renew(ctx, Renewal{Caller: who, Key: key}, prepare(cluster, is, key))
+	invited := req.GetToken() != ""
+	if invited {
+		token, err := ca.ParseToken(req.GetToken())
+		if err != nil {
+			return nil, badToken(err)
+		}
+		if _, err := admit(cluster, is, token); err != nil {
+			return nil, err
+		}
+	}
+	record, err := s.members.Renew(ctx, Renewal{Caller: who, Key: key, Invited: invited}, prepare(cluster, is, key))
 	if err != nil {
 		return nil, fmt.Errorf("renew certificate of node %s: %w", who.Node, err)
 	}

@@ -118,6 +118,9 @@ type Facts struct {
 	// ListedAt is when it came.
 	Managers *cav1.ManagerList
 	ListedAt time.Time
+	// Named are managers that the operator named, because those of the list were
+	// gone; nil once a newer list came.
+	Named *cav1.ManagerList
 }
 
 // A Node is all that is kept of one node's identity.
@@ -163,6 +166,7 @@ type body struct {
 	Availability int32     `json:"availability,omitempty"`
 	Managers     []byte    `json:"managers,omitempty"`
 	ListedAt     time.Time `json:"listed_at,omitzero"`
+	Named        []byte    `json:"named,omitempty"`
 }
 
 // Save replaces the identity by n, durably, after checking that its parts belong
@@ -182,10 +186,11 @@ func (s *Store) Save(n *Node) error {
 		SealedPKCS8: key, Chain: n.Chain, Roots: n.Roots,
 		Advertise: n.Facts.Advertise, Interface: n.Facts.Interface, Listen: n.Facts.Listen, Availability: int32(n.Facts.Availability), ListedAt: n.Facts.ListedAt,
 	}
-	if n.Facts.Managers != nil {
-		if b.Managers, err = proto.Marshal(n.Facts.Managers); err != nil {
-			return fmt.Errorf("save identity: list of managers: %w", err)
-		}
+	if b.Managers, err = listed(n.Facts.Managers); err != nil {
+		return fmt.Errorf("save identity: %w", err)
+	}
+	if b.Named, err = listed(n.Facts.Named); err != nil {
+		return fmt.Errorf("save identity: %w", err)
 	}
 	text, err := json.Marshal(b)
 	if err != nil {
@@ -216,16 +221,40 @@ func (s *Store) Load() (*Node, error) {
 	if n.Key, err = s.openKey(b.SealedPKCS8, placeKey); err != nil {
 		return nil, fmt.Errorf("load identity: key of node %s: %w", b.Node, err)
 	}
-	if len(b.Managers) > 0 {
-		n.Facts.Managers = &cav1.ManagerList{}
-		if err := proto.Unmarshal(b.Managers, n.Facts.Managers); err != nil {
-			return nil, fmt.Errorf("load identity: list of managers: %w", err)
-		}
+	if n.Facts.Managers, err = unlisted(b.Managers); err != nil {
+		return nil, fmt.Errorf("load identity: %w", err)
+	}
+	if n.Facts.Named, err = unlisted(b.Named); err != nil {
+		return nil, fmt.Errorf("load identity: %w", err)
 	}
 	if _, err := n.Credential(); err != nil {
 		return nil, fmt.Errorf("load identity: %w", err)
 	}
 	return n, nil
+}
+
+// listed is a list of managers as the file holds it; nothing for nil.
+func listed(l *cav1.ManagerList) ([]byte, error) {
+	if l == nil {
+		return nil, nil
+	}
+	data, err := proto.Marshal(l)
+	if err != nil {
+		return nil, fmt.Errorf("list of managers: %w", err)
+	}
+	return data, nil
+}
+
+// unlisted undoes listed.
+func unlisted(data []byte) (*cav1.ManagerList, error) {
+	if len(data) == 0 {
+		return nil, nil
+	}
+	l := &cav1.ManagerList{}
+	if err := proto.Unmarshal(data, l); err != nil {
+		return nil, fmt.Errorf("list of managers: %w", err)
+	}
+	return l, nil
 }
 
 // readBody checks format and sum. It never quotes the file.

@@ -51,6 +51,7 @@ type line struct {
 	rest        []string
 
 	leaf      *cli.Command // nil until the path has come to one
+	at        *cli.Command // the last of the path
 	path      []string
 	rootFlags []string
 	flags     []string
@@ -103,14 +104,22 @@ func (l *line) word(token string) error {
 	}
 	for _, c := range l.subs {
 		if c.HasName(token) {
+			if len(l.flags) > 0 {
+				return say.Misuse("%s: its flags stand behind its name, and %q before it", strings.Join(append(slices.Clone(l.path), token), " "), l.flags[0])
+			}
 			l.path = append(l.path, c.Name)
 			l.subs = c.Subcommands
 			l.level = newFlags(c.Flags)
+			l.at = c
 			if len(c.Subcommands) == 0 {
 				l.leaf = c
 			}
 			return nil
 		}
+	}
+	if l.at != nil && l.at.ArgsUsage != "" { // it takes an argument as well as a command
+		l.leaf, l.subs = l.at, nil
+		return l.word(token)
 	}
 	return l.unknownCommand(token)
 }

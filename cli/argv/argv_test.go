@@ -27,12 +27,15 @@ func app(got *[]string) *cli.App {
 			{Name: "update", ArgsUsage: "SERVICE", Flags: []cli.Flag{
 				&cli.BoolFlag{Name: "force"}, &cli.StringFlag{Name: "image"}, &cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}},
 			}},
+			{Name: "save", ArgsUsage: "FILE", HideHelp: true, Flags: []cli.Flag{&cli.BoolFlag{Name: "force"}}, Subcommands: []*cli.Command{
+				{Name: "verify", ArgsUsage: "FILE", Flags: []cli.Flag{&cli.StringFlag{Name: "key"}}},
+			}},
 			{Name: "ls", Aliases: []string{"list"}, Flags: []cli.Flag{&cli.StringSliceFlag{Name: "filter", Aliases: []string{"f"}}}},
 		}}},
 		DisableSliceFlagSeparator: true,
 		ExitErrHandler:            func(*cli.Context, error) {},
 	}
-	for _, c := range a.Commands[0].Subcommands {
+	for _, c := range append(a.Commands[0].Subcommands, a.Commands[0].Command("save").Subcommands...) {
 		c.HideHelpCommand = true
 		c.Action = func(c *cli.Context) error {
 			if got != nil {
@@ -59,6 +62,9 @@ func TestFlagsStandBeforeArguments(t *testing.T) {
 		{"a value stuck to its letter", "service ls -fname=x", "service ls --filter=name=x"},
 		{"an alias of a command", "service list", "service ls"},
 		{"a switch with a value", "service update web --force=false", "service update --force=false -- web"},
+		{"an argument where a command may stand", "service save web --force", "service save --force -- web"},
+		{"a command where an argument may stand", "service save verify web --key k", "service save verify --key=k -- web"},
+		{"an argument that is called as a command elsewhere", "service save ls verify", "service save -- ls verify"},
 		{"help wins", "service update web --help", "service update --help"},
 		{"a lone dash is an argument", "service update -", "service update -- -"},
 		{"a value that looks like a flag", "service update web --image --force", "service update --image=--force -- web"},
@@ -81,6 +87,7 @@ func TestNonsenseIsRefusedInWords(t *testing.T) {
 		"service update web --image":   "wants a value",
 		"service update --force=maybe": "neither true nor false",
 		"service up":                   `there is no command "service up"`,
+		"service save --force verify":  `its flags stand behind its name`,
 		"service ls more":              `takes no argument, got "more"`,
 		"service ls ---f":              "is not a flag",
 	} {
@@ -98,6 +105,7 @@ func FuzzOrder(f *testing.F) {
 	f.Add("service create -qe A=1 img --x -- y")
 	f.Add("-H x service ls -f a=b")
 	f.Add("service update -- --force -q")
+	f.Add("service save --force x verify")
 	f.Fuzz(func(t *testing.T, text string) {
 		in := strings.Fields(text)
 		once, err := argv.Order(app(nil), closed, in)

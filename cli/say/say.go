@@ -9,9 +9,12 @@
 package say
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"time"
+
+	"github.com/skep-project/skep/internal/sealed"
 )
 
 // Streams is what a command finds around it. Main fills it once; tests give
@@ -29,6 +32,9 @@ type Streams struct {
 	// Width returns the width of the terminal behind Out, in cells; 0 if there is
 	// none. Nil: there is none.
 	Width func() int
+	// Ask shows a prompt on the terminal and reads a line without showing it. Nil:
+	// there is no terminal to ask at.
+	Ask func(ctx context.Context, prompt string) (sealed.Secret, error)
 	// Now is the clock that ages are measured against where the swarm gave no
 	// time of its own. Nil: the wall clock.
 	Now func() time.Time

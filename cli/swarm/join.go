@@ -44,6 +44,9 @@ func join(s *say.Streams) *cli.Command {
 			if err != nil {
 				return err
 			}
+			if resp.GetReturned() {
+				return s.Data("This node was a member already and is in touch with the managers again. Its containers run on.")
+			}
 			if resp.GetRole() == modelv1.Role_ROLE_MANAGER {
 				return s.Data("This node joined a swarm as a manager.")
 			}

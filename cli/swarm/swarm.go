@@ -1,8 +1,9 @@
-// Package swarm is "ctl swarm": making a swarm, joining and leaving it, and its
-// settings.
+// Package swarm is "ctl swarm": making a swarm, joining and leaving it, its settings,
+// saving it and bringing it back.
 //
-// It owns the words of membership. What a node must do to be a member is the
-// daemon's.
+// It owns the words of membership, and the sealing of a backup: what a daemon
+// gives is sealed here before it touches a disk, and opened here. What a node must
+// do to be a member is the daemon's.
 package swarm
 
 import (
@@ -21,8 +22,8 @@ const DefaultPort = "2377"
 func Command(s *say.Streams) *cli.Command {
 	return &cli.Command{
 		Name:        "swarm",
-		Usage:       "make, join, change and leave a swarm",
-		Subcommands: []*cli.Command{initialise(s), join(s), joinToken(s), leave(s), update(s)},
+		Usage:       "make, join, change, leave, save and restore a swarm",
+		Subcommands: []*cli.Command{initialise(s), join(s), joinToken(s), leave(s), update(s), save(s), restore(s)},
 	}
 }
 

@@ -89,6 +89,7 @@ func TestDaemon(t *testing.T) {
 		Condition: condition,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"ready": ready, "small": small, "word": word, "until": until, "page": page, "documented": documented,
+			"cut": cutShort,
 		},
 	})
 }
@@ -146,6 +147,15 @@ func small(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.MkdirAll(dir, 0o700))
 	ts.Check(syscall.Mount("none", dir, "tmpfs", 0, "size="+args[1]))
 	ts.Defer(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) }) // goes with the machine otherwise
+}
+
+// cut FILE COPY: copies all of FILE but its last bytes.
+func cutShort(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: cut FILE COPY")
+	}
+	text := ts.ReadFile(args[0])
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(text[:len(text)-20]), 0o600))
 }
 
 // word NAME FILE N: sets NAME to the Nth word (from 1) of FILE.

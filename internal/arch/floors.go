@@ -17,7 +17,7 @@ internal/id internal/durable internal/invariant internal/meter
 internal/sealed internal/taskstate
 ca agent/exec
 internal/rpc
-ca/issue ca/keystore ca/authority ca/client manager/store manager/consensus manager/orchestrate manager/schedule manager/allocate manager/reap manager/reconcile manager/control manager/dispatch manager/membership manager/enrol manager/tally manager/logbroker agent/task agent/worker agent/session agent/containerd
+ca/issue ca/keystore ca/authority ca/client manager/store manager/consensus manager/orchestrate manager/schedule manager/allocate manager/reap manager/reconcile manager/control manager/dispatch manager/membership manager/enrol manager/tally manager/backup manager/logbroker agent/task agent/worker agent/session agent/containerd
 manager agent
 internal/metrics
 internal/node
@@ -29,6 +29,7 @@ cmd integration
 // those on the right.
 var doors = map[string][]string{
 	// Those whose work is the replicated truth speak its words.
+	"manager/backup":     {"manager/store"},
 	"manager/control":    {"manager/store"},
 	"manager/dispatch":   {"manager/store"},
 	"manager/enrol":      {"manager/store", "ca/authority", "ca/issue"},
@@ -56,6 +57,7 @@ var impure = []string{
 // carries raft's messages between cores, so it knows their type. In ctl itself
 // only cli/registry uses go-containerregistry; the others serve it to tests.
 var owners = map[string]string{
+	"filippo.io/age":                         "manager/backup",
 	"github.com/cloudflare/cfssl":            "ca/issue",
 	"github.com/containerd/containerd":       "agent/containerd",
 	"github.com/google/go-containerregistry": "cli/registry agent/containerd internal/lab",

@@ -45,7 +45,10 @@ func (n *Node) found(ctx context.Context, req *localv1.InitRequest) error {
 	if err != nil {
 		return fmt.Errorf("found swarm: %w", err)
 	}
-	me, record, err := firstIdentity(cluster, node, rootDER, rootKey, req.GetSpec(), now)
+	me, record, err := ownIdentity(ca.Profile{
+		Cluster: cluster, Node: node, Role: modelv1.Role_ROLE_MANAGER, Generation: 1,
+		Lifetime: ca.Lifetime(modelv1.Role_ROLE_MANAGER, req.GetSpec()),
+	}, [][]byte{rootDER}, rootKey, now)
 	if err != nil {
 		return fmt.Errorf("found swarm: %w", err)
 	}
@@ -110,8 +113,8 @@ func orActive(a modelv1.Availability) modelv1.Availability {
 	return a
 }
 
-// firstIdentity makes the founder's key and has its own root sign it.
-func firstIdentity(cluster, node id.ID, root []byte, rootKey sealed.Secret, spec *modelv1.ClusterSpec, now time.Time) (*keystore.Node, *modelv1.Certificate, error) {
+// ownIdentity makes a founder's key and has its own root sign it.
+func ownIdentity(p ca.Profile, roots [][]byte, rootKey sealed.Secret, now time.Time) (*keystore.Node, *modelv1.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, nil, err
@@ -124,22 +127,19 @@ func firstIdentity(cluster, node id.ID, root []byte, rootKey sealed.Secret, spec
 	if err != nil {
 		return nil, nil, err
 	}
-	issuer, err := issue.New([][]byte{root}, rootKey)
+	issuer, err := issue.New(roots, rootKey)
 	if err != nil {
 		return nil, nil, err
 	}
-	record, err := issuer.Prepare(ca.Profile{
-		Cluster: cluster, Node: node, Role: modelv1.Role_ROLE_MANAGER, Generation: 1,
-		Lifetime: ca.Lifetime(modelv1.Role_ROLE_MANAGER, spec),
-	}, public, now)
+	record, err := issuer.Prepare(p, public, now)
 	if err != nil {
 		return nil, nil, err
 	}
-	chain, err := issuer.Sign(cluster, node, record, csr)
+	chain, err := issuer.Sign(p.Cluster, p.Node, record, csr)
 	if err != nil {
 		return nil, nil, err
 	}
-	return &keystore.Node{Key: key, Chain: chain, Roots: [][]byte{root}, IssuedAt: now}, record, nil
+	return &keystore.Node{Key: key, Chain: chain, Roots: roots, IssuedAt: now}, record, nil
 }
 
 // enrol buys this machine a certificate with a token (R16). Where it is to be

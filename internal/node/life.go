@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -71,7 +72,7 @@ func (n *Node) newLife(ctx context.Context, me *keystore.Node) (*life, error) {
 	}
 	l.agent, err = agent.New(agent.Config{
 		Runtime: l.runtime, StateDir: filepath.Join(n.cfg.StateDir, agentDir), KEK: n.keys.KEK(),
-		Node: l.who.Node, Cluster: l.who.Cluster, Hello: n.hello(), Dial: l.dialSession, Managers: l.firstManagers(),
+		Node: l.who.Node, Cluster: l.who.Cluster, Hello: n.hello(), Dial: l.dialSession, Managers: l.firstManagers(), Named: me.Facts.Named.GetManagers(),
 		Description: &modelv1.NodeDescription{
 			Hostname: n.cfg.Hostname, Version: version.Version, Address: endpoint{advertise: me.Facts.Advertise}.host(),
 		},
@@ -213,7 +214,10 @@ func (l *life) managers() *cav1.ManagerList {
 // anyManager calls do with a connection to one manager after the other until one
 // does not fail for want of an answer.
 func (l *life) anyManager(ctx context.Context, do func(context.Context, *grpc.ClientConn) error) error {
-	list := l.managers().GetManagers()
+	l.mu.Lock()
+	list := slices.Clone(l.me.Facts.Named.GetManagers())
+	l.mu.Unlock()
+	list = append(list, l.managers().GetManagers()...)
 	err := rpc.Errorf(errdefs.ErrUnavailable, "this node knows no manager")
 	for _, m := range list {
 		var conn *grpc.ClientConn
@@ -254,12 +258,18 @@ func (l *life) save(cred *ca.Credential, key *ecdsa.PrivateKey, list *cav1.Manag
 	return nil
 }
 
-// onManagers takes in a newer list; the agent's journal keeps it.
+// onManagers takes in a newer list; the agent's journal keeps it. What the
+// operator named instead of an older one has served.
 func (l *life) onManagers(list *cav1.ManagerList) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	next := *l.me
-	next.Facts.Managers, next.Facts.ListedAt = list, time.Now()
+	next.Facts.Managers, next.Facts.ListedAt, next.Facts.Named = list, time.Now(), nil
+	if l.me.Facts.Named != nil {
+		if err := l.node.keys.Save(&next); err != nil {
+			l.node.cfg.Log.Warn("managers that were named once are still tried after a restart", "err", err)
+		}
+	}
 	l.me = &next
 }
 

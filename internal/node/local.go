@@ -87,7 +87,8 @@ func checkSpec(s *modelv1.ClusterSpec) error {
 	return nil
 }
 
-// Join enrols this machine by a token.
+// Join enrols this machine by a token, or takes a member that has lost its
+// managers to one of them.
 func (l *local) Join(ctx context.Context, req *localv1.JoinRequest) (*localv1.JoinResponse, error) {
 	if err := here(ctx); err != nil {
 		return nil, err
@@ -99,8 +100,20 @@ func (l *local) Join(ctx context.Context, req *localv1.JoinRequest) (*localv1.Jo
 	if len(req.GetRemotes()) == 0 {
 		return nil, rpc.Errorf(errdefs.ErrInvalidArgument, "join: the address of a manager is missing")
 	}
-	err = l.node.give(ctx, order{before: refuseIfMember, do: func(ctx context.Context) error { return l.node.enrol(ctx, token, req) }})
-	if err != nil {
+	returns := false // written by before, which is over when give returns
+	o := order{
+		before: func(ctx context.Context, life *life) error {
+			returns = life != nil
+			return mayComeBack(ctx, life, token)
+		},
+		do: func(ctx context.Context) error {
+			if returns {
+				return l.node.comeBack(ctx, token, withPort(req.GetRemotes()))
+			}
+			return l.node.enrol(ctx, token, req)
+		},
+	}
+	if err := l.node.give(ctx, o); err != nil {
 		return nil, err
 	}
 	life, err := l.node.awaitLife(ctx)
@@ -111,7 +124,7 @@ func (l *local) Join(ctx context.Context, req *localv1.JoinRequest) (*localv1.Jo
 	if err != nil {
 		return nil, err
 	}
-	return &localv1.JoinResponse{Node: life.who.Node.Bytes(), Role: role}, nil
+	return &localv1.JoinResponse{Node: life.who.Node.Bytes(), Role: role, Returned: returns}, nil
 }
 
 // Leave takes this node out of its swarm.

@@ -81,6 +81,31 @@ func firstEntry(cfg Config, first *logv1.Transaction, term uint64) ([]byte, erro
 	return sealer.Seal(&logv1.Entry{Sequence: 1, Clock: time.Now().UnixNano(), Transactions: [][]byte{tx}})
 }
 
+// Plant makes the directory of a new cluster's only voter out of a state that
+// came from elsewhere: the Machine holds it, txs are applied to it at index,
+// which is above its own, and cfg.History is newly drawn. The Machine is used up.
+func Plant(cfg Config, index uint64, txs [][]byte) error {
+	cfg, err := cfg.named()
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(cfg.Machine.Apply(index, time.Now().UnixNano(), txs)...); err != nil {
+		return fmt.Errorf("plant a cluster: its first entry: %w", err)
+	}
+	const term = 1
+	m := &logv1.Manifest{Format: ManifestFormat, Cluster: cfg.Cluster.Bytes(), History: cfg.History.Bytes()}
+	err = create(cfg, func(l *disk.Log) error {
+		if err := seed(cfg, l, m, term, index, cfg.Machine.Encode()); err != nil {
+			return err
+		}
+		return l.Save(&raftpb.HardState{Term: new(uint64(term)), Vote: new(uint64(0)), Commit: new(index)}, nil)
+	})
+	if err != nil {
+		return err
+	}
+	return publish(cfg, false)
+}
+
 // JoinDir makes the directory of a learner that has received nothing yet. Its
 // leader finds it once it was added to the group; peers are told with SetPeer.
 func JoinDir(cfg Config) error {

@@ -259,6 +259,44 @@ func TestBootstrapAppliesItsFirstTransactionAndRefusesASecondTime(t *testing.T) 
 	}
 }
 
+func TestAPlantedClusterGoesOnFromAStateThatCameFromElsewhere(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t, &ledger{Index: 7, Lines: []string{"from", "elsewhere"}})
+	const began = 1 << 40
+	if err := Plant(cfg, began, [][]byte{[]byte("no")}); err == nil {
+		t.Error("a first entry that conflicts was taken")
+	}
+	if err := Plant(cfg, began+1, [][]byte{[]byte("planted")}); err != nil {
+		t.Fatal(err)
+	}
+	if err := Plant(cfg, began+2, nil); err == nil {
+		t.Error("a directory was made where one is")
+	}
+	m := &ledger{}
+	cfg.Machine = m
+	r := mustOpen(t, cfg)
+	stop := running(t, r)
+	untilLeader(t, r)
+	index, err := r.Propose(within(t, 5*time.Second), []byte("more"))
+	if err != nil || index <= began+1 {
+		t.Errorf("the first proposal: index %d, %v", index, err)
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	m = &ledger{}
+	cfg.Machine = m
+	r = mustOpen(t, cfg)
+	running(t, r)
+	untilLeader(t, r)
+	if got := fmt.Sprint(m.lines()); got != "[from elsewhere planted more]" {
+		t.Errorf("after a restart the machine holds %s", got)
+	}
+	if st := r.Status(); len(st.Voters) != 1 || st.Voters[0] != cfg.RaftID {
+		t.Errorf("its voters are %v", st.Voters)
+	}
+}
+
 func TestForceNewKeepsAllThatTheMemberHeld(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t, &ledger{})

@@ -128,10 +128,10 @@ func conclude(n *modelv1.Node, v verdict, p rpc.Proof) (modelv1.Role, error) {
 	case unknown:
 		return 0, removed(p.Identity.Node)
 	case newer:
-		return 0, rpc.Refuse(rpc.Errorf(errdefs.ErrUnauthenticated,
-			"certificate of node %s has generation %d and its record knows only %d: the swarm was restored from an older state",
-			p.Identity.Node, p.Generation, n.GetCurrent().GetGeneration()),
-			`leave and join again: "ctl swarm leave --force", then "ctl swarm join"`)
+		if p.Method == cav1.Authority_Renew_FullMethodName {
+			return n.GetRole(), nil // Members.Renew wants a join token besides
+		}
+		return 0, newerThanRecord(p.Identity, n)
 	}
 	return 0, superseded(p.Identity)
 }

@@ -125,7 +125,10 @@ func newNode(node id.ID, e authority.Enrolment, record *modelv1.Certificate) *mo
 }
 
 // Renew returns the caller's next certificate: the one recorded for the key if
-// the request came before, or a new generation for the role its record wants.
+// the request came before, or a new generation for the role its record wants. A
+// certificate newer than its record is of a history that a restore has cut off:
+// its holder is the node again if a join token vouches for it, as it could be
+// another node with that token alone.
 func (m *Members) Renew(ctx context.Context, r authority.Renewal, prepare authority.Prepare) (*modelv1.Certificate, error) {
 	var record *modelv1.Certificate
 	_, err := m.db.Update(ctx, nil, func(tx *store.Tx) error {
@@ -137,18 +140,25 @@ func (m *Members) Renew(ctx context.Context, r authority.Renewal, prepare author
 			record = old.GetCurrent()
 			return nil
 		}
-		if !bytes.Equal(old.GetCurrent().GetKeySha256(), r.Caller.KeySHA256[:]) {
+		ahead := r.Caller.Generation > old.GetCurrent().GetGeneration()
+		if ahead && !r.Invited {
+			return newerThanRecord(r.Caller, old)
+		}
+		if !ahead && !bytes.Equal(old.GetCurrent().GetKeySha256(), r.Caller.KeySHA256[:]) {
 			// The former slot may only repeat the request that superseded it.
 			return superseded(r.Caller)
 		}
 		at := now(tx.Base())
-		next, err := prepare(r.Caller.Node, old.GetSpec().GetRole(), old.GetCurrent().GetGeneration()+1, at)
+		next, err := prepare(r.Caller.Node, old.GetSpec().GetRole(), max(old.GetCurrent().GetGeneration(), r.Caller.Generation)+1, at)
 		if err != nil {
 			return err
 		}
 		record = next
 		n := proto.CloneOf(old)
 		n.Previous = n.GetCurrent()
+		if ahead { // what the caller holds, so that it may ask again
+			n.Previous = heldBy(r.Caller)
+		}
 		n.Previous.SupersededAt = at.UnixNano()
 		n.Current = next
 		return tx.PutNode(n)
@@ -163,6 +173,23 @@ func now(snap *store.Snapshot) time.Time {
 		return log
 	}
 	return t
+}
+
+// heldBy is the record of a certificate of which only the proof is known.
+func heldBy(who ca.Identity) *modelv1.Certificate {
+	return &modelv1.Certificate{
+		Generation: who.Generation, KeySha256: who.KeySHA256[:], Role: who.Role,
+		NotBefore: who.NotBefore.UnixNano(), NotAfter: who.NotAfter.UnixNano(),
+	}
+}
+
+// newerThanRecord refuses a certificate that the record does not know yet, and
+// after a barrier never will.
+func newerThanRecord(who ca.Identity, n *modelv1.Node) error {
+	return rpc.Refuse(rpc.Errorf(errdefs.ErrUnauthenticated,
+		"certificate of node %s has generation %d and its record knows only %d: the swarm was restored from an older state",
+		who.Node, who.Generation, n.GetCurrent().GetGeneration()),
+		`run "ctl swarm join" on that node with a token of the swarm: it stays the same node and its containers run on`)
 }
 
 func superseded(who ca.Identity) error {

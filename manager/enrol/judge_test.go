@@ -16,6 +16,7 @@ import (
 	"github.com/skep-project/skep/internal/rpc"
 	"github.com/skep-project/skep/manager/enrol"
 	"github.com/skep-project/skep/manager/store"
+	cav1 "github.com/skep-project/skep/proto/skep/ca/v1"
 	dispatchv1 "github.com/skep-project/skep/proto/skep/dispatch/v1"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 	raftv1 "github.com/skep-project/skep/proto/skep/raft/v1"
@@ -99,6 +100,46 @@ func TestNewerCertificateMakesAReplicaLookAgain(t *testing.T) {
 	h.Set(far)
 	if _, err := session(t, w.dial(t, m, h)); !errdefs.IsUnauthorized(err) {
 		t.Errorf("a certificate of a generation nobody recorded: %v, want refused", err)
+	}
+}
+
+// A certificate newer than its record is of a history that a restore cut off.
+func TestANodeAheadOfItsRecordRenewsByATokenAndByNothingElse(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	m := w.serve(t, w.node(t, asManager))
+	h := w.node(t, asWorker)
+	ahead, _ := w.issued(t, h.Get().Identity.Node, asWorker, 5, time.Now(), time.Hour)
+	h.Set(ahead)
+	cc := w.dial(t, m, h)
+	if _, err := session(t, cc); !errdefs.IsUnauthorized(err) || !strings.Contains(rpc.HintOf(err), "ctl swarm join") {
+		t.Errorf("a session: %v (hint %q)", err, rpc.HintOf(err))
+	}
+	key := newKey(t)
+	if _, err := renew(t, cc, key); !errdefs.IsUnauthorized(err) {
+		t.Errorf("a renewal without a token: %v", err)
+	}
+	csr, err := ca.NewCSR(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong := w.worker
+	wrong.Secret = ca.NewTokenSecret()
+	ask := func(token ca.Token) (*cav1.Issued, error) {
+		resp, err := cav1.NewAuthorityClient(cc).Renew(t.Context(), &cav1.RenewRequest{Csr: csr, Token: token.Reveal()})
+		return resp.GetIssued(), err
+	}
+	if _, err := ask(wrong); !errdefs.IsPermissionDenied(err) {
+		t.Errorf("a renewal with a token that is none: %v", err)
+	}
+	for range 2 { // the answer may have been lost
+		if _, err := ask(w.worker); err != nil {
+			t.Fatalf("a renewal with a token: %v", err)
+		}
+	}
+	n := w.store.Snapshot().Node(ahead.Identity.Node)
+	if got := n.GetCurrent().GetGeneration(); got != 6 {
+		t.Errorf("the record is at generation %d, want one above the certificate's 5", got)
 	}
 }
 

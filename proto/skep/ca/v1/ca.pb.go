@@ -140,8 +140,12 @@ func (x *EnrollResponse) GetIssued() *Issued {
 }
 
 type RenewRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Csr           []byte                 `protobuf:"bytes,1,opt,name=csr,proto3" json:"csr,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Csr   []byte                 `protobuf:"bytes,1,opt,name=csr,proto3" json:"csr,omitempty"`
+	// A join token, "SWMTKN-1-…", or empty. It lets a node renew whose certificate
+	// is newer than its record: the swarm was restored from an older state. Never
+	// logged.
+	Token         string `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -181,6 +185,13 @@ func (x *RenewRequest) GetCsr() []byte {
 		return x.Csr
 	}
 	return nil
+}
+
+func (x *RenewRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
 }
 
 type RenewResponse struct {
@@ -457,9 +468,10 @@ const file_skep_ca_v1_ca_proto_rawDesc = "" +
 	"\favailability\x18\x03 \x01(\x0e2\x1b.skep.model.v1.AvailabilityR\favailability\x12\x1a\n" +
 	"\bhostname\x18\x04 \x01(\tR\bhostname\"<\n" +
 	"\x0eEnrollResponse\x12*\n" +
-	"\x06issued\x18\x01 \x01(\v2\x12.skep.ca.v1.IssuedR\x06issued\" \n" +
+	"\x06issued\x18\x01 \x01(\v2\x12.skep.ca.v1.IssuedR\x06issued\"6\n" +
 	"\fRenewRequest\x12\x10\n" +
-	"\x03csr\x18\x01 \x01(\fR\x03csr\";\n" +
+	"\x03csr\x18\x01 \x01(\fR\x03csr\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\";\n" +
 	"\rRenewResponse\x12*\n" +
 	"\x06issued\x18\x01 \x01(\v2\x12.skep.ca.v1.IssuedR\x06issued\"\xdd\x01\n" +
 	"\x06Issued\x12\x18\n" +

@@ -10,6 +10,7 @@
 package localv1
 
 import (
+	v11 "github.com/skep-project/skep/proto/skep/backup/v1"
 	v1 "github.com/skep-project/skep/proto/skep/model/v1"
 	_ "github.com/skep-project/skep/proto/skep/rpc/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
@@ -565,9 +566,11 @@ func (x *JoinRequest) GetAvailability() v1.Availability {
 }
 
 type JoinResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Node          []byte                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
-	Role          v1.Role                `protobuf:"varint,2,opt,name=role,proto3,enum=skep.model.v1.Role" json:"role,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Node  []byte                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Role  v1.Role                `protobuf:"varint,2,opt,name=role,proto3,enum=skep.model.v1.Role" json:"role,omitempty"`
+	// It was a member that had lost its managers, and is the same node again.
+	Returned      bool `protobuf:"varint,3,opt,name=returned,proto3" json:"returned,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -614,6 +617,13 @@ func (x *JoinResponse) GetRole() v1.Role {
 		return x.Role
 	}
 	return v1.Role(0)
+}
+
+func (x *JoinResponse) GetReturned() bool {
+	if x != nil {
+		return x.Returned
+	}
+	return false
 }
 
 type LeaveRequest struct {
@@ -696,11 +706,330 @@ func (*LeaveResponse) Descriptor() ([]byte, []int) {
 	return file_skep_local_v1_local_proto_rawDescGZIP(), []int{7}
 }
 
+type BackupRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Take what this manager has, without asking the others.
+	Stale         bool `protobuf:"varint,1,opt,name=stale,proto3" json:"stale,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupRequest) Reset() {
+	*x = BackupRequest{}
+	mi := &file_skep_local_v1_local_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupRequest) ProtoMessage() {}
+
+func (x *BackupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_local_v1_local_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
+func (*BackupRequest) Descriptor() ([]byte, []int) {
+	return file_skep_local_v1_local_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *BackupRequest) GetStale() bool {
+	if x != nil {
+		return x.Stale
+	}
+	return false
+}
+
+type BackupResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The next bytes of the backup.
+	Data          []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupResponse) Reset() {
+	*x = BackupResponse{}
+	mi := &file_skep_local_v1_local_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupResponse) ProtoMessage() {}
+
+func (x *BackupResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_local_v1_local_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
+func (*BackupResponse) Descriptor() ([]byte, []int) {
+	return file_skep_local_v1_local_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *BackupResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type RestoreRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the first message, and in no other.
+	Options       *RestoreOptions `protobuf:"bytes,1,opt,name=options,proto3" json:"options,omitempty"`
+	Data          []byte          `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreRequest) Reset() {
+	*x = RestoreRequest{}
+	mi := &file_skep_local_v1_local_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreRequest) ProtoMessage() {}
+
+func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_local_v1_local_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreRequest.ProtoReflect.Descriptor instead.
+func (*RestoreRequest) Descriptor() ([]byte, []int) {
+	return file_skep_local_v1_local_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *RestoreRequest) GetOptions() *RestoreOptions {
+	if x != nil {
+		return x.Options
+	}
+	return nil
+}
+
+func (x *RestoreRequest) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type RestoreOptions struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in InitRequest.
+	AdvertiseAddr string          `protobuf:"bytes,1,opt,name=advertise_addr,json=advertiseAddr,proto3" json:"advertise_addr,omitempty"`
+	ListenAddr    string          `protobuf:"bytes,2,opt,name=listen_addr,json=listenAddr,proto3" json:"listen_addr,omitempty"`
+	Availability  v1.Availability `protobuf:"varint,3,opt,name=availability,proto3,enum=skep.model.v1.Availability" json:"availability,omitempty"`
+	// Also if a manager of the swarm answers, if this node holds a log of it, or
+	// if the state contradicts itself.
+	Force         bool `protobuf:"varint,4,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreOptions) Reset() {
+	*x = RestoreOptions{}
+	mi := &file_skep_local_v1_local_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreOptions) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreOptions) ProtoMessage() {}
+
+func (x *RestoreOptions) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_local_v1_local_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreOptions.ProtoReflect.Descriptor instead.
+func (*RestoreOptions) Descriptor() ([]byte, []int) {
+	return file_skep_local_v1_local_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RestoreOptions) GetAdvertiseAddr() string {
+	if x != nil {
+		return x.AdvertiseAddr
+	}
+	return ""
+}
+
+func (x *RestoreOptions) GetListenAddr() string {
+	if x != nil {
+		return x.ListenAddr
+	}
+	return ""
+}
+
+func (x *RestoreOptions) GetAvailability() v1.Availability {
+	if x != nil {
+		return x.Availability
+	}
+	return v1.Availability(0)
+}
+
+func (x *RestoreOptions) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+type RestoreResponse struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Node        []byte                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	WorkerToken string                 `protobuf:"bytes,2,opt,name=worker_token,json=workerToken,proto3" json:"worker_token,omitempty"`
+	// host:port others join at.
+	Address  string        `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	Manifest *v11.Manifest `protobuf:"bytes,4,opt,name=manifest,proto3" json:"manifest,omitempty"`
+	// The node is one of the backup's: this host held its identity.
+	KeptIdentity bool `protobuf:"varint,5,opt,name=kept_identity,json=keptIdentity,proto3" json:"kept_identity,omitempty"`
+	// Nodes of the backup besides this one.
+	Others uint32 `protobuf:"varint,6,opt,name=others,proto3" json:"others,omitempty"`
+	// Managers of the swarm that answered and were restored over, host:port.
+	Answered []string `protobuf:"bytes,7,rep,name=answered,proto3" json:"answered,omitempty"`
+	// What is wrong with the state and was restored all the same.
+	Faults        []string `protobuf:"bytes,8,rep,name=faults,proto3" json:"faults,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreResponse) Reset() {
+	*x = RestoreResponse{}
+	mi := &file_skep_local_v1_local_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreResponse) ProtoMessage() {}
+
+func (x *RestoreResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_local_v1_local_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreResponse.ProtoReflect.Descriptor instead.
+func (*RestoreResponse) Descriptor() ([]byte, []int) {
+	return file_skep_local_v1_local_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *RestoreResponse) GetNode() []byte {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *RestoreResponse) GetWorkerToken() string {
+	if x != nil {
+		return x.WorkerToken
+	}
+	return ""
+}
+
+func (x *RestoreResponse) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *RestoreResponse) GetManifest() *v11.Manifest {
+	if x != nil {
+		return x.Manifest
+	}
+	return nil
+}
+
+func (x *RestoreResponse) GetKeptIdentity() bool {
+	if x != nil {
+		return x.KeptIdentity
+	}
+	return false
+}
+
+func (x *RestoreResponse) GetOthers() uint32 {
+	if x != nil {
+		return x.Others
+	}
+	return 0
+}
+
+func (x *RestoreResponse) GetAnswered() []string {
+	if x != nil {
+		return x.Answered
+	}
+	return nil
+}
+
+func (x *RestoreResponse) GetFaults() []string {
+	if x != nil {
+		return x.Faults
+	}
+	return nil
+}
+
 var File_skep_local_v1_local_proto protoreflect.FileDescriptor
 
 const file_skep_local_v1_local_proto_rawDesc = "" +
 	"\n" +
-	"\x19skep/local/v1/local.proto\x12\rskep.local.v1\x1a\x19skep/model/v1/model.proto\x1a\x15skep/rpc/v1/rpc.proto\"\r\n" +
+	"\x19skep/local/v1/local.proto\x12\rskep.local.v1\x1a\x1bskep/backup/v1/backup.proto\x1a\x19skep/model/v1/model.proto\x1a\x15skep/rpc/v1/rpc.proto\"\r\n" +
 	"\vInfoRequest\"\xa8\x06\n" +
 	"\fInfoResponse\x12*\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x14.skep.local.v1.StateR\x05state\x12\x14\n" +
@@ -744,20 +1073,43 @@ const file_skep_local_v1_local_proto_rawDesc = "" +
 	"\x0eadvertise_addr\x18\x03 \x01(\tR\radvertiseAddr\x12\x1f\n" +
 	"\vlisten_addr\x18\x04 \x01(\tR\n" +
 	"listenAddr\x12?\n" +
-	"\favailability\x18\x05 \x01(\x0e2\x1b.skep.model.v1.AvailabilityR\favailability\"K\n" +
+	"\favailability\x18\x05 \x01(\x0e2\x1b.skep.model.v1.AvailabilityR\favailability\"g\n" +
 	"\fJoinResponse\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12'\n" +
-	"\x04role\x18\x02 \x01(\x0e2\x13.skep.model.v1.RoleR\x04role\"$\n" +
+	"\x04role\x18\x02 \x01(\x0e2\x13.skep.model.v1.RoleR\x04role\x12\x1a\n" +
+	"\breturned\x18\x03 \x01(\bR\breturned\"$\n" +
 	"\fLeaveRequest\x12\x14\n" +
 	"\x05force\x18\x01 \x01(\bR\x05force\"\x0f\n" +
-	"\rLeaveResponse*z\n" +
+	"\rLeaveResponse\"%\n" +
+	"\rBackupRequest\x12\x14\n" +
+	"\x05stale\x18\x01 \x01(\bR\x05stale\"$\n" +
+	"\x0eBackupResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"]\n" +
+	"\x0eRestoreRequest\x127\n" +
+	"\aoptions\x18\x01 \x01(\v2\x1d.skep.local.v1.RestoreOptionsR\aoptions\x12\x12\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\"\xaf\x01\n" +
+	"\x0eRestoreOptions\x12%\n" +
+	"\x0eadvertise_addr\x18\x01 \x01(\tR\radvertiseAddr\x12\x1f\n" +
+	"\vlisten_addr\x18\x02 \x01(\tR\n" +
+	"listenAddr\x12?\n" +
+	"\favailability\x18\x03 \x01(\x0e2\x1b.skep.model.v1.AvailabilityR\favailability\x12\x14\n" +
+	"\x05force\x18\x04 \x01(\bR\x05force\"\x89\x02\n" +
+	"\x0fRestoreResponse\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\fR\x04node\x12!\n" +
+	"\fworker_token\x18\x02 \x01(\tR\vworkerToken\x12\x18\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\x124\n" +
+	"\bmanifest\x18\x04 \x01(\v2\x18.skep.backup.v1.ManifestR\bmanifest\x12#\n" +
+	"\rkept_identity\x18\x05 \x01(\bR\fkeptIdentity\x12\x16\n" +
+	"\x06others\x18\x06 \x01(\rR\x06others\x12\x1a\n" +
+	"\banswered\x18\a \x03(\tR\banswered\x12\x16\n" +
+	"\x06faults\x18\b \x03(\tR\x06faults*z\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eSTATE_INACTIVE\x10\x01\x12\x11\n" +
 	"\rSTATE_PENDING\x10\x02\x12\x10\n" +
 	"\fSTATE_ACTIVE\x10\x03\x12\x0f\n" +
 	"\vSTATE_ERROR\x10\x04\x12\x10\n" +
-	"\fSTATE_LOCKED\x10\x052\xba\x02\n" +
+	"\fSTATE_LOCKED\x10\x052\xe5\x03\n" +
 	"\x05Local\x12J\n" +
 	"\x04Info\x12\x1a.skep.local.v1.InfoRequest\x1a\x1b.skep.local.v1.InfoResponse\"\t\xa2\xbb\x18\x05\n" +
 	"\x01\x05 \x01\x12J\n" +
@@ -766,7 +1118,11 @@ const file_skep_local_v1_local_proto_rawDesc = "" +
 	"\x04Join\x12\x1a.skep.local.v1.JoinRequest\x1a\x1b.skep.local.v1.JoinResponse\"\t\xa2\xbb\x18\x05\n" +
 	"\x01\x05 \x01\x12M\n" +
 	"\x05Leave\x12\x1b.skep.local.v1.LeaveRequest\x1a\x1c.skep.local.v1.LeaveResponse\"\t\xa2\xbb\x18\x05\n" +
-	"\x01\x05 \x01B:Z8github.com/skep-project/skep/proto/skep/local/v1;localv1b\x06proto3"
+	"\x01\x05 \x01\x12R\n" +
+	"\x06Backup\x12\x1c.skep.local.v1.BackupRequest\x1a\x1d.skep.local.v1.BackupResponse\"\t\xa2\xbb\x18\x05\n" +
+	"\x01\x05 \x010\x01\x12U\n" +
+	"\aRestore\x12\x1d.skep.local.v1.RestoreRequest\x1a\x1e.skep.local.v1.RestoreResponse\"\t\xa2\xbb\x18\x05\n" +
+	"\x01\x05 \x01(\x01B:Z8github.com/skep-project/skep/proto/skep/local/v1;localv1b\x06proto3"
 
 var (
 	file_skep_local_v1_local_proto_rawDescOnce sync.Once
@@ -781,7 +1137,7 @@ func file_skep_local_v1_local_proto_rawDescGZIP() []byte {
 }
 
 var file_skep_local_v1_local_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_skep_local_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_skep_local_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_skep_local_v1_local_proto_goTypes = []any{
 	(State)(0),                 // 0: skep.local.v1.State
 	(*InfoRequest)(nil),        // 1: skep.local.v1.InfoRequest
@@ -792,33 +1148,46 @@ var file_skep_local_v1_local_proto_goTypes = []any{
 	(*JoinResponse)(nil),       // 6: skep.local.v1.JoinResponse
 	(*LeaveRequest)(nil),       // 7: skep.local.v1.LeaveRequest
 	(*LeaveResponse)(nil),      // 8: skep.local.v1.LeaveResponse
-	(v1.Role)(0),               // 9: skep.model.v1.Role
-	(*v1.NodeDescription)(nil), // 10: skep.model.v1.NodeDescription
-	(v1.Availability)(0),       // 11: skep.model.v1.Availability
-	(*v1.ClusterSpec)(nil),     // 12: skep.model.v1.ClusterSpec
+	(*BackupRequest)(nil),      // 9: skep.local.v1.BackupRequest
+	(*BackupResponse)(nil),     // 10: skep.local.v1.BackupResponse
+	(*RestoreRequest)(nil),     // 11: skep.local.v1.RestoreRequest
+	(*RestoreOptions)(nil),     // 12: skep.local.v1.RestoreOptions
+	(*RestoreResponse)(nil),    // 13: skep.local.v1.RestoreResponse
+	(v1.Role)(0),               // 14: skep.model.v1.Role
+	(*v1.NodeDescription)(nil), // 15: skep.model.v1.NodeDescription
+	(v1.Availability)(0),       // 16: skep.model.v1.Availability
+	(*v1.ClusterSpec)(nil),     // 17: skep.model.v1.ClusterSpec
+	(*v11.Manifest)(nil),       // 18: skep.backup.v1.Manifest
 }
 var file_skep_local_v1_local_proto_depIdxs = []int32{
 	0,  // 0: skep.local.v1.InfoResponse.state:type_name -> skep.local.v1.State
-	9,  // 1: skep.local.v1.InfoResponse.role:type_name -> skep.model.v1.Role
-	9,  // 2: skep.local.v1.InfoResponse.wanted:type_name -> skep.model.v1.Role
-	10, // 3: skep.local.v1.InfoResponse.description:type_name -> skep.model.v1.NodeDescription
-	11, // 4: skep.local.v1.InitRequest.availability:type_name -> skep.model.v1.Availability
-	12, // 5: skep.local.v1.InitRequest.spec:type_name -> skep.model.v1.ClusterSpec
-	11, // 6: skep.local.v1.JoinRequest.availability:type_name -> skep.model.v1.Availability
-	9,  // 7: skep.local.v1.JoinResponse.role:type_name -> skep.model.v1.Role
-	1,  // 8: skep.local.v1.Local.Info:input_type -> skep.local.v1.InfoRequest
-	3,  // 9: skep.local.v1.Local.Init:input_type -> skep.local.v1.InitRequest
-	5,  // 10: skep.local.v1.Local.Join:input_type -> skep.local.v1.JoinRequest
-	7,  // 11: skep.local.v1.Local.Leave:input_type -> skep.local.v1.LeaveRequest
-	2,  // 12: skep.local.v1.Local.Info:output_type -> skep.local.v1.InfoResponse
-	4,  // 13: skep.local.v1.Local.Init:output_type -> skep.local.v1.InitResponse
-	6,  // 14: skep.local.v1.Local.Join:output_type -> skep.local.v1.JoinResponse
-	8,  // 15: skep.local.v1.Local.Leave:output_type -> skep.local.v1.LeaveResponse
-	12, // [12:16] is the sub-list for method output_type
-	8,  // [8:12] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	14, // 1: skep.local.v1.InfoResponse.role:type_name -> skep.model.v1.Role
+	14, // 2: skep.local.v1.InfoResponse.wanted:type_name -> skep.model.v1.Role
+	15, // 3: skep.local.v1.InfoResponse.description:type_name -> skep.model.v1.NodeDescription
+	16, // 4: skep.local.v1.InitRequest.availability:type_name -> skep.model.v1.Availability
+	17, // 5: skep.local.v1.InitRequest.spec:type_name -> skep.model.v1.ClusterSpec
+	16, // 6: skep.local.v1.JoinRequest.availability:type_name -> skep.model.v1.Availability
+	14, // 7: skep.local.v1.JoinResponse.role:type_name -> skep.model.v1.Role
+	12, // 8: skep.local.v1.RestoreRequest.options:type_name -> skep.local.v1.RestoreOptions
+	16, // 9: skep.local.v1.RestoreOptions.availability:type_name -> skep.model.v1.Availability
+	18, // 10: skep.local.v1.RestoreResponse.manifest:type_name -> skep.backup.v1.Manifest
+	1,  // 11: skep.local.v1.Local.Info:input_type -> skep.local.v1.InfoRequest
+	3,  // 12: skep.local.v1.Local.Init:input_type -> skep.local.v1.InitRequest
+	5,  // 13: skep.local.v1.Local.Join:input_type -> skep.local.v1.JoinRequest
+	7,  // 14: skep.local.v1.Local.Leave:input_type -> skep.local.v1.LeaveRequest
+	9,  // 15: skep.local.v1.Local.Backup:input_type -> skep.local.v1.BackupRequest
+	11, // 16: skep.local.v1.Local.Restore:input_type -> skep.local.v1.RestoreRequest
+	2,  // 17: skep.local.v1.Local.Info:output_type -> skep.local.v1.InfoResponse
+	4,  // 18: skep.local.v1.Local.Init:output_type -> skep.local.v1.InitResponse
+	6,  // 19: skep.local.v1.Local.Join:output_type -> skep.local.v1.JoinResponse
+	8,  // 20: skep.local.v1.Local.Leave:output_type -> skep.local.v1.LeaveResponse
+	10, // 21: skep.local.v1.Local.Backup:output_type -> skep.local.v1.BackupResponse
+	13, // 22: skep.local.v1.Local.Restore:output_type -> skep.local.v1.RestoreResponse
+	17, // [17:23] is the sub-list for method output_type
+	11, // [11:17] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_skep_local_v1_local_proto_init() }
@@ -832,7 +1201,7 @@ func file_skep_local_v1_local_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_skep_local_v1_local_proto_rawDesc), len(file_skep_local_v1_local_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   8,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,10 +22,12 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Local_Info_FullMethodName  = "/skep.local.v1.Local/Info"
-	Local_Init_FullMethodName  = "/skep.local.v1.Local/Init"
-	Local_Join_FullMethodName  = "/skep.local.v1.Local/Join"
-	Local_Leave_FullMethodName = "/skep.local.v1.Local/Leave"
+	Local_Info_FullMethodName    = "/skep.local.v1.Local/Info"
+	Local_Init_FullMethodName    = "/skep.local.v1.Local/Init"
+	Local_Join_FullMethodName    = "/skep.local.v1.Local/Join"
+	Local_Leave_FullMethodName   = "/skep.local.v1.Local/Leave"
+	Local_Backup_FullMethodName  = "/skep.local.v1.Local/Backup"
+	Local_Restore_FullMethodName = "/skep.local.v1.Local/Restore"
 )
 
 // LocalClient is the client API for Local service.
@@ -38,6 +40,11 @@ type LocalClient interface {
 	Init(ctx context.Context, in *InitRequest, opts ...grpc.CallOption) (*InitResponse, error)
 	Join(ctx context.Context, in *JoinRequest, opts ...grpc.CallOption) (*JoinResponse, error)
 	Leave(ctx context.Context, in *LeaveRequest, opts ...grpc.CallOption) (*LeaveResponse, error)
+	// The swarm's whole state, keys included, in clear: whoever is at this socket
+	// may read them on the disk as well. The caller seals it.
+	Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupResponse], error)
+	// Founds a swarm again from what Backup gave.
+	Restore(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[RestoreRequest, RestoreResponse], error)
 }
 
 type localClient struct {
@@ -88,6 +95,38 @@ func (c *localClient) Leave(ctx context.Context, in *LeaveRequest, opts ...grpc.
 	return out, nil
 }
 
+func (c *localClient) Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Local_ServiceDesc.Streams[0], Local_Backup_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[BackupRequest, BackupResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Local_BackupClient = grpc.ServerStreamingClient[BackupResponse]
+
+func (c *localClient) Restore(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[RestoreRequest, RestoreResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Local_ServiceDesc.Streams[1], Local_Restore_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[RestoreRequest, RestoreResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Local_RestoreClient = grpc.ClientStreamingClient[RestoreRequest, RestoreResponse]
+
 // LocalServer is the server API for Local service.
 // All implementations must embed UnimplementedLocalServer
 // for forward compatibility.
@@ -98,6 +137,11 @@ type LocalServer interface {
 	Init(context.Context, *InitRequest) (*InitResponse, error)
 	Join(context.Context, *JoinRequest) (*JoinResponse, error)
 	Leave(context.Context, *LeaveRequest) (*LeaveResponse, error)
+	// The swarm's whole state, keys included, in clear: whoever is at this socket
+	// may read them on the disk as well. The caller seals it.
+	Backup(*BackupRequest, grpc.ServerStreamingServer[BackupResponse]) error
+	// Founds a swarm again from what Backup gave.
+	Restore(grpc.ClientStreamingServer[RestoreRequest, RestoreResponse]) error
 	mustEmbedUnimplementedLocalServer()
 }
 
@@ -119,6 +163,12 @@ func (UnimplementedLocalServer) Join(context.Context, *JoinRequest) (*JoinRespon
 }
 func (UnimplementedLocalServer) Leave(context.Context, *LeaveRequest) (*LeaveResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Leave not implemented")
+}
+func (UnimplementedLocalServer) Backup(*BackupRequest, grpc.ServerStreamingServer[BackupResponse]) error {
+	return status.Error(codes.Unimplemented, "method Backup not implemented")
+}
+func (UnimplementedLocalServer) Restore(grpc.ClientStreamingServer[RestoreRequest, RestoreResponse]) error {
+	return status.Error(codes.Unimplemented, "method Restore not implemented")
 }
 func (UnimplementedLocalServer) mustEmbedUnimplementedLocalServer() {}
 func (UnimplementedLocalServer) testEmbeddedByValue()               {}
@@ -213,6 +263,24 @@ func _Local_Leave_Handler(srv interface{}, ctx context.Context, dec func(interfa
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Local_Backup_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(BackupRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(LocalServer).Backup(m, &grpc.GenericServerStream[BackupRequest, BackupResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Local_BackupServer = grpc.ServerStreamingServer[BackupResponse]
+
+func _Local_Restore_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(LocalServer).Restore(&grpc.GenericServerStream[RestoreRequest, RestoreResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Local_RestoreServer = grpc.ClientStreamingServer[RestoreRequest, RestoreResponse]
+
 // Local_ServiceDesc is the grpc.ServiceDesc for Local service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -237,6 +305,17 @@ var Local_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Local_Leave_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Backup",
+			Handler:       _Local_Backup_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Restore",
+			Handler:       _Local_Restore_Handler,
+			ClientStreams: true,
+		},
+	},
 	Metadata: "skep/local/v1/local.proto",
 }

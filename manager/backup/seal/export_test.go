@@ -1,0 +1,6 @@
+package seal
+
+import "github.com/skep-project/skep/internal/sealed"
+
+// ToPassphraseCheaply is ToPassphrase without the second it takes.
+func ToPassphraseCheaply(p sealed.Secret) (Lock, error) { return toPassphrase(p, 4) }
