@@ -44,7 +44,7 @@ func ask(t testing.TB, s *clitest.Swarm, words []string) string {
 func TestWhatMayBeTyped(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ line, want string }{
-		{"sw", "words swarm\tmake, join, change and leave a swarm"},
+		{"sw", "words swarm\tmake, join, change, leave, save and restore a swarm"},
 		{"__c", ""},
 		{"node ls ", ""}, // it takes no argument
 		{"node li", ""},  // an alias works and is not offered
