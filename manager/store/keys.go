@@ -18,6 +18,7 @@ const (
 	KindRevision = logv1.Kind_KIND_REVISION
 	KindTask     = logv1.Kind_KIND_TASK
 	KindClaim    = logv1.Kind_KIND_CLAIM
+	KindUser     = logv1.Kind_KIND_USER
 )
 
 // The kinds of claims (R9). A claim says who owns a name or a number of which
@@ -30,6 +31,8 @@ const (
 	// ClaimEnrolmentKey is the hex SHA-256 of the key a node enrolled with; its
 	// owner is the node.
 	ClaimEnrolmentKey = "enrolment-key"
+	// ClaimUserName is the name of a user; its owner is the user.
+	ClaimUserName = "user-name"
 
 	inUseSuffix = "-in-use"
 )

@@ -36,6 +36,7 @@ const (
 	Kind_KIND_REVISION    Kind = 5
 	Kind_KIND_TASK        Kind = 6
 	Kind_KIND_CLAIM       Kind = 7
+	Kind_KIND_USER        Kind = 8
 )
 
 // Enum value maps for Kind.
@@ -49,6 +50,7 @@ var (
 		5: "KIND_REVISION",
 		6: "KIND_TASK",
 		7: "KIND_CLAIM",
+		8: "KIND_USER",
 	}
 	Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED": 0,
@@ -59,6 +61,7 @@ var (
 		"KIND_REVISION":    5,
 		"KIND_TASK":        6,
 		"KIND_CLAIM":       7,
+		"KIND_USER":        8,
 	}
 )
 
@@ -528,6 +531,7 @@ type Operation struct {
 	//	*Operation_Release
 	//	*Operation_NodeSeen
 	//	*Operation_NodeRole
+	//	*Operation_PutUser
 	Op            isOperation_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -687,6 +691,15 @@ func (x *Operation) GetNodeRole() *NodeRole {
 	return nil
 }
 
+func (x *Operation) GetPutUser() *v1.User {
+	if x != nil {
+		if x, ok := x.Op.(*Operation_PutUser); ok {
+			return x.PutUser
+		}
+	}
+	return nil
+}
+
 type isOperation_Op interface {
 	isOperation_Op()
 }
@@ -745,6 +758,10 @@ type Operation_NodeRole struct {
 	NodeRole *NodeRole `protobuf:"bytes,13,opt,name=node_role,json=nodeRole,proto3,oneof"`
 }
 
+type Operation_PutUser struct {
+	PutUser *v1.User `protobuf:"bytes,14,opt,name=put_user,json=putUser,proto3,oneof"`
+}
+
 func (*Operation_PutCluster) isOperation_Op() {}
 
 func (*Operation_PutNode) isOperation_Op() {}
@@ -770,6 +787,8 @@ func (*Operation_Release) isOperation_Op() {}
 func (*Operation_NodeSeen) isOperation_Op() {}
 
 func (*Operation_NodeRole) isOperation_Op() {}
+
+func (*Operation_PutUser) isOperation_Op() {}
 
 type Delete struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1101,6 +1120,7 @@ type Record struct {
 	//	*Record_Claim
 	//	*Record_Answered
 	//	*Record_End
+	//	*Record_User
 	Record        isRecord_Record `protobuf_oneof:"record"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1233,6 +1253,15 @@ func (x *Record) GetEnd() *SnapshotEnd {
 	return nil
 }
 
+func (x *Record) GetUser() *v1.User {
+	if x != nil {
+		if x, ok := x.Record.(*Record_User); ok {
+			return x.User
+		}
+	}
+	return nil
+}
+
 type isRecord_Record interface {
 	isRecord_Record()
 }
@@ -1277,6 +1306,10 @@ type Record_End struct {
 	End *SnapshotEnd `protobuf:"bytes,10,opt,name=end,proto3,oneof"`
 }
 
+type Record_User struct {
+	User *v1.User `protobuf:"bytes,11,opt,name=user,proto3,oneof"`
+}
+
 func (*Record_Header) isRecord_Record() {}
 
 func (*Record_Cluster) isRecord_Record() {}
@@ -1296,6 +1329,8 @@ func (*Record_Claim) isRecord_Record() {}
 func (*Record_Answered) isRecord_Record() {}
 
 func (*Record_End) isRecord_Record() {}
+
+func (*Record_User) isRecord_Record() {}
 
 type SnapshotHeader struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1869,7 +1904,7 @@ const file_skep_log_v1_log_proto_rawDesc = "" +
 	"\x06Expect\x12%\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x11.skep.log.v1.KindR\x04kind\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x18\n" +
-	"\aversion\x18\x03 \x01(\x04R\aversion\"\xc0\x05\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\"\xf2\x05\n" +
 	"\tOperation\x129\n" +
 	"\vput_cluster\x18\x01 \x01(\v2\x16.skep.model.v1.ClusterH\x00R\n" +
 	"putCluster\x120\n" +
@@ -1888,7 +1923,8 @@ const file_skep_log_v1_log_proto_rawDesc = "" +
 	" \x01(\v2\x14.skep.model.v1.ClaimH\x00R\x05claim\x120\n" +
 	"\arelease\x18\v \x01(\v2\x14.skep.model.v1.ClaimH\x00R\arelease\x124\n" +
 	"\tnode_seen\x18\f \x01(\v2\x15.skep.log.v1.NodeSeenH\x00R\bnodeSeen\x124\n" +
-	"\tnode_role\x18\r \x01(\v2\x15.skep.log.v1.NodeRoleH\x00R\bnodeRoleB\x04\n" +
+	"\tnode_role\x18\r \x01(\v2\x15.skep.log.v1.NodeRoleH\x00R\bnodeRole\x120\n" +
+	"\bput_user\x18\x0e \x01(\v2\x13.skep.model.v1.UserH\x00R\aputUserB\x04\n" +
 	"\x02op\"A\n" +
 	"\x06Delete\x12%\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x11.skep.log.v1.KindR\x04kind\x12\x10\n" +
@@ -1910,7 +1946,7 @@ const file_skep_log_v1_log_proto_rawDesc = "" +
 	"\bNodeRole\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12'\n" +
 	"\x04role\x18\x02 \x01(\x0e2\x13.skep.model.v1.RoleR\x04role\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\x80\x04\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xab\x04\n" +
 	"\x06Record\x125\n" +
 	"\x06header\x18\x01 \x01(\v2\x1b.skep.log.v1.SnapshotHeaderH\x00R\x06header\x122\n" +
 	"\acluster\x18\x02 \x01(\v2\x16.skep.model.v1.ClusterH\x00R\acluster\x12)\n" +
@@ -1922,7 +1958,8 @@ const file_skep_log_v1_log_proto_rawDesc = "" +
 	"\x05claim\x18\b \x01(\v2\x14.skep.model.v1.ClaimH\x00R\x05claim\x123\n" +
 	"\banswered\x18\t \x01(\v2\x15.skep.log.v1.AnsweredH\x00R\banswered\x12,\n" +
 	"\x03end\x18\n" +
-	" \x01(\v2\x18.skep.log.v1.SnapshotEndH\x00R\x03endB\b\n" +
+	" \x01(\v2\x18.skep.log.v1.SnapshotEndH\x00R\x03end\x12)\n" +
+	"\x04user\x18\v \x01(\v2\x13.skep.model.v1.UserH\x00R\x04userB\b\n" +
 	"\x06record\"Y\n" +
 	"\x0eSnapshotHeader\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +
@@ -1962,7 +1999,7 @@ const file_skep_log_v1_log_proto_rawDesc = "" +
 	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x1c\n" +
 	"\tcommitted\x18\x03 \x01(\x04R\tcommitted\x12\x12\n" +
-	"\x04last\x18\x04 \x01(\x04R\x04last*\x92\x01\n" +
+	"\x04last\x18\x04 \x01(\x04R\x04last*\xa1\x01\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fKIND_CLUSTER\x10\x01\x12\r\n" +
@@ -1972,7 +2009,8 @@ const file_skep_log_v1_log_proto_rawDesc = "" +
 	"\rKIND_REVISION\x10\x05\x12\r\n" +
 	"\tKIND_TASK\x10\x06\x12\x0e\n" +
 	"\n" +
-	"KIND_CLAIM\x10\aB6Z4github.com/skep-project/skep/proto/skep/log/v1;logv1b\x06proto3"
+	"KIND_CLAIM\x10\a\x12\r\n" +
+	"\tKIND_USER\x10\bB6Z4github.com/skep-project/skep/proto/skep/log/v1;logv1b\x06proto3"
 
 var (
 	file_skep_log_v1_log_proto_rawDescOnce sync.Once
@@ -2018,11 +2056,12 @@ var file_skep_log_v1_log_proto_goTypes = []any{
 	(*v1.Revision)(nil),        // 26: skep.model.v1.Revision
 	(*v1.Task)(nil),            // 27: skep.model.v1.Task
 	(*v1.Claim)(nil),           // 28: skep.model.v1.Claim
-	(v1.TaskState)(0),          // 29: skep.model.v1.TaskState
-	(*v1.TaskStatus)(nil),      // 30: skep.model.v1.TaskStatus
-	(*v1.NodeStatus)(nil),      // 31: skep.model.v1.NodeStatus
-	(*v1.NodeDescription)(nil), // 32: skep.model.v1.NodeDescription
-	(v1.Role)(0),               // 33: skep.model.v1.Role
+	(*v1.User)(nil),            // 29: skep.model.v1.User
+	(v1.TaskState)(0),          // 30: skep.model.v1.TaskState
+	(*v1.TaskStatus)(nil),      // 31: skep.model.v1.TaskStatus
+	(*v1.NodeStatus)(nil),      // 32: skep.model.v1.NodeStatus
+	(*v1.NodeDescription)(nil), // 33: skep.model.v1.NodeDescription
+	(v1.Role)(0),               // 34: skep.model.v1.Role
 }
 var file_skep_log_v1_log_proto_depIdxs = []int32{
 	4,  // 0: skep.log.v1.Transaction.request:type_name -> skep.log.v1.Request
@@ -2043,29 +2082,31 @@ var file_skep_log_v1_log_proto_depIdxs = []int32{
 	28, // 15: skep.log.v1.Operation.release:type_name -> skep.model.v1.Claim
 	11, // 16: skep.log.v1.Operation.node_seen:type_name -> skep.log.v1.NodeSeen
 	12, // 17: skep.log.v1.Operation.node_role:type_name -> skep.log.v1.NodeRole
-	0,  // 18: skep.log.v1.Delete.kind:type_name -> skep.log.v1.Kind
-	29, // 19: skep.log.v1.Decide.desired:type_name -> skep.model.v1.TaskState
-	30, // 20: skep.log.v1.Report.status:type_name -> skep.model.v1.TaskStatus
-	31, // 21: skep.log.v1.NodeSeen.status:type_name -> skep.model.v1.NodeStatus
-	32, // 22: skep.log.v1.NodeSeen.description:type_name -> skep.model.v1.NodeDescription
-	33, // 23: skep.log.v1.NodeRole.role:type_name -> skep.model.v1.Role
-	14, // 24: skep.log.v1.Record.header:type_name -> skep.log.v1.SnapshotHeader
-	22, // 25: skep.log.v1.Record.cluster:type_name -> skep.model.v1.Cluster
-	23, // 26: skep.log.v1.Record.node:type_name -> skep.model.v1.Node
-	24, // 27: skep.log.v1.Record.member:type_name -> skep.model.v1.Member
-	25, // 28: skep.log.v1.Record.service:type_name -> skep.model.v1.Service
-	26, // 29: skep.log.v1.Record.revision:type_name -> skep.model.v1.Revision
-	27, // 30: skep.log.v1.Record.task:type_name -> skep.model.v1.Task
-	28, // 31: skep.log.v1.Record.claim:type_name -> skep.model.v1.Claim
-	16, // 32: skep.log.v1.Record.answered:type_name -> skep.log.v1.Answered
-	15, // 33: skep.log.v1.Record.end:type_name -> skep.log.v1.SnapshotEnd
-	4,  // 34: skep.log.v1.Answered.request:type_name -> skep.log.v1.Request
-	19, // 35: skep.log.v1.Ring.keys:type_name -> skep.log.v1.RingKey
-	36, // [36:36] is the sub-list for method output_type
-	36, // [36:36] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	29, // 18: skep.log.v1.Operation.put_user:type_name -> skep.model.v1.User
+	0,  // 19: skep.log.v1.Delete.kind:type_name -> skep.log.v1.Kind
+	30, // 20: skep.log.v1.Decide.desired:type_name -> skep.model.v1.TaskState
+	31, // 21: skep.log.v1.Report.status:type_name -> skep.model.v1.TaskStatus
+	32, // 22: skep.log.v1.NodeSeen.status:type_name -> skep.model.v1.NodeStatus
+	33, // 23: skep.log.v1.NodeSeen.description:type_name -> skep.model.v1.NodeDescription
+	34, // 24: skep.log.v1.NodeRole.role:type_name -> skep.model.v1.Role
+	14, // 25: skep.log.v1.Record.header:type_name -> skep.log.v1.SnapshotHeader
+	22, // 26: skep.log.v1.Record.cluster:type_name -> skep.model.v1.Cluster
+	23, // 27: skep.log.v1.Record.node:type_name -> skep.model.v1.Node
+	24, // 28: skep.log.v1.Record.member:type_name -> skep.model.v1.Member
+	25, // 29: skep.log.v1.Record.service:type_name -> skep.model.v1.Service
+	26, // 30: skep.log.v1.Record.revision:type_name -> skep.model.v1.Revision
+	27, // 31: skep.log.v1.Record.task:type_name -> skep.model.v1.Task
+	28, // 32: skep.log.v1.Record.claim:type_name -> skep.model.v1.Claim
+	16, // 33: skep.log.v1.Record.answered:type_name -> skep.log.v1.Answered
+	15, // 34: skep.log.v1.Record.end:type_name -> skep.log.v1.SnapshotEnd
+	29, // 35: skep.log.v1.Record.user:type_name -> skep.model.v1.User
+	4,  // 36: skep.log.v1.Answered.request:type_name -> skep.log.v1.Request
+	19, // 37: skep.log.v1.Ring.keys:type_name -> skep.log.v1.RingKey
+	38, // [38:38] is the sub-list for method output_type
+	38, // [38:38] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_skep_log_v1_log_proto_init() }
@@ -2087,6 +2128,7 @@ func file_skep_log_v1_log_proto_init() {
 		(*Operation_Release)(nil),
 		(*Operation_NodeSeen)(nil),
 		(*Operation_NodeRole)(nil),
+		(*Operation_PutUser)(nil),
 	}
 	file_skep_log_v1_log_proto_msgTypes[8].OneofWrappers = []any{}
 	file_skep_log_v1_log_proto_msgTypes[12].OneofWrappers = []any{
@@ -2100,6 +2142,7 @@ func file_skep_log_v1_log_proto_init() {
 		(*Record_Claim)(nil),
 		(*Record_Answered)(nil),
 		(*Record_End)(nil),
+		(*Record_User)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
