@@ -13,11 +13,13 @@ import (
 
 	"github.com/skep-project/skep/cli/argv"
 	"github.com/skep-project/skep/cli/conn"
+	"github.com/skep-project/skep/cli/contexts"
 	"github.com/skep-project/skep/cli/daemon"
 	"github.com/skep-project/skep/cli/node"
 	"github.com/skep-project/skep/cli/say"
 	"github.com/skep-project/skep/cli/service"
 	"github.com/skep-project/skep/cli/swarm"
+	"github.com/skep-project/skep/cli/user"
 	"github.com/skep-project/skep/internal/rpc"
 	"github.com/skep-project/skep/internal/version"
 )
@@ -46,7 +48,7 @@ func newApp(s *say.Streams) *cli.App {
 		Action:                    rootAction(s),
 		HideHelp:                  true, // every command has a help flag of its own: the library's is shared and written to
 		HideVersion:               true,
-		Commands:                  []*cli.Command{swarm.Command(s), node.Command(s), service.Command(s), infoCommand(s), versionCommand(s), daemon.Command(s)},
+		Commands:                  []*cli.Command{swarm.Command(s), node.Command(s), service.Command(s), user.Command(s), contexts.Command(s), infoCommand(s), versionCommand(s), daemon.Command(s)},
 		Reader:                    s.In,
 		Writer:                    s.Out,
 		ErrWriter:                 s.Err,
