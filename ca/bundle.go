@@ -73,23 +73,31 @@ func (b *Bundle) Verify(chain []*x509.Certificate, now time.Time) (Identity, err
 	if err != nil {
 		return Identity{}, fmt.Errorf("verify: %w", err)
 	}
+	if err := b.signed(leaf, chain[1:], x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth); err != nil {
+		return Identity{}, fmt.Errorf("verify certificate of node %s: %w", who.Node, err)
+	}
+	return who, InTime(leaf, now)
+}
+
+// signed checks that a root of the bundle signed leaf, for each of the usages.
+func (b *Bundle) signed(leaf *x509.Certificate, others []*x509.Certificate, usages ...x509.ExtKeyUsage) error {
 	opts := x509.VerifyOptions{
 		Roots:         b.pool,
 		Intermediates: x509.NewCertPool(),
-		// The chain is judged at the leaf's own birth; the leaf's time is below.
+		// The chain is judged at the leaf's own birth; the leaf's time is InTime's.
 		CurrentTime: leaf.NotBefore,
 	}
-	for _, c := range chain[1:] {
+	for _, c := range others {
 		opts.Intermediates.AddCert(c)
 	}
 	// Each usage by itself: VerifyOptions is content with any of a list.
-	for _, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth} {
+	for _, usage := range usages {
 		opts.KeyUsages = []x509.ExtKeyUsage{usage}
 		if _, err := leaf.Verify(opts); err != nil {
-			return Identity{}, fmt.Errorf("verify certificate of node %s: %w", who.Node, err)
+			return err
 		}
 	}
-	return who, InTime(leaf, now)
+	return nil
 }
 
 // InTime returns an error that wraps ErrClock and names both times if now is

@@ -33,13 +33,9 @@ func NewCredential(chain [][]byte, key crypto.Signer, roots *Bundle, issuedAt ti
 	if key == nil || roots == nil {
 		return nil, errors.New("credential: key or roots are missing")
 	}
-	certs := make([]*x509.Certificate, 0, len(chain))
-	for i, der := range chain {
-		cert, err := x509.ParseCertificate(der)
-		if err != nil {
-			return nil, fmt.Errorf("credential: certificate %d: %w", i+1, err)
-		}
-		certs = append(certs, cert)
+	certs, err := parseChain(chain)
+	if err != nil {
+		return nil, err
 	}
 	who, err := roots.Verify(certs, issuedAt)
 	if err != nil && !errors.Is(err, ErrClock) {
@@ -59,6 +55,18 @@ func NewCredential(chain [][]byte, key crypto.Signer, roots *Bundle, issuedAt ti
 		c.tls.Certificate = append(c.tls.Certificate, roots.DER()...)
 	}
 	return c, nil
+}
+
+func parseChain(chain [][]byte) ([]*x509.Certificate, error) {
+	certs := make([]*x509.Certificate, 0, len(chain))
+	for i, der := range chain {
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, fmt.Errorf("credential: certificate %d: %w", i+1, err)
+		}
+		certs = append(certs, cert)
+	}
+	return certs, nil
 }
 
 // TLS returns what the node shows in a handshake.

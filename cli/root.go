@@ -15,6 +15,7 @@ import (
 	"github.com/skep-project/skep/cli/argv"
 	"github.com/skep-project/skep/cli/completion"
 	"github.com/skep-project/skep/cli/conn"
+	"github.com/skep-project/skep/cli/contexts"
 	"github.com/skep-project/skep/cli/daemon"
 	"github.com/skep-project/skep/cli/events"
 	"github.com/skep-project/skep/cli/man"
@@ -22,6 +23,7 @@ import (
 	"github.com/skep-project/skep/cli/say"
 	"github.com/skep-project/skep/cli/service"
 	"github.com/skep-project/skep/cli/swarm"
+	"github.com/skep-project/skep/cli/user"
 	"github.com/skep-project/skep/internal/rpc"
 	"github.com/skep-project/skep/internal/version"
 )
@@ -50,7 +52,7 @@ func newApp(s *say.Streams) *cli.App {
 		Action:      rootAction(s),
 		HideHelp:    true, // every command has a help flag of its own: the library's is shared and written to
 		HideVersion: true,
-		Commands: []*cli.Command{swarm.Command(s), node.Command(s), service.Command(s), events.Command(s), infoCommand(s), versionCommand(s), daemon.Command(s),
+		Commands: []*cli.Command{swarm.Command(s), node.Command(s), service.Command(s), events.Command(s), user.Command(s), contexts.Command(s), infoCommand(s), versionCommand(s), daemon.Command(s),
 			completion.Command(s), completion.Answer(s, completer(s)), man.Command(s, func() *cli.App { return newApp(s) })},
 		Reader:                    s.In,
 		Writer:                    s.Out,

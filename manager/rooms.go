@@ -55,7 +55,7 @@ func (m *Manager) furnish() (r rooms, err error) {
 		return rooms{}, err
 	}
 	r.control, err = control.New(control.Config{
-		Self: m.cfg.Node, DB: m.db, Group: group{o, r.membership}, Events: m.chronicle,
+		Self: m.cfg.Node, DB: m.db, Group: group{o, r.membership}, Events: m.chronicle, Users: r.authority, Managers: enrol.ManagerList,
 		Decisions: control.Decisions{
 			Constraint: func(s string) error { _, err := schedule.ParseConstraint(s); return err },
 			Spread:     func(s string) error { _, err := schedule.ParseSpread(s); return err },

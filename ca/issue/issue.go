@@ -1,6 +1,7 @@
-// Package issue signs: roots that sign themselves, and the leaves of nodes.
+// Package issue signs: roots that sign themselves, and the leaves of nodes and
+// users.
 //
-// It is the only importer of cfssl. What a leaf says comes from a ca.Profile and
+// It is the only importer of cfssl. What a leaf says comes from a profile of ca and
 // the committed record, and only the public key from the request. Prepare draws
 // what cannot be drawn twice (serial and times); Sign makes of one record, any
 // number of times and on any manager, the same certificate but for the bytes of
@@ -20,6 +21,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/hex"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"time"
@@ -41,6 +43,8 @@ const (
 	// rootBackdate is more than any leaf's, so that a root is never younger than
 	// what it signed.
 	rootBackdate = 24 * time.Hour
+	// userProfile is what cfssl calls the profile of users' leaves.
+	userProfile = "user"
 )
 
 // cfssl speaks through a logger of its own; what matters comes back as an error.
@@ -106,9 +110,9 @@ func rootProfile() *config.SigningProfile {
 	}
 }
 
-func leafProfile() *config.SigningProfile {
+func leafProfile(usage ...string) *config.SigningProfile {
 	return &config.SigningProfile{
-		Usage:                       []string{"digital signature", "server auth", "client auth"},
+		Usage:                       append([]string{"digital signature"}, usage...),
 		Expiry:                      ca.WorkerLifetime, // every request brings its own times
 		ClientProvidesSerialNumbers: true,
 		CSRWhitelist:                whitelist(),
@@ -143,7 +147,11 @@ func New(certificates [][]byte, key sealed.Secret) (*Issuer, error) {
 	if !ok || !priv.PublicKey.Equal(root.PublicKey) {
 		return nil, fmt.Errorf("issuer: the key is not that of %s", root.Subject.CommonName)
 	}
-	s, err := local.NewSigner(priv, root, x509.ECDSAWithSHA256, &config.Signing{Default: leafProfile()})
+	s, err := local.NewSigner(priv, root, x509.ECDSAWithSHA256, &config.Signing{
+		Default: leafProfile("server auth", "client auth"),
+		// A user is never a server.
+		Profiles: map[string]*config.SigningProfile{userProfile: leafProfile("client auth")},
+	})
 	if err != nil {
 		return nil, fmt.Errorf("issuer: %w", err)
 	}
@@ -159,11 +167,21 @@ func (is *Issuer) Prepare(p ca.Profile, key ca.PublicKey, now time.Time) (*model
 	if err := p.Check(); err != nil {
 		return nil, fmt.Errorf("prepare certificate: %w", err)
 	}
-	notAfter := now.Add(p.Lifetime).Truncate(time.Second)
+	record, err := is.record(p.Generation, p.Lifetime, key, now)
+	if err != nil {
+		return nil, err
+	}
+	record.Role = p.Role
+	return record, nil
+}
+
+// record draws what a leaf will say besides its names.
+func (is *Issuer) record(generation uint64, life time.Duration, key ca.PublicKey, now time.Time) (*modelv1.Certificate, error) {
+	notAfter := now.Add(life).Truncate(time.Second)
 	if notAfter.After(is.root.NotAfter) {
 		notAfter = is.root.NotAfter
 	}
-	notBefore := now.Add(-ca.Backdate(p.Lifetime)).Truncate(time.Second)
+	notBefore := now.Add(-ca.Backdate(life)).Truncate(time.Second)
 	if notBefore.Before(is.root.NotBefore) || !notAfter.After(now) {
 		return nil, fmt.Errorf("prepare certificate: %s is valid from %s to %s, it cannot sign at %s",
 			is.root.Subject.CommonName, is.root.NotBefore, is.root.NotAfter, now.UTC())
@@ -173,11 +191,10 @@ func (is *Issuer) Prepare(p ca.Profile, key ca.PublicKey, now time.Time) (*model
 	serial[0] = serial[0]&0x7f | 0x40
 	issuer := ca.RootDigest(is.root.Raw)
 	return &modelv1.Certificate{
-		Generation: p.Generation,
+		Generation: generation,
 		KeySha256:  key.SHA256[:],
 		PublicKey:  key.DER,
 		Serial:     serial,
-		Role:       p.Role,
 		NotBefore:  notBefore.UnixNano(),
 		NotAfter:   notAfter.UnixNano(),
 		IssuedAt:   now.UnixNano(),
@@ -188,36 +205,8 @@ func (is *Issuer) Prepare(p ca.Profile, key ca.PublicKey, now time.Time) (*model
 // Sign returns the chain (DER, leaf first, no roots) of the recorded certificate
 // of a node. request is any certificate request, in DER, of the recorded key.
 func (is *Issuer) Sign(cluster, node id.ID, record *modelv1.Certificate, request []byte) ([][]byte, error) {
-	key, err := ca.ParseCSR(request)
-	if err != nil {
-		return nil, fmt.Errorf("sign certificate of node %s: %w", node, err)
-	}
-	issuer := ca.RootDigest(is.root.Raw)
-	switch {
-	case !bytes.Equal(key.DER, record.GetPublicKey()):
-		return nil, fmt.Errorf("sign certificate of node %s: the request's key is not the recorded one", node)
-	case !bytes.Equal(issuer[:], record.GetIssuer()):
-		return nil, fmt.Errorf("sign certificate of node %s: it was prepared for another root", node)
-	}
-	value, err := ca.GenerationValue(record.GetGeneration())
-	if err != nil {
-		return nil, fmt.Errorf("sign certificate of node %s: generation: %w", node, err)
-	}
-	p := ca.Profile{Cluster: cluster, Node: node, Role: record.GetRole(), Generation: record.GetGeneration(),
-		Lifetime: time.Duration(record.GetNotAfter() - record.GetIssuedAt())}
-	signed, err := is.signer.Sign(signer.SignRequest{
-		Request:    toPEM(request),
-		Subject:    &signer.Subject{CN: node.String(), Names: []csr.Name{{O: cluster.String()}}},
-		Hosts:      p.Names(),
-		Serial:     new(big.Int).SetBytes(record.GetSerial()),
-		NotBefore:  time.Unix(0, record.GetNotBefore()),
-		NotAfter:   time.Unix(0, record.GetNotAfter()),
-		Extensions: []signer.Extension{{ID: config.OID(ca.GenerationOID), Value: hex.EncodeToString(value)}},
-	})
-	if err != nil {
-		return nil, fmt.Errorf("sign certificate of node %s: %w", node, err)
-	}
-	der, err := fromPEM(signed)
+	p := ca.Profile{Cluster: cluster, Node: node, Role: record.GetRole(), Generation: record.GetGeneration(), Lifetime: lifeOf(record)}
+	der, err := is.leaf(record, request, leaf{cluster: cluster, name: node.String(), hosts: p.Names()})
 	if err == nil {
 		err = is.lint(der, p, record)
 	}
@@ -225,6 +214,51 @@ func (is *Issuer) Sign(cluster, node id.ID, record *modelv1.Certificate, request
 		return nil, fmt.Errorf("sign certificate of node %s: %w", node, err)
 	}
 	return [][]byte{der}, nil
+}
+
+func lifeOf(record *modelv1.Certificate) time.Duration {
+	return time.Duration(record.GetNotAfter() - record.GetIssuedAt())
+}
+
+// A leaf is what a certificate says besides its record.
+type leaf struct {
+	cluster id.ID
+	name    string
+	hosts   []string
+	profile string // cfssl's; empty is that of nodes
+}
+
+// leaf signs what record and l say for the key of request.
+func (is *Issuer) leaf(record *modelv1.Certificate, request []byte, l leaf) ([]byte, error) {
+	key, err := ca.ParseCSR(request)
+	if err != nil {
+		return nil, err
+	}
+	issuer := ca.RootDigest(is.root.Raw)
+	switch {
+	case !bytes.Equal(key.DER, record.GetPublicKey()):
+		return nil, errors.New("the request's key is not the recorded one")
+	case !bytes.Equal(issuer[:], record.GetIssuer()):
+		return nil, errors.New("it was prepared for another root")
+	}
+	value, err := ca.GenerationValue(record.GetGeneration())
+	if err != nil {
+		return nil, fmt.Errorf("generation: %w", err)
+	}
+	signed, err := is.signer.Sign(signer.SignRequest{
+		Request:    toPEM(request),
+		Subject:    &signer.Subject{CN: l.name, Names: []csr.Name{{O: l.cluster.String()}}},
+		Hosts:      l.hosts,
+		Profile:    l.profile,
+		Serial:     new(big.Int).SetBytes(record.GetSerial()),
+		NotBefore:  time.Unix(0, record.GetNotBefore()),
+		NotAfter:   time.Unix(0, record.GetNotAfter()),
+		Extensions: []signer.Extension{{ID: config.OID(ca.GenerationOID), Value: hex.EncodeToString(value)}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return fromPEM(signed)
 }
 
 // lint reads a leaf back and compares it with what was meant.
@@ -243,11 +277,16 @@ func (is *Issuer) lint(der []byte, p ca.Profile, record *modelv1.Certificate) er
 	if who != want {
 		return fmt.Errorf("read back: the leaf says %+v, want %+v", who, want)
 	}
-	if subject := (pkix.Name{CommonName: p.Node.String(), Organization: []string{p.Cluster.String()}}); leaf.Subject.String() != subject.String() {
+	return saysNoMore(leaf, p.Cluster, p.Node.String(), p.Names())
+}
+
+// saysNoMore returns an error if a leaf has a subject or names that nobody meant.
+func saysNoMore(leaf *x509.Certificate, cluster id.ID, name string, hosts []string) error {
+	if subject := (pkix.Name{CommonName: name, Organization: []string{cluster.String()}}); leaf.Subject.String() != subject.String() {
 		return fmt.Errorf("read back: subject %q, want %q", leaf.Subject, subject)
 	}
-	if len(leaf.DNSNames) != len(p.Names()) || len(leaf.IPAddresses)+len(leaf.EmailAddresses)+len(leaf.URIs) != 0 {
-		return fmt.Errorf("read back: it holds names nobody meant")
+	if len(leaf.DNSNames) != len(hosts) || len(leaf.IPAddresses)+len(leaf.EmailAddresses)+len(leaf.URIs) != 0 {
+		return errors.New("read back: it holds names nobody meant")
 	}
 	return nil
 }

@@ -39,7 +39,21 @@ func Ask[Q, A any](ctx context.Context, c *Conn, method LocalMethod[Q, A], q Q) 
 	if err := c.open(ctx); err != nil {
 		return a, err
 	}
+	if err := c.onNode(); err != nil {
+		return a, err
+	}
 	return method(localv1.NewLocalClient(c.cc), ctx, q)
+}
+
+// onNode refuses what only a node's own daemon does, of a manager that is reached
+// over the network.
+func (c *Conn) onNode() error {
+	h := c.hosts[c.at]
+	if h.Address == "" {
+		return nil
+	}
+	return say.Hinted(rpc.Errorf(errdefs.ErrFailedPrecondition, "this is done on the node itself, and %s is reached over the network", h),
+		"run the command on that node, or name this host's own daemon: --context default")
 }
 
 // Read asks each host in turn until one answers.
@@ -134,6 +148,7 @@ func Change[Q, A any](ctx context.Context, c *Conn, method Method[Q, A], q Q) (a
 			return a, err
 		}
 		unsure = unsure || mayBeDone(err)
+		c.bound = unsure
 		if again(err) {
 			refused = 0
 		} else if refused++; refused >= len(c.hosts) && !unsure {

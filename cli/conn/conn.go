@@ -1,18 +1,17 @@
-// Package conn is a command's way to a daemon: which socket, for how long, and
-// what is tried again.
+// Package conn is a command's way to a daemon: which socket or manager, as whom,
+// for how long, and what is tried again.
 //
-// It owns the flags --host, --run-dir, --timeout and --stale, the choice among
-// several hosts and the retries. It does not know what is asked.
+// It owns the flags --host, --context, --run-dir, --timeout and --stale, the
+// choice among several hosts and the retries. It does not know what is asked.
 //
 // Invariant: a changing call is repeated only with the request id of its first
-// try, so a retry never does a thing twice (R10).
+// try, and where it may have been done only as the same caller, so a retry never
+// does a thing twice (R10).
 package conn
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
 	"time"
 
 	"google.golang.org/grpc"
@@ -33,8 +32,10 @@ const (
 type Conn struct {
 	streams *say.Streams
 	hosts   []Host
+	remote  Remote
 	at      int // the host in use
 	cc      *grpc.ClientConn
+	bound   bool // to hosts that know this caller as the present one does
 	told    bool // that answers may be old
 	waiting string
 	hint    string
@@ -70,37 +71,6 @@ func (c *Conn) Waiting(format string, args ...any) { c.waiting = fmt.Sprintf(for
 // which command shows how far it is.
 func (c *Conn) Background(command string) {
 	c.hint = fmt.Sprintf("it goes on in the background; %q shows how far it is", command)
-}
-
-// next moves on to the next host that answers, beginning behind the present one.
-func (c *Conn) next(ctx context.Context) error {
-	var errs []error
-	for i := range c.hosts {
-		at := (c.at + 1 + i) % len(c.hosts)
-		if err := c.hosts[at].knock(ctx); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		cc, err := rpc.DialUnix(c.hosts[at].Path)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		c.Close()
-		c.cc, c.at = cc, at
-		return nil
-	}
-	return say.Missing(hintFor(errs), "%s", errors.Join(errs...).Error())
-}
-
-// knock reports whether somebody listens.
-func (h Host) knock(ctx context.Context) error {
-	d := net.Dialer{Timeout: knockTime}
-	k, err := d.DialContext(ctx, "unix", h.Path)
-	if err != nil {
-		return unreachable(h.Path, err)
-	}
-	return k.Close()
 }
 
 // Pause waits for one poll of the streams, or until ctx ends.

@@ -18,11 +18,10 @@ func Endless(s *say.Streams, act func(ctx context.Context, c *cli.Context, api *
 		if limit <= 0 {
 			return say.Misuse("--timeout %v: want more than nothing", limit)
 		}
-		list, err := hosts(c, s)
+		api, err := find(c, s)
 		if err != nil {
 			return err
 		}
-		api := New(s, list)
 		defer api.Close()
 		return api.gone(c.Context, act(c.Context, c, api, limit))
 	}

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -24,14 +26,30 @@ const DefaultRunDir = "/run/skep"
 // socket is the socket's name in the run directory.
 const socket = "ctl.sock"
 
-// A Host is where a daemon listens.
+// defaultPort is where managers listen.
+const defaultPort = "2377"
+
+// A Host is where a daemon listens: at one of the two.
 type Host struct {
 	// Path of its unix socket.
 	Path string
+	// Address, host:port, of a manager on the network.
+	Address string
+
+	// Peer is whom one means to reach at Address; zero is any manager.
+	Peer rpc.Peer
+}
+
+// String is what --host would name it.
+func (h Host) String() string {
+	if h.Address != "" {
+		return "tcp://" + h.Address
+	}
+	return "unix://" + h.Path
 }
 
 // ParseHosts reads a list of addresses, separated by commas: unix://PATH or an
-// absolute path.
+// absolute path, or tcp://HOST[:PORT].
 func ParseHosts(list string) ([]Host, error) {
 	var out []Host
 	for text := range strings.SplitSeq(list, ",") {
@@ -46,11 +64,16 @@ func ParseHosts(list string) ([]Host, error) {
 			out = append(out, Host{Path: rest})
 		case ok && scheme == "unix":
 			return nil, say.Misuse("host %q: want an absolute path, such as unix:///run/skep/ctl.sock", text)
-		case ok && (scheme == "tcp" || scheme == "ssh"):
-			return nil, say.Hinted(say.Misuse("host %q: %s is not served yet: a client has no identity of its own to show", text, scheme),
-				"run ctl on the host itself, through ssh for example")
+		case ok && scheme == "tcp":
+			address, err := parseAddress(rest)
+			if err != nil {
+				return nil, say.Misuse("host %q: %v", text, err)
+			}
+			out = append(out, Host{Address: address})
+		case ok && scheme == "ssh":
+			return nil, say.Hinted(say.Misuse("host %q: ssh is not served", text), "run ctl on the host itself through ssh, or reach a manager at tcp://HOST")
 		default:
-			return nil, say.Misuse("host %q: want unix://PATH", text)
+			return nil, say.Misuse("host %q: want unix://PATH or tcp://HOST[:PORT]", text)
 		}
 	}
 	if len(out) == 0 {
@@ -59,28 +82,29 @@ func ParseHosts(list string) ([]Host, error) {
 	return out, nil
 }
 
+// parseAddress reads HOST[:PORT] of a manager.
+func parseAddress(text string) (string, error) {
+	host, port, err := net.SplitHostPort(text)
+	if err != nil {
+		host, port = strings.Trim(text, "[]"), defaultPort
+		if strings.Contains(host, ":") && !strings.HasPrefix(text, "[") && net.ParseIP(host) == nil {
+			return "", errors.New("want tcp://HOST[:PORT]")
+		}
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if host == "" || strings.ContainsAny(host, "/@?# ") || err != nil || n == 0 {
+		return "", errors.New("want tcp://HOST[:PORT]")
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
 // RootFlags are ctl's own.
 func RootFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "host", Aliases: []string{"H"}, Usage: "`ADDRESS` of the daemon, or several with commas: unix://PATH (or CTL_HOST)"},
+		&cli.StringFlag{Name: "host", Aliases: []string{"H"}, Usage: "`ADDRESS` of the daemon, or several with commas: unix://PATH or tcp://HOST[:PORT] (or CTL_HOST)"},
+		&cli.StringFlag{Name: "context", Usage: "`NAME` of the context to use: who one is, in which swarm (or CTL_CONTEXT)"},
 		&cli.StringFlag{Name: "run-dir", Usage: "`DIR` of the daemon's socket (default: /run/skep)"},
 	}
-}
-
-// hosts returns where to look: the flags before the environment before the
-// default.
-func hosts(c *cli.Context, s *say.Streams) ([]Host, error) {
-	root := c.Lineage()[len(c.Lineage())-2] // the last one is a nil parent's
-	switch {
-	case root.String("host") != "":
-		return ParseHosts(root.String("host"))
-	case root.String("run-dir") != "":
-		dir, err := filepath.Abs(root.String("run-dir"))
-		return []Host{{Path: filepath.Join(dir, socket)}}, err
-	case s.Getenv("CTL_HOST") != "":
-		return ParseHosts(s.Getenv("CTL_HOST"))
-	}
-	return []Host{{Path: filepath.Join(DefaultRunDir, socket)}}, nil
 }
 
 // TimeoutFlag bounds a command. A command that waits for more than an answer has
@@ -115,13 +139,12 @@ func With(s *say.Streams, act Action) cli.ActionFunc {
 		if limit <= 0 {
 			return say.Misuse("--timeout %v: want more than nothing", limit)
 		}
-		list, err := hosts(c, s)
+		api, err := find(c, s)
 		if err != nil {
 			return err
 		}
 		ctx, stop := context.WithTimeout(c.Context, limit)
 		defer stop()
-		api := New(s, list)
 		defer api.Close()
 		if c.Bool("stale") {
 			ctx = rpc.Stale(ctx)
@@ -166,9 +189,11 @@ func (c *Conn) gone(ctx context.Context, err error) error {
 	if err == nil || !errdefs.IsUnavailable(err) || rpc.RefusalOf(err) != nil || c.cc == nil {
 		return err
 	}
-	if kerr := c.hosts[c.at].knock(context.WithoutCancel(ctx)); kerr != nil {
-		return say.Missing(hintFor([]error{kerr}), "%v", kerr)
+	r, kerr := c.reach(context.WithoutCancel(ctx), c.at)
+	if kerr != nil {
+		return c.nobody([]error{kerr})
 	}
+	r.close()
 	return err
 }
 
@@ -200,5 +225,5 @@ func hintFor(errs []error) string {
 			return "the socket is its owner's: run ctl as root"
 		}
 	}
-	return `start it with "ctl daemon" (or "systemctl start skep"), or name another with --host or CTL_HOST`
+	return `start it with "ctl daemon" (or "systemctl start skep"), or name another with --host or CTL_HOST; a context reaches managers elsewhere: "ctl context ls"`
 }

@@ -12,5 +12,5 @@ func Local(ctx context.Context, c *Conn) (localv1.LocalClient, error) {
 	if err := c.open(ctx); err != nil {
 		return nil, err
 	}
-	return localv1.NewLocalClient(c.cc), nil
+	return localv1.NewLocalClient(c.cc), c.onNode()
 }

@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -28,8 +29,10 @@ type transportCreds = credentials.TransportCredentials
 // link is what the server knows of a connection: the AuthInfo of its peer.
 type link struct {
 	credentials.CommonAuthInfo
-	// node is nil unless the peer proved a certificate of this cluster.
-	node *ca.Identity
+	// node is nil unless the peer proved a node's certificate of this cluster, and
+	// person unless he proved a user's.
+	node   *ca.Identity
+	person *ca.UserIdentity
 	// user is true on the unix socket; uid is then the peer's.
 	user bool
 	uid  uint32
@@ -70,12 +73,22 @@ func (c tlsCreds) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo,
 		}
 		return l.conn, l, nil
 	}
-	who, err := ca.FromCert(certs[0]) // ServerTLS has verified it
-	if err != nil {
+	if err := l.recognise(certs[0]); err != nil {
 		return nil, nil, errors.Join(err, conn.Close())
 	}
-	l.node = &who
 	return conn, l, nil
+}
+
+// recognise reads whose a certificate is, which ServerTLS has verified.
+func (l *link) recognise(cert *x509.Certificate) error {
+	if ca.IsUser(cert) {
+		who, err := ca.UserFromCert(cert)
+		l.person = &who
+		return err
+	}
+	who, err := ca.FromCert(cert)
+	l.node = &who
+	return err
 }
 
 func (c tlsCreds) Clone() transportCreds { return tlsCreds{c.transportCreds.Clone(), c.strangers} }
@@ -182,6 +195,10 @@ func ServerTLS(h *ca.Holder, grace time.Duration) *tls.Config {
 			if len(state.PeerCertificates) == 0 {
 				return nil
 			}
+			if ca.IsUser(state.PeerCertificates[0]) {
+				_, err := verifyUser(h, state, grace)
+				return err
+			}
 			_, err := verify(h, state, grace)
 			return err
 		},
@@ -196,11 +213,8 @@ func verify(h *ca.Holder, state tls.ConnectionState, grace time.Duration) (ca.Id
 	}
 	now := time.Now()
 	who, err := c.Roots.Verify(state.PeerCertificates, now)
-	if err != nil {
-		late := errors.Is(err, ca.ErrClock) && now.After(who.NotAfter)
-		if !late || now.After(who.NotAfter.Add(grace)) {
-			return ca.Identity{}, err
-		}
+	if err != nil && !inGrace(err, now, who.NotAfter, grace) {
+		return ca.Identity{}, err
 	}
 	if who.Cluster != c.Identity.Cluster {
 		return ca.Identity{}, fmt.Errorf("node %s is of cluster %s, this one is %s", who.Node, who.Cluster, c.Identity.Cluster)

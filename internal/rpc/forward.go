@@ -30,6 +30,7 @@ type passport struct {
 	CertRole   int32     `json:"cert_role,omitempty"`
 	Since      time.Time `json:"since,omitzero"`
 	User       string    `json:"user,omitempty"`
+	Person     id.ID     `json:"person,omitzero"`
 	At         id.ID     `json:"at,omitzero"`
 	Address    string    `json:"address,omitempty"`
 }
@@ -74,6 +75,7 @@ func (s *Server) once(ctx, wait context.Context, c *call, req proto.Message, nex
 		if errdefs.IsUnknown(err) && RefusalOf(err) == nil {
 			err = Refuse(err, "", &rpcv1.Unknown{}) // the words alone would be taken for a failure
 		}
+		s.told(c, err)
 		// A leader's own reasons stand; those of one that lost its office do not.
 		return resp, again(err) && !leader.IsLeader(), err
 	}
@@ -160,6 +162,10 @@ func (s *Server) sign(ctx context.Context, c *call) (context.Context, error) {
 		p.Key, p.NotBefore, p.NotAfter = who.KeySHA256[:], who.NotBefore, who.NotAfter
 		p.CertRole, p.Since = int32(who.Role), c.proof.Since
 	}
+	if who := c.caller.Person; !who.IsZero() {
+		p.Cluster, p.Person, p.Generation, p.Since = who.Cluster, who.User, who.Generation, c.user.Since
+		p.Key, p.NotBefore, p.NotAfter = who.KeySHA256[:], who.NotBefore, who.NotAfter
+	}
 	text, err := json.Marshal(p)
 	if err != nil {
 		return nil, fmt.Errorf("forward %s: %w", c.method.name, err)
@@ -206,10 +212,21 @@ func (s *Server) forwardedCaller(ctx context.Context, c *call) error {
 	}
 	original.Via = c.caller.Node
 	c.caller, c.forwarded = original, true
-	if original.Kind == Node {
+	switch {
+	case original.Kind == Node:
 		c.proof = c.newProof(since, false)
+	case !original.Person.IsZero():
+		c.user = c.newUserProof(since, false)
 	}
 	return nil
+}
+
+func (p passport) key() (ca.Digest, error) {
+	key, err := ca.DigestFromBytes(p.Key)
+	if err != nil {
+		return ca.Digest{}, fmt.Errorf("caller's key: %w", err)
+	}
+	return key, nil
 }
 
 func readPassport(text string) (Caller, time.Time, error) {
@@ -222,10 +239,19 @@ func readPassport(text string) (Caller, time.Time, error) {
 	case Anyone:
 	case User:
 		out.User, out.At = p.User, p.At
-	case Node:
-		key, err := ca.DigestFromBytes(p.Key)
+		if p.Person.IsZero() {
+			break
+		}
+		key, err := p.key()
 		if err != nil {
-			return Caller{}, time.Time{}, fmt.Errorf("caller's key: %w", err)
+			return Caller{}, time.Time{}, err
+		}
+		out.Person = ca.UserIdentity{Cluster: p.Cluster, User: p.Person, Name: p.User, Generation: p.Generation,
+			KeySHA256: key, NotBefore: p.NotBefore, NotAfter: p.NotAfter}
+	case Node:
+		key, err := p.key()
+		if err != nil {
+			return Caller{}, time.Time{}, err
 		}
 		out.Node = p.Node
 		out.Identity = ca.Identity{Cluster: p.Cluster, Node: p.Node, Role: modelv1.Role(p.CertRole), Generation: p.Generation,

@@ -26,7 +26,8 @@ type call struct {
 	method *method
 	office *office
 	caller Caller
-	proof  Proof // of a Node
+	proof  Proof     // of a Node
+	user   UserProof // of a User with a certificate
 	link   *link
 	// forwarded is true if another manager carried it here.
 	forwarded bool
@@ -110,6 +111,9 @@ func (s *Server) enter(ctx context.Context, name string) (*call, error) {
 	}
 	role, err := s.authorise(ctx, c)
 	if err != nil {
+		if m.policy.GetLeader() {
+			s.told(c, err)
+		}
 		return nil, err
 	}
 	c.caller.Role = role
@@ -131,6 +135,9 @@ func (s *Server) identify(ctx context.Context, c *call, p *peer.Peer) error {
 	case c.link.node != nil:
 		c.caller = Caller{Kind: Node, Node: c.link.node.Node, Identity: *c.link.node, Address: p.Addr.String()}
 		c.proof = c.newProof(c.link.at, StaleAsked(ctx))
+	case c.link.person != nil:
+		c.caller = Caller{Kind: User, User: c.link.person.Name, Person: *c.link.person, Address: p.Addr.String()}
+		c.user = c.newUserProof(c.link.at, StaleAsked(ctx))
 	default:
 		c.caller = Caller{Kind: Anyone, Address: p.Addr.String()}
 	}
@@ -152,8 +159,12 @@ func (s *Server) authorise(ctx context.Context, c *call) (modelv1.Role, error) {
 	}
 	switch c.caller.Kind {
 	case User:
-		if m.allows(rpcv1.Who_WHO_USER) {
+		switch {
+		case !m.allows(rpcv1.Who_WHO_USER):
+		case c.caller.Person.IsZero():
 			return modelv1.Role_ROLE_UNSPECIFIED, nil
+		default:
+			return modelv1.Role_ROLE_UNSPECIFIED, s.authoriseUser(ctx, c)
 		}
 	case Node:
 		return s.authoriseNode(ctx, c)

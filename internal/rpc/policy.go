@@ -61,6 +61,10 @@ func (m *method) check(stream bool) error {
 		return fmt.Errorf("method %s: it has no policy beside it", m.name)
 	case slices.Contains(p.GetWho(), rpcv1.Who_WHO_UNSPECIFIED):
 		return fmt.Errorf("method %s: its policy names an unspecified caller", m.name)
+	case m.allows(rpcv1.Who_WHO_USER) && p.GetNeeds() == rpcv1.Need_NEED_UNSPECIFIED:
+		return fmt.Errorf("method %s: its policy lets users in and does not say what they need", m.name)
+	case !m.allows(rpcv1.Who_WHO_USER) && p.GetNeeds() != rpcv1.Need_NEED_UNSPECIFIED:
+		return fmt.Errorf("method %s: its policy says what users need and lets none in", m.name)
 	case stream && p.GetLeader():
 		return fmt.Errorf("method %s: a stream cannot be carried to the leader", m.name)
 	case p.GetLocal() && (p.GetLeader() || p.GetRead()):

@@ -32,7 +32,8 @@ const (
 	Anyone Kind = iota
 	// Node proved the key of a certificate of this cluster.
 	Node
-	// User is a person or program on some node's own socket.
+	// User is a person or program: on some node's own socket, or anywhere with the
+	// certificate of a user of this cluster.
 	User
 )
 
@@ -45,8 +46,14 @@ type Caller struct {
 	Identity ca.Identity
 	// Role is the one of the live record at the time of the call.
 	Role modelv1.Role
-	// User is "uid:0" and the like; empty unless Kind is User.
+	// User is the name of a user with a certificate, or "uid:0" and the like of one
+	// on a socket; empty unless Kind is User.
 	User string
+	// Person is what a user's certificate proves; zero on a socket, whose users
+	// are root or the daemon's own and may do everything.
+	Person ca.UserIdentity
+	// Rights is the role of a Person's live record at the time of the call.
+	Rights modelv1.UserRole
 	// Local is true on this node's own socket, and not for what was forwarded.
 	Local bool
 	// Via is the manager that forwarded the call; zero if none did.
@@ -58,12 +65,16 @@ type Caller struct {
 }
 
 // Key names the caller where requests are deduplicated (R10) and in records:
-// "node:<id>", "user:uid:0@<node>" or "anyone".
+// "node:<id>", "user:<name>", "user:uid:0@<node>" or "anyone". No name of a user
+// holds a colon.
 func (c Caller) Key() string {
 	switch c.Kind {
 	case Node:
 		return "node:" + c.Node.String()
 	case User:
+		if !c.Person.IsZero() {
+			return "user:" + c.User
+		}
 		return "user:" + c.User + "@" + c.At.String()
 	}
 	return "anyone"
@@ -100,7 +111,7 @@ type Proof struct {
 	Expired bool
 }
 
-// An Authorizer says by the live record what a node may do (D7). Errors of kind
+// An Authorizer says by the live record what a node or a user may do (D7). Errors of kind
 // PermissionDenied and Unauthenticated end open streams; others do not.
 type Authorizer interface {
 	// Node returns the role of a node whose certificate is current.
@@ -108,6 +119,8 @@ type Authorizer interface {
 	// Member returns nil if the node belongs to the latest raft membership and
 	// its certificate is not older than the one known (R14's exception).
 	Member(ctx context.Context, p Proof) error
+	// User returns the role of a user whose certificate is current.
+	User(ctx context.Context, p UserProof) (modelv1.UserRole, error)
 }
 
 const (

@@ -108,6 +108,7 @@ func TestCallersHaveOneName(t *testing.T) {
 	for want, c := range map[string]Caller{
 		"node:" + n.String():       {Kind: Node, Node: n},
 		"user:uid:0@" + n.String(): {Kind: User, User: "uid:0", At: n},
+		"user:alice":               {Kind: User, User: "alice", Person: ca.UserIdentity{User: n}},
 		"anyone":                   {},
 	} {
 		if c.Key() != want {
@@ -119,6 +120,7 @@ func TestCallersHaveOneName(t *testing.T) {
 func FuzzPassport(f *testing.F) {
 	f.Add(`{"kind":1,"node":"0000000000000000000000000","key":"AA=="}`)
 	f.Add(`{"kind":2,"user":"uid:0"}`)
+	f.Add(`{"kind":2,"user":"alice","person":"0000000000000000000000001","key":"AA=="}`)
 	f.Add(`{"kind":7}`)
 	f.Add(`[`)
 	f.Fuzz(func(t *testing.T, text string) {

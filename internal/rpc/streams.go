@@ -130,22 +130,23 @@ type servedStream struct {
 
 func (s *servedStream) Context() context.Context { return s.ctx }
 
-// Recheck asks the Authorizer about every open stream of a node again and cuts
-// those it refuses. Call it when a node's record, the membership or this node's
-// office changed, and once a minute for what time alone ends. A refusal that is
-// neither PermissionDenied nor Unauthenticated cuts nothing: a manager out of
-// contact keeps its streams (R18); one that is no manager any more keeps none.
+// Recheck asks the Authorizer about every open stream of a node or of a user with
+// a certificate again and cuts those it refuses. Call it when a record of theirs,
+// the membership or this node's office changed, and once a minute for what time
+// alone ends. A refusal that is neither PermissionDenied nor Unauthenticated cuts
+// nothing: a manager out of contact keeps its streams (R18); one that is no
+// manager any more keeps none.
 func (s *Server) Recheck() {
 	for _, o := range s.streams.all() {
 		c := o.call
-		if c.caller.Kind != Node || o.ctx.Err() != nil {
+		if c.caller.Kind != Node && c.caller.Person.IsZero() || o.ctx.Err() != nil {
 			continue // cut already, if its handler has not noticed yet
 		}
 		err := o.judge()
 		if err == nil || !errdefs.IsPermissionDenied(err) && !errdefs.IsUnauthorized(err) && RefusalOf(err).GetNotManager() == nil {
 			continue
 		}
-		s.cfg.Log.Info("stream cut", slog.String("node", c.caller.Node.String()),
+		s.cfg.Log.Info("stream cut", slog.String("caller", c.caller.Key()),
 			slog.String("method", c.method.name), slog.Any("err", err))
 		o.cut(err)
 	}
@@ -153,6 +154,11 @@ func (s *Server) Recheck() {
 
 func (s *Server) recheck(ctx context.Context, was *call) error {
 	c := &call{method: was.method, office: s.office.Load(), caller: was.caller, link: was.link}
+	if c.caller.Kind == User {
+		c.user = c.newUserProof(was.user.Since, was.user.Stale)
+		c.user.Open = true
+		return s.authoriseUser(ctx, c)
+	}
 	c.proof = c.newProof(was.proof.Since, was.proof.Stale)
 	c.proof.Open = true
 	_, err := s.authoriseNode(ctx, c)

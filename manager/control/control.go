@@ -2,13 +2,14 @@
 // fills in the defaults, writes it down, and shows what is.
 //
 // It writes what operators own (node and cluster specs, services and their
-// revisions) and leaves to others what follows from that: reconcile makes and
+// revisions, users) and leaves to others what follows from that: reconcile makes and
 // places tasks, membership changes the raft group, dispatch hears of nodes. Who
 // may call, and on which manager, is rpc's to say.
 //
 // Invariants: what is stored is complete and valid, so nobody after control need
 // check it; a changing request is done once however often it is sent (R10); no
-// key and no token leaves but by GetJoinToken and RotateJoinToken.
+// key and no token leaves but by GetJoinToken and RotateJoinToken; a user's
+// certificate leaves only after its record was committed (D8).
 package control
 
 import (
@@ -18,6 +19,7 @@ import (
 	"github.com/skep-project/skep/internal/id"
 	"github.com/skep-project/skep/manager/control/events"
 	"github.com/skep-project/skep/manager/store"
+	cav1 "github.com/skep-project/skep/proto/skep/ca/v1"
 	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
@@ -63,12 +65,16 @@ type Config struct {
 	Group Group
 	// Events is what happened lately; it observes DB's store.
 	Events *events.Chronicle
+	// Users makes the certificates of users.
+	Users UserCA
+	// Managers returns whom agents and clients may dial (R15).
+	Managers func(*store.Snapshot) *cav1.ManagerList
 	Decisions
 }
 
 func (c Config) check() error {
 	d := c.Decisions
-	if c.Self.IsZero() || c.DB == nil || c.Group == nil || c.Events == nil ||
+	if c.Self.IsZero() || c.DB == nil || c.Group == nil || c.Events == nil || c.Users == nil || c.Managers == nil ||
 		d.Constraint == nil || d.Spread == nil || d.Revise == nil || d.RollBack == nil || d.Resume == nil {
 		return errors.New("control: every field of Config is required")
 	}

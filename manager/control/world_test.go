@@ -14,7 +14,9 @@ import (
 	"github.com/skep-project/skep/internal/rpc"
 	"github.com/skep-project/skep/internal/taskstate"
 	"github.com/skep-project/skep/manager/control/events"
+	"github.com/skep-project/skep/manager/store"
 	"github.com/skep-project/skep/manager/store/storetest"
+	cav1 "github.com/skep-project/skep/proto/skep/ca/v1"
 	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
 	logv1 "github.com/skep-project/skep/proto/skep/log/v1"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
@@ -105,7 +107,8 @@ func newWorld(t *testing.T, managers byte) *world {
 	chronicle := &events.Chronicle{}
 	st.Observe(chronicle)
 	w := &world{T: t, log: log, leader: 1, dark: map[uint64]bool{}}
-	s, err := New(Config{Self: num(1), DB: db, Group: w, Events: chronicle, Decisions: decisions})
+	s, err := New(Config{Self: num(1), DB: db, Group: w, Events: chronicle, Decisions: decisions, Users: newScribe(t),
+		Managers: func(s *store.Snapshot) *cav1.ManagerList { return &cav1.ManagerList{Index: s.Index()} }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -309,3 +312,7 @@ func TestARivalsChangeIsSeenBeforeOurs(t *testing.T) {
 }
 
 var _ Group = (*world)(nil)
+
+func opPutUser(u *modelv1.User) *logv1.Operation {
+	return &logv1.Operation{Op: &logv1.Operation_PutUser{PutUser: u}}
+}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/skep-project/skep/ca"
 	"github.com/skep-project/skep/internal/id"
 	"github.com/skep-project/skep/internal/rpc"
 	"github.com/skep-project/skep/manager/store"
@@ -24,7 +25,7 @@ const (
 	lookAgain = 2 * time.Second
 )
 
-// Authorizer judges nodes by their live records (D7, R14, R17, R18).
+// Authorizer judges nodes and users by their live records (D7, R14, R17, R18).
 type Authorizer struct {
 	// Store holds the records. Required.
 	Store *store.Store
@@ -56,16 +57,28 @@ const (
 	unknown         // there is no record
 )
 
+// slots are the certificates a record knows: a node's or a user's.
+type slots interface {
+	GetCurrent() *modelv1.Certificate
+	GetPrevious() *modelv1.Certificate
+}
+
 func judge(n *modelv1.Node, p rpc.Proof) verdict {
-	cur, prev := n.GetCurrent(), n.GetPrevious()
-	switch {
-	case n == nil:
+	if n == nil {
 		return unknown
-	case p.Generation > cur.GetGeneration():
+	}
+	return compare(n, p.Generation, p.KeySHA256)
+}
+
+// compare says which of a record's slots a certificate is.
+func compare(have slots, generation uint64, key ca.Digest) verdict {
+	cur, prev := have.GetCurrent(), have.GetPrevious()
+	switch {
+	case generation > cur.GetGeneration():
 		return newer
-	case p.Generation == cur.GetGeneration() && bytes.Equal(p.KeySHA256[:], cur.GetKeySha256()):
+	case generation == cur.GetGeneration() && bytes.Equal(key[:], cur.GetKeySha256()):
 		return current
-	case prev != nil && p.Generation == prev.GetGeneration() && bytes.Equal(p.KeySHA256[:], prev.GetKeySha256()):
+	case prev != nil && generation == prev.GetGeneration() && bytes.Equal(key[:], prev.GetKeySha256()):
 		return former
 	}
 	return older
@@ -73,7 +86,7 @@ func judge(n *modelv1.Node, p rpc.Proof) verdict {
 
 // Node returns the role of a node whose certificate is current.
 func (a *Authorizer) Node(ctx context.Context, p rpc.Proof) (modelv1.Role, error) {
-	if err := a.contact(ctx, p); err != nil {
+	if err := a.contact(ctx, p.Open, p.Stale); err != nil {
 		return 0, err
 	}
 	n := a.Store.Snapshot().Node(p.Identity.Node)
@@ -96,11 +109,11 @@ func (a *Authorizer) Node(ctx context.Context, p rpc.Proof) (modelv1.Role, error
 
 // contact refuses what a manager out of contact with the quorum must not answer.
 // Streams that are open already stay (R18).
-func (a *Authorizer) contact(ctx context.Context, p rpc.Proof) error {
-	if p.Open || a.InContact() {
+func (a *Authorizer) contact(ctx context.Context, open, stale bool) error {
+	if open || a.InContact() {
 		return nil
 	}
-	if p.Stale && a.StaleOK != nil {
+	if stale && a.StaleOK != nil {
 		return a.StaleOK(ctx)
 	}
 	return rpc.Refuse(rpc.Errorf(errdefs.ErrUnavailable, "this manager is out of contact with the other managers"),
@@ -143,12 +156,17 @@ func formerSlot(n *modelv1.Node, p rpc.Proof) error {
 	if p.Method == cav1.Authority_Renew_FullMethodName {
 		return nil // Members.Renew answers only the key that was recorded
 	}
-	at := time.Unix(0, n.GetPrevious().GetSupersededAt())
-	now := time.Now()
-	if p.Since.Before(at.Add(newConnections)) && now.Before(at.Add(openStreams)) {
+	if stillGood(n.GetPrevious(), p.Since) {
 		return nil
 	}
 	return superseded(p.Identity)
+}
+
+// stillGood reports whether a certificate that another has taken the place of
+// counts on a connection made at since (R17).
+func stillGood(c *modelv1.Certificate, since time.Time) bool {
+	at := time.Unix(0, c.GetSupersededAt())
+	return since.Before(at.Add(newConnections)) && time.Now().Before(at.Add(openStreams))
 }
 
 // Member returns nil if p's node belongs to the latest membership this manager

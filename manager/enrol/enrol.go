@@ -1,12 +1,13 @@
 // Package enrol joins the certificate authority and the chain of calls to the
 // cluster's state.
 //
-// It records enrolments and renewals (Members, for ca/authority), judges nodes by
-// their live records (Authorizer, for internal/rpc) and says whom agents may dial
-// (ManagerList). It decides no policy of its own and signs nothing.
+// It records enrolments and renewals (Members, for ca/authority), judges nodes and
+// users by their live records (Authorizer, for internal/rpc) and says whom agents
+// and clients may dial (ManagerList). It decides no policy of its own and signs
+// nothing.
 //
 // Invariant: what it judges by is a snapshot of the store, and never anything a
-// certificate says but its node, generation and key.
+// certificate says but its node or user, generation and key.
 package enrol
 
 import (

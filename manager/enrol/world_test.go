@@ -263,6 +263,15 @@ func (controls) GetCluster(ctx context.Context, _ *controlv1.GetClusterRequest) 
 	return &controlv1.GetClusterResponse{ManagerAddresses: []string{caller.Key(), caller.Via.String()}}, nil
 }
 
+// WatchService tells one thing and then waits.
+func (controls) WatchService(_ *controlv1.WatchServiceRequest, s grpc.ServerStreamingServer[controlv1.WatchServiceResponse]) error {
+	if err := s.Send(&controlv1.WatchServiceResponse{}); err != nil {
+		return err
+	}
+	<-s.Context().Done()
+	return s.Context().Err()
+}
+
 func (controls) RemoveNode(ctx context.Context, r *controlv1.RemoveNodeRequest) (*controlv1.RemoveNodeResponse, error) {
 	caller, _ := rpc.FromContext(ctx)
 	return nil, rpc.Refuse(rpc.Errorf(errdefs.ErrNotFound, "remove for %s via %s: %s", caller.Key(), caller.Via, r.GetRef()), "look again")

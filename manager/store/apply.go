@@ -100,7 +100,7 @@ func unreadable(tx *logv1.Transaction) string {
 	return ""
 }
 
-func known(k logv1.Kind) bool { return k >= KindCluster && k <= KindClaim }
+func known(k logv1.Kind) bool { return k >= KindCluster && k <= KindUser }
 
 // transact applies one transaction to the working state.
 func (s *state) transact(tx *logv1.Transaction) error {
@@ -221,6 +221,8 @@ func (s *state) version(kind logv1.Kind, key []byte) uint64 {
 		if t := snap.Task(asID(key)); t != nil {
 			return t.DecidedIndex
 		}
+	case KindUser:
+		return snap.User(asID(key)).GetMeta().GetVersion()
 	case KindClaim:
 		if kind, key, ok := parseClaimKey(key); ok {
 			return snap.Claim(kind, key).GetVersion()

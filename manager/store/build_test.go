@@ -36,6 +36,10 @@ func opMember(raftID uint64, node id.ID) *logv1.Operation {
 	return &logv1.Operation{Op: &logv1.Operation_PutMember{PutMember: &modelv1.Member{RaftId: raftID, Node: node.Bytes()}}}
 }
 
+func opUser(u id.ID, name string) *logv1.Operation {
+	return &logv1.Operation{Op: &logv1.Operation_PutUser{PutUser: &modelv1.User{Id: u.Bytes(), Name: name}}}
+}
+
 func opTask(t, service, node id.ID, slot uint64) *logv1.Operation {
 	return &logv1.Operation{Op: &logv1.Operation_CreateTask{CreateTask: &modelv1.Task{
 		Id: t.Bytes(), Service: service.Bytes(), Node: node.Bytes(), Slot: slot, Revision: 1,

@@ -19,7 +19,7 @@ type Change struct {
 	Note *logv1.Note
 }
 
-// ID returns the id in Key: a task's, service's, node's or the cluster's; for a
+// ID returns the id in Key: a task's, service's, node's, user's or the cluster's; for a
 // revision its service's, for anything else zero.
 func (c Change) ID() id.ID {
 	if c.Kind == KindRevision {

@@ -41,6 +41,7 @@ func (s *Snapshot) Encode(w io.Writer) error {
 	each(&e, s.state.claims.all(), func(v *modelv1.Claim) *logv1.Record {
 		return &logv1.Record{Record: &logv1.Record_Claim{Claim: v}}
 	})
+	each(&e, s.Users(), func(v *modelv1.User) *logv1.Record { return &logv1.Record{Record: &logv1.Record_User{User: v}} })
 	each(&e, s.state.answered.all(), func(v *logv1.Answered) *logv1.Record {
 		return &logv1.Record{Record: &logv1.Record_Answered{Answered: v}}
 	})
@@ -155,6 +156,8 @@ func (s *state) take(rec *logv1.Record) bool {
 		s.tasks.set(TaskFromProto(r.Task))
 	case *logv1.Record_Claim:
 		s.claims.set(r.Claim)
+	case *logv1.Record_User:
+		s.users.set(r.User)
 	case *logv1.Record_Answered:
 		s.answered.set(r.Answered)
 	default:

@@ -18,6 +18,7 @@ const (
 	KindRevision = logv1.Kind_KIND_REVISION
 	KindTask     = logv1.Kind_KIND_TASK
 	KindClaim    = logv1.Kind_KIND_CLAIM
+	KindUser     = logv1.Kind_KIND_USER
 	// KindNote is the kind of a Change that tells of a Note.
 	KindNote = logv1.Kind_KIND_NOTE
 )
@@ -32,6 +33,8 @@ const (
 	// ClaimEnrolmentKey is the hex SHA-256 of the key a node enrolled with; its
 	// owner is the node.
 	ClaimEnrolmentKey = "enrolment-key"
+	// ClaimUserName is the name of a user; its owner is the user.
+	ClaimUserName = "user-name"
 
 	inUseSuffix = "-in-use"
 )

@@ -46,6 +46,8 @@ func (s *state) operate(op *logv1.Operation) *Conflict {
 	case *logv1.Operation_Note:
 		s.note(Change{Kind: KindNote, Note: op.Note})
 		return nil
+	case *logv1.Operation_PutUser:
+		return s.putUser(op.PutUser)
 	}
 	return refuse(0, nil, "operation of an unknown kind")
 }
@@ -198,6 +200,9 @@ func (s *state) remove(d *logv1.Delete) *Conflict {
 			drop(s, &s.tasks, t, taskChange(t))
 		}
 		return nil
+	case KindUser:
+		s.removeUser(asID(d.GetKey()))
+		return nil
 	case KindNode, KindService:
 		return s.removeOwner(d)
 	}
@@ -228,10 +233,15 @@ func (s *state) removeOwner(d *logv1.Delete) *Conflict {
 		}
 		drop(s, &s.services, &modelv1.Service{Id: x[:]}, Change{Kind: KindService, Key: x.Bytes()})
 	}
-	for _, c := range slices.Collect(snap.ClaimsOwnedBy(x)) {
+	s.dropClaimsOf(x)
+	return nil
+}
+
+func (s *state) dropClaimsOf(owner id.ID) {
+	snap := Snapshot{state: s}
+	for _, c := range slices.Collect(snap.ClaimsOwnedBy(owner)) {
 		drop(s, &s.claims, c, claimChange(c))
 	}
-	return nil
 }
 
 // removeRevision deletes a revision that neither a task nor its service names.

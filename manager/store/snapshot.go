@@ -134,6 +134,18 @@ func (s *Snapshot) MemberByNode(node id.ID) *modelv1.Member {
 	return nil
 }
 
+// User returns the user with the id.
+func (s *Snapshot) User(x id.ID) *modelv1.User {
+	u, _ := s.state.users.get(&modelv1.User{Id: x[:]})
+	return u
+}
+
+// Users walks all users by id.
+func (s *Snapshot) Users() iter.Seq[*modelv1.User] { return s.state.users.all() }
+
+// CountUsers returns the number of users.
+func (s *Snapshot) CountUsers() int { return s.state.users.len() }
+
 // Claim returns the claim on (kind, key).
 func (s *Snapshot) Claim(kind, key string) *modelv1.Claim {
 	c, _ := s.state.claims.get(&modelv1.Claim{Kind: kind, Key: key})

@@ -32,6 +32,7 @@ type state struct {
 	revisions table[*modelv1.Revision]
 	tasks     table[*Task]
 	claims    table[*modelv1.Claim]
+	users     table[*modelv1.User]
 	answered  table[*logv1.Answered]
 
 	// The two below belong to a working state: what to do, last first, to take
@@ -50,7 +51,10 @@ func newState() *state {
 		revisions: newTable(order[*modelv1.Revision]{less: revisionLess}),
 		tasks:     newTable(taskOrders()...),
 		claims:    newTable(claimOrders()...),
-		answered:  newTable(answeredOrders()...),
+		users: newTable(order[*modelv1.User]{less: func(a, b *modelv1.User) bool {
+			return bytes.Compare(a.GetId(), b.GetId()) < 0
+		}}),
+		answered: newTable(answeredOrders()...),
 	}
 }
 
@@ -61,7 +65,7 @@ func (s *state) fork() *state {
 		index: s.index, now: s.now, cluster: s.cluster,
 		nodes: s.nodes.fork(), members: s.members.fork(), services: s.services.fork(),
 		revisions: s.revisions.fork(), tasks: s.tasks.fork(), claims: s.claims.fork(),
-		answered: s.answered.fork(),
+		users: s.users.fork(), answered: s.answered.fork(),
 	}
 }
 

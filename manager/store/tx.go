@@ -125,6 +125,16 @@ func (tx *Tx) PutService(v *modelv1.Service) error {
 	return tx.write(KindService, v.GetId(), &logv1.Operation{Op: &logv1.Operation_PutService{PutService: v}})
 }
 
+// PutUser writes a user, made from the one tx read, or new.
+func (tx *Tx) PutUser(u *modelv1.User) error {
+	if err := tx.current(KindUser, u.GetId(), u.GetMeta()); err != nil {
+		return err
+	}
+	u = proto.CloneOf(u)
+	u.Meta = nil
+	return tx.write(KindUser, u.GetId(), &logv1.Operation{Op: &logv1.Operation_PutUser{PutUser: u}})
+}
+
 // PutRevision adds a revision.
 func (tx *Tx) PutRevision(r *modelv1.Revision) error {
 	r = proto.CloneOf(r)

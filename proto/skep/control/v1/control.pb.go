@@ -12,6 +12,7 @@
 package controlv1
 
 import (
+	v11 "github.com/skep-project/skep/proto/skep/ca/v1"
 	v1 "github.com/skep-project/skep/proto/skep/model/v1"
 	_ "github.com/skep-project/skep/proto/skep/rpc/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
@@ -2501,11 +2502,783 @@ func (x *Event) GetReason() string {
 	return ""
 }
 
+// IssuedUser is a user's certificate and what a client needs to know with it.
+type IssuedUser struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Cluster []byte                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	User    *v1.User               `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
+	// DER, leaf first, then intermediates.
+	Chain [][]byte `protobuf:"bytes,3,rep,name=chain,proto3" json:"chain,omitempty"`
+	// DER roots to trust from now on.
+	Roots         [][]byte         `protobuf:"bytes,4,rep,name=roots,proto3" json:"roots,omitempty"`
+	Managers      *v11.ManagerList `protobuf:"bytes,5,opt,name=managers,proto3" json:"managers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IssuedUser) Reset() {
+	*x = IssuedUser{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IssuedUser) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IssuedUser) ProtoMessage() {}
+
+func (x *IssuedUser) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IssuedUser.ProtoReflect.Descriptor instead.
+func (*IssuedUser) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *IssuedUser) GetCluster() []byte {
+	if x != nil {
+		return x.Cluster
+	}
+	return nil
+}
+
+func (x *IssuedUser) GetUser() *v1.User {
+	if x != nil {
+		return x.User
+	}
+	return nil
+}
+
+func (x *IssuedUser) GetChain() [][]byte {
+	if x != nil {
+		return x.Chain
+	}
+	return nil
+}
+
+func (x *IssuedUser) GetRoots() [][]byte {
+	if x != nil {
+		return x.Roots
+	}
+	return nil
+}
+
+func (x *IssuedUser) GetManagers() *v11.ManagerList {
+	if x != nil {
+		return x.Managers
+	}
+	return nil
+}
+
+type CreateUserRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	RequestId []byte                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Name      string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Role      v1.UserRole            `protobuf:"varint,3,opt,name=role,proto3,enum=skep.model.v1.UserRole" json:"role,omitempty"`
+	// Nanoseconds each of the user's certificates lives. Zero: 8h.
+	Ttl int64 `protobuf:"varint,4,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	// DER; only its public key is used.
+	Csr           []byte `protobuf:"bytes,5,opt,name=csr,proto3" json:"csr,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateUserRequest) Reset() {
+	*x = CreateUserRequest{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateUserRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateUserRequest) ProtoMessage() {}
+
+func (x *CreateUserRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateUserRequest.ProtoReflect.Descriptor instead.
+func (*CreateUserRequest) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *CreateUserRequest) GetRequestId() []byte {
+	if x != nil {
+		return x.RequestId
+	}
+	return nil
+}
+
+func (x *CreateUserRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CreateUserRequest) GetRole() v1.UserRole {
+	if x != nil {
+		return x.Role
+	}
+	return v1.UserRole(0)
+}
+
+func (x *CreateUserRequest) GetTtl() int64 {
+	if x != nil {
+		return x.Ttl
+	}
+	return 0
+}
+
+func (x *CreateUserRequest) GetCsr() []byte {
+	if x != nil {
+		return x.Csr
+	}
+	return nil
+}
+
+type CreateUserResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Issued        *IssuedUser            `protobuf:"bytes,1,opt,name=issued,proto3" json:"issued,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateUserResponse) Reset() {
+	*x = CreateUserResponse{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateUserResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateUserResponse) ProtoMessage() {}
+
+func (x *CreateUserResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateUserResponse.ProtoReflect.Descriptor instead.
+func (*CreateUserResponse) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *CreateUserResponse) GetIssued() *IssuedUser {
+	if x != nil {
+		return x.Issued
+	}
+	return nil
+}
+
+type ListUsersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListUsersRequest) Reset() {
+	*x = ListUsersRequest{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListUsersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListUsersRequest) ProtoMessage() {}
+
+func (x *ListUsersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListUsersRequest.ProtoReflect.Descriptor instead.
+func (*ListUsersRequest) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{42}
+}
+
+type ListUsersResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Users []*v1.User             `protobuf:"bytes,1,rep,name=users,proto3" json:"users,omitempty"`
+	// Log time at the answer.
+	Now           int64 `protobuf:"varint,2,opt,name=now,proto3" json:"now,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListUsersResponse) Reset() {
+	*x = ListUsersResponse{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListUsersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListUsersResponse) ProtoMessage() {}
+
+func (x *ListUsersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListUsersResponse.ProtoReflect.Descriptor instead.
+func (*ListUsersResponse) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *ListUsersResponse) GetUsers() []*v1.User {
+	if x != nil {
+		return x.Users
+	}
+	return nil
+}
+
+func (x *ListUsersResponse) GetNow() int64 {
+	if x != nil {
+		return x.Now
+	}
+	return 0
+}
+
+type GetUserRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ref           string                 `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetUserRequest) Reset() {
+	*x = GetUserRequest{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetUserRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetUserRequest) ProtoMessage() {}
+
+func (x *GetUserRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetUserRequest.ProtoReflect.Descriptor instead.
+func (*GetUserRequest) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *GetUserRequest) GetRef() string {
+	if x != nil {
+		return x.Ref
+	}
+	return ""
+}
+
+type GetUserResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	User          *v1.User               `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetUserResponse) Reset() {
+	*x = GetUserResponse{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetUserResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetUserResponse) ProtoMessage() {}
+
+func (x *GetUserResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetUserResponse.ProtoReflect.Descriptor instead.
+func (*GetUserResponse) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *GetUserResponse) GetUser() *v1.User {
+	if x != nil {
+		return x.User
+	}
+	return nil
+}
+
+type RemoveUserRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RequestId     []byte                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Ref           string                 `protobuf:"bytes,2,opt,name=ref,proto3" json:"ref,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveUserRequest) Reset() {
+	*x = RemoveUserRequest{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveUserRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveUserRequest) ProtoMessage() {}
+
+func (x *RemoveUserRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveUserRequest.ProtoReflect.Descriptor instead.
+func (*RemoveUserRequest) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *RemoveUserRequest) GetRequestId() []byte {
+	if x != nil {
+		return x.RequestId
+	}
+	return nil
+}
+
+func (x *RemoveUserRequest) GetRef() string {
+	if x != nil {
+		return x.Ref
+	}
+	return ""
+}
+
+type RemoveUserResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveUserResponse) Reset() {
+	*x = RemoveUserResponse{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveUserResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveUserResponse) ProtoMessage() {}
+
+func (x *RemoveUserResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveUserResponse.ProtoReflect.Descriptor instead.
+func (*RemoveUserResponse) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *RemoveUserResponse) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+type ReissueUserRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	RequestId []byte                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Ref       string                 `protobuf:"bytes,2,opt,name=ref,proto3" json:"ref,omitempty"`
+	// Nanoseconds. Zero: as it was.
+	Ttl           int64  `protobuf:"varint,3,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	Csr           []byte `protobuf:"bytes,4,opt,name=csr,proto3" json:"csr,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReissueUserRequest) Reset() {
+	*x = ReissueUserRequest{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReissueUserRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReissueUserRequest) ProtoMessage() {}
+
+func (x *ReissueUserRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReissueUserRequest.ProtoReflect.Descriptor instead.
+func (*ReissueUserRequest) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *ReissueUserRequest) GetRequestId() []byte {
+	if x != nil {
+		return x.RequestId
+	}
+	return nil
+}
+
+func (x *ReissueUserRequest) GetRef() string {
+	if x != nil {
+		return x.Ref
+	}
+	return ""
+}
+
+func (x *ReissueUserRequest) GetTtl() int64 {
+	if x != nil {
+		return x.Ttl
+	}
+	return 0
+}
+
+func (x *ReissueUserRequest) GetCsr() []byte {
+	if x != nil {
+		return x.Csr
+	}
+	return nil
+}
+
+type ReissueUserResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Issued        *IssuedUser            `protobuf:"bytes,1,opt,name=issued,proto3" json:"issued,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReissueUserResponse) Reset() {
+	*x = ReissueUserResponse{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReissueUserResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReissueUserResponse) ProtoMessage() {}
+
+func (x *ReissueUserResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReissueUserResponse.ProtoReflect.Descriptor instead.
+func (*ReissueUserResponse) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *ReissueUserResponse) GetIssued() *IssuedUser {
+	if x != nil {
+		return x.Issued
+	}
+	return nil
+}
+
+type RenewUserRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RequestId     []byte                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Csr           []byte                 `protobuf:"bytes,2,opt,name=csr,proto3" json:"csr,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewUserRequest) Reset() {
+	*x = RenewUserRequest{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewUserRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewUserRequest) ProtoMessage() {}
+
+func (x *RenewUserRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewUserRequest.ProtoReflect.Descriptor instead.
+func (*RenewUserRequest) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *RenewUserRequest) GetRequestId() []byte {
+	if x != nil {
+		return x.RequestId
+	}
+	return nil
+}
+
+func (x *RenewUserRequest) GetCsr() []byte {
+	if x != nil {
+		return x.Csr
+	}
+	return nil
+}
+
+type RenewUserResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Issued        *IssuedUser            `protobuf:"bytes,1,opt,name=issued,proto3" json:"issued,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewUserResponse) Reset() {
+	*x = RenewUserResponse{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewUserResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewUserResponse) ProtoMessage() {}
+
+func (x *RenewUserResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewUserResponse.ProtoReflect.Descriptor instead.
+func (*RenewUserResponse) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *RenewUserResponse) GetIssued() *IssuedUser {
+	if x != nil {
+		return x.Issued
+	}
+	return nil
+}
+
+type ListManagersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListManagersRequest) Reset() {
+	*x = ListManagersRequest{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListManagersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListManagersRequest) ProtoMessage() {}
+
+func (x *ListManagersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListManagersRequest.ProtoReflect.Descriptor instead.
+func (*ListManagersRequest) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{52}
+}
+
+type ListManagersResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Managers *v11.ManagerList       `protobuf:"bytes,1,opt,name=managers,proto3" json:"managers,omitempty"`
+	// DER roots to trust from now on.
+	Roots         [][]byte `protobuf:"bytes,2,rep,name=roots,proto3" json:"roots,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListManagersResponse) Reset() {
+	*x = ListManagersResponse{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListManagersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListManagersResponse) ProtoMessage() {}
+
+func (x *ListManagersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListManagersResponse.ProtoReflect.Descriptor instead.
+func (*ListManagersResponse) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *ListManagersResponse) GetManagers() *v11.ManagerList {
+	if x != nil {
+		return x.Managers
+	}
+	return nil
+}
+
+func (x *ListManagersResponse) GetRoots() [][]byte {
+	if x != nil {
+		return x.Roots
+	}
+	return nil
+}
+
 var File_skep_control_v1_control_proto protoreflect.FileDescriptor
 
 const file_skep_control_v1_control_proto_rawDesc = "" +
 	"\n" +
-	"\x1dskep/control/v1/control.proto\x12\x0fskep.control.v1\x1a\x19skep/model/v1/model.proto\x1a\x15skep/rpc/v1/rpc.proto\"\x13\n" +
+	"\x1dskep/control/v1/control.proto\x12\x0fskep.control.v1\x1a\x13skep/ca/v1/ca.proto\x1a\x19skep/model/v1/model.proto\x1a\x15skep/rpc/v1/rpc.proto\"\x13\n" +
 	"\x11GetClusterRequest\"\xa5\x01\n" +
 	"\x12GetClusterResponse\x120\n" +
 	"\acluster\x18\x01 \x01(\v2\x16.skep.model.v1.ClusterR\acluster\x12\x14\n" +
@@ -2691,44 +3464,108 @@ const file_skep_control_v1_control_proto_rawDesc = "" +
 	"\x06reason\x18\x06 \x01(\tR\x06reason\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x012\xe6\f\n" +
-	"\aControl\x12`\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb0\x01\n" +
 	"\n" +
-	"GetCluster\x12\".skep.control.v1.GetClusterRequest\x1a#.skep.control.v1.GetClusterResponse\"\t\xa2\xbb\x18\x05\n" +
-	"\x01\x05\x18\x01\x12i\n" +
-	"\rUpdateCluster\x12%.skep.control.v1.UpdateClusterRequest\x1a&.skep.control.v1.UpdateClusterResponse\"\t\xa2\xbb\x18\x05\n" +
-	"\x01\x05\x10\x01\x12f\n" +
-	"\fGetJoinToken\x12$.skep.control.v1.GetJoinTokenRequest\x1a%.skep.control.v1.GetJoinTokenResponse\"\t\xa2\xbb\x18\x05\n" +
-	"\x01\x05\x18\x01\x12o\n" +
-	"\x0fRotateJoinToken\x12'.skep.control.v1.RotateJoinTokenRequest\x1a(.skep.control.v1.RotateJoinTokenResponse\"\t\xa2\xbb\x18\x05\n" +
-	"\x01\x05\x10\x01\x12]\n" +
-	"\tListNodes\x12!.skep.control.v1.ListNodesRequest\x1a\".skep.control.v1.ListNodesResponse\"\t\xa2\xbb\x18\x05\n" +
-	"\x01\x05\x18\x01\x12W\n" +
-	"\aGetNode\x12\x1f.skep.control.v1.GetNodeRequest\x1a .skep.control.v1.GetNodeResponse\"\t\xa2\xbb\x18\x05\n" +
-	"\x01\x05\x18\x01\x12`\n" +
+	"IssuedUser\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\fR\acluster\x12'\n" +
+	"\x04user\x18\x02 \x01(\v2\x13.skep.model.v1.UserR\x04user\x12\x14\n" +
+	"\x05chain\x18\x03 \x03(\fR\x05chain\x12\x14\n" +
+	"\x05roots\x18\x04 \x03(\fR\x05roots\x123\n" +
+	"\bmanagers\x18\x05 \x01(\v2\x17.skep.ca.v1.ManagerListR\bmanagers\"\x97\x01\n" +
+	"\x11CreateUserRequest\x12\x1d\n" +
 	"\n" +
-	"UpdateNode\x12\".skep.control.v1.UpdateNodeRequest\x1a#.skep.control.v1.UpdateNodeResponse\"\t\xa2\xbb\x18\x05\n" +
-	"\x01\x05\x10\x01\x12`\n" +
+	"request_id\x18\x01 \x01(\fR\trequestId\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12+\n" +
+	"\x04role\x18\x03 \x01(\x0e2\x17.skep.model.v1.UserRoleR\x04role\x12\x10\n" +
+	"\x03ttl\x18\x04 \x01(\x03R\x03ttl\x12\x10\n" +
+	"\x03csr\x18\x05 \x01(\fR\x03csr\"I\n" +
+	"\x12CreateUserResponse\x123\n" +
+	"\x06issued\x18\x01 \x01(\v2\x1b.skep.control.v1.IssuedUserR\x06issued\"\x12\n" +
+	"\x10ListUsersRequest\"P\n" +
+	"\x11ListUsersResponse\x12)\n" +
+	"\x05users\x18\x01 \x03(\v2\x13.skep.model.v1.UserR\x05users\x12\x10\n" +
+	"\x03now\x18\x02 \x01(\x03R\x03now\"\"\n" +
+	"\x0eGetUserRequest\x12\x10\n" +
+	"\x03ref\x18\x01 \x01(\tR\x03ref\":\n" +
+	"\x0fGetUserResponse\x12'\n" +
+	"\x04user\x18\x01 \x01(\v2\x13.skep.model.v1.UserR\x04user\"D\n" +
+	"\x11RemoveUserRequest\x12\x1d\n" +
 	"\n" +
-	"RemoveNode\x12\".skep.control.v1.RemoveNodeRequest\x1a#.skep.control.v1.RemoveNodeResponse\"\t\xa2\xbb\x18\x05\n" +
-	"\x01\x05\x10\x01\x12i\n" +
-	"\rCreateService\x12%.skep.control.v1.CreateServiceRequest\x1a&.skep.control.v1.CreateServiceResponse\"\t\xa2\xbb\x18\x05\n" +
-	"\x01\x05\x10\x01\x12f\n" +
-	"\fListServices\x12$.skep.control.v1.ListServicesRequest\x1a%.skep.control.v1.ListServicesResponse\"\t\xa2\xbb\x18\x05\n" +
-	"\x01\x05\x18\x01\x12`\n" +
+	"request_id\x18\x01 \x01(\fR\trequestId\x12\x10\n" +
+	"\x03ref\x18\x02 \x01(\tR\x03ref\"$\n" +
+	"\x12RemoveUserResponse\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\"i\n" +
+	"\x12ReissueUserRequest\x12\x1d\n" +
 	"\n" +
-	"GetService\x12\".skep.control.v1.GetServiceRequest\x1a#.skep.control.v1.GetServiceResponse\"\t\xa2\xbb\x18\x05\n" +
-	"\x01\x05\x18\x01\x12i\n" +
-	"\rUpdateService\x12%.skep.control.v1.UpdateServiceRequest\x1a&.skep.control.v1.UpdateServiceResponse\"\t\xa2\xbb\x18\x05\n" +
-	"\x01\x05\x10\x01\x12i\n" +
-	"\rRemoveService\x12%.skep.control.v1.RemoveServiceRequest\x1a&.skep.control.v1.RemoveServiceResponse\"\t\xa2\xbb\x18\x05\n" +
-	"\x01\x05\x10\x01\x12]\n" +
-	"\tListTasks\x12!.skep.control.v1.ListTasksRequest\x1a\".skep.control.v1.ListTasksResponse\"\t\xa2\xbb\x18\x05\n" +
-	"\x01\x05\x18\x01\x12h\n" +
-	"\fWatchService\x12$.skep.control.v1.WatchServiceRequest\x1a%.skep.control.v1.WatchServiceResponse\"\t\xa2\xbb\x18\x05\n" +
-	"\x01\x05\x18\x010\x01\x12e\n" +
-	"\vWatchEvents\x12#.skep.control.v1.WatchEventsRequest\x1a$.skep.control.v1.WatchEventsResponse\"\t\xa2\xbb\x18\x05\n" +
-	"\x01\x05\x18\x010\x01B>Z<github.com/skep-project/skep/proto/skep/control/v1;controlv1b\x06proto3"
+	"request_id\x18\x01 \x01(\fR\trequestId\x12\x10\n" +
+	"\x03ref\x18\x02 \x01(\tR\x03ref\x12\x10\n" +
+	"\x03ttl\x18\x03 \x01(\x03R\x03ttl\x12\x10\n" +
+	"\x03csr\x18\x04 \x01(\fR\x03csr\"J\n" +
+	"\x13ReissueUserResponse\x123\n" +
+	"\x06issued\x18\x01 \x01(\v2\x1b.skep.control.v1.IssuedUserR\x06issued\"C\n" +
+	"\x10RenewUserRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\fR\trequestId\x12\x10\n" +
+	"\x03csr\x18\x02 \x01(\fR\x03csr\"H\n" +
+	"\x11RenewUserResponse\x123\n" +
+	"\x06issued\x18\x01 \x01(\v2\x1b.skep.control.v1.IssuedUserR\x06issued\"\x15\n" +
+	"\x13ListManagersRequest\"a\n" +
+	"\x14ListManagersResponse\x123\n" +
+	"\bmanagers\x18\x01 \x01(\v2\x17.skep.ca.v1.ManagerListR\bmanagers\x12\x14\n" +
+	"\x05roots\x18\x02 \x03(\fR\x05roots2\xbc\x12\n" +
+	"\aControl\x12b\n" +
+	"\n" +
+	"GetCluster\x12\".skep.control.v1.GetClusterRequest\x1a#.skep.control.v1.GetClusterResponse\"\v\xa2\xbb\x18\a\n" +
+	"\x01\x05\x18\x01(\x01\x12k\n" +
+	"\rUpdateCluster\x12%.skep.control.v1.UpdateClusterRequest\x1a&.skep.control.v1.UpdateClusterResponse\"\v\xa2\xbb\x18\a\n" +
+	"\x01\x05\x10\x01(\x03\x12h\n" +
+	"\fGetJoinToken\x12$.skep.control.v1.GetJoinTokenRequest\x1a%.skep.control.v1.GetJoinTokenResponse\"\v\xa2\xbb\x18\a\n" +
+	"\x01\x05\x18\x01(\x03\x12q\n" +
+	"\x0fRotateJoinToken\x12'.skep.control.v1.RotateJoinTokenRequest\x1a(.skep.control.v1.RotateJoinTokenResponse\"\v\xa2\xbb\x18\a\n" +
+	"\x01\x05\x10\x01(\x03\x12_\n" +
+	"\tListNodes\x12!.skep.control.v1.ListNodesRequest\x1a\".skep.control.v1.ListNodesResponse\"\v\xa2\xbb\x18\a\n" +
+	"\x01\x05\x18\x01(\x01\x12Y\n" +
+	"\aGetNode\x12\x1f.skep.control.v1.GetNodeRequest\x1a .skep.control.v1.GetNodeResponse\"\v\xa2\xbb\x18\a\n" +
+	"\x01\x05\x18\x01(\x01\x12b\n" +
+	"\n" +
+	"UpdateNode\x12\".skep.control.v1.UpdateNodeRequest\x1a#.skep.control.v1.UpdateNodeResponse\"\v\xa2\xbb\x18\a\n" +
+	"\x01\x05\x10\x01(\x03\x12b\n" +
+	"\n" +
+	"RemoveNode\x12\".skep.control.v1.RemoveNodeRequest\x1a#.skep.control.v1.RemoveNodeResponse\"\v\xa2\xbb\x18\a\n" +
+	"\x01\x05\x10\x01(\x03\x12k\n" +
+	"\rCreateService\x12%.skep.control.v1.CreateServiceRequest\x1a&.skep.control.v1.CreateServiceResponse\"\v\xa2\xbb\x18\a\n" +
+	"\x01\x05\x10\x01(\x02\x12h\n" +
+	"\fListServices\x12$.skep.control.v1.ListServicesRequest\x1a%.skep.control.v1.ListServicesResponse\"\v\xa2\xbb\x18\a\n" +
+	"\x01\x05\x18\x01(\x01\x12b\n" +
+	"\n" +
+	"GetService\x12\".skep.control.v1.GetServiceRequest\x1a#.skep.control.v1.GetServiceResponse\"\v\xa2\xbb\x18\a\n" +
+	"\x01\x05\x18\x01(\x01\x12k\n" +
+	"\rUpdateService\x12%.skep.control.v1.UpdateServiceRequest\x1a&.skep.control.v1.UpdateServiceResponse\"\v\xa2\xbb\x18\a\n" +
+	"\x01\x05\x10\x01(\x02\x12k\n" +
+	"\rRemoveService\x12%.skep.control.v1.RemoveServiceRequest\x1a&.skep.control.v1.RemoveServiceResponse\"\v\xa2\xbb\x18\a\n" +
+	"\x01\x05\x10\x01(\x02\x12_\n" +
+	"\tListTasks\x12!.skep.control.v1.ListTasksRequest\x1a\".skep.control.v1.ListTasksResponse\"\v\xa2\xbb\x18\a\n" +
+	"\x01\x05\x18\x01(\x01\x12j\n" +
+	"\fWatchService\x12$.skep.control.v1.WatchServiceRequest\x1a%.skep.control.v1.WatchServiceResponse\"\v\xa2\xbb\x18\a\n" +
+	"\x01\x05\x18\x01(\x010\x01\x12b\n" +
+	"\n" +
+	"CreateUser\x12\".skep.control.v1.CreateUserRequest\x1a#.skep.control.v1.CreateUserResponse\"\v\xa2\xbb\x18\a\n" +
+	"\x01\x05\x10\x01(\x03\x12_\n" +
+	"\tListUsers\x12!.skep.control.v1.ListUsersRequest\x1a\".skep.control.v1.ListUsersResponse\"\v\xa2\xbb\x18\a\n" +
+	"\x01\x05\x18\x01(\x03\x12Y\n" +
+	"\aGetUser\x12\x1f.skep.control.v1.GetUserRequest\x1a .skep.control.v1.GetUserResponse\"\v\xa2\xbb\x18\a\n" +
+	"\x01\x05\x18\x01(\x03\x12b\n" +
+	"\n" +
+	"RemoveUser\x12\".skep.control.v1.RemoveUserRequest\x1a#.skep.control.v1.RemoveUserResponse\"\v\xa2\xbb\x18\a\n" +
+	"\x01\x05\x10\x01(\x03\x12e\n" +
+	"\vReissueUser\x12#.skep.control.v1.ReissueUserRequest\x1a$.skep.control.v1.ReissueUserResponse\"\v\xa2\xbb\x18\a\n" +
+	"\x01\x05\x10\x01(\x03\x12_\n" +
+	"\tRenewUser\x12!.skep.control.v1.RenewUserRequest\x1a\".skep.control.v1.RenewUserResponse\"\v\xa2\xbb\x18\a\n" +
+	"\x01\x05\x10\x01(\x01\x12h\n" +
+	"\fListManagers\x12$.skep.control.v1.ListManagersRequest\x1a%.skep.control.v1.ListManagersResponse\"\v\xa2\xbb\x18\a\n" +
+	"\x01\x05\x18\x01(\x01\x12g\n" +
+	"\vWatchEvents\x12#.skep.control.v1.WatchEventsRequest\x1a$.skep.control.v1.WatchEventsResponse\"\v\xa2\xbb\x18\a\n" +
+	"\x01\x05\x18\x01(\x010\x01B>Z<github.com/skep-project/skep/proto/skep/control/v1;controlv1b\x06proto3"
 
 var (
 	file_skep_control_v1_control_proto_rawDescOnce sync.Once
@@ -2743,7 +3580,7 @@ func file_skep_control_v1_control_proto_rawDescGZIP() []byte {
 }
 
 var file_skep_control_v1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_skep_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_skep_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
 var file_skep_control_v1_control_proto_goTypes = []any{
 	(ManagerStatus_Reachability)(0), // 0: skep.control.v1.ManagerStatus.Reachability
 	(*GetClusterRequest)(nil),       // 1: skep.control.v1.GetClusterRequest
@@ -2785,97 +3622,138 @@ var file_skep_control_v1_control_proto_goTypes = []any{
 	(*EventFilter)(nil),             // 37: skep.control.v1.EventFilter
 	(*WatchEventsResponse)(nil),     // 38: skep.control.v1.WatchEventsResponse
 	(*Event)(nil),                   // 39: skep.control.v1.Event
-	nil,                             // 40: skep.control.v1.UpdateNodeRequest.LabelsAddEntry
-	nil,                             // 41: skep.control.v1.Event.AttributesEntry
-	(*v1.Cluster)(nil),              // 42: skep.model.v1.Cluster
-	(*v1.ClusterSpec)(nil),          // 43: skep.model.v1.ClusterSpec
-	(v1.Role)(0),                    // 44: skep.model.v1.Role
-	(*v1.Node)(nil),                 // 45: skep.model.v1.Node
-	(v1.Membership)(0),              // 46: skep.model.v1.Membership
-	(v1.TaskState)(0),               // 47: skep.model.v1.TaskState
-	(v1.Availability)(0),            // 48: skep.model.v1.Availability
-	(*v1.ServiceSpec)(nil),          // 49: skep.model.v1.ServiceSpec
-	(*v1.TaskTemplate)(nil),         // 50: skep.model.v1.TaskTemplate
-	(*v1.RegistryAuth)(nil),         // 51: skep.model.v1.RegistryAuth
-	(*v1.Service)(nil),              // 52: skep.model.v1.Service
-	(*v1.Task)(nil),                 // 53: skep.model.v1.Task
+	(*IssuedUser)(nil),              // 40: skep.control.v1.IssuedUser
+	(*CreateUserRequest)(nil),       // 41: skep.control.v1.CreateUserRequest
+	(*CreateUserResponse)(nil),      // 42: skep.control.v1.CreateUserResponse
+	(*ListUsersRequest)(nil),        // 43: skep.control.v1.ListUsersRequest
+	(*ListUsersResponse)(nil),       // 44: skep.control.v1.ListUsersResponse
+	(*GetUserRequest)(nil),          // 45: skep.control.v1.GetUserRequest
+	(*GetUserResponse)(nil),         // 46: skep.control.v1.GetUserResponse
+	(*RemoveUserRequest)(nil),       // 47: skep.control.v1.RemoveUserRequest
+	(*RemoveUserResponse)(nil),      // 48: skep.control.v1.RemoveUserResponse
+	(*ReissueUserRequest)(nil),      // 49: skep.control.v1.ReissueUserRequest
+	(*ReissueUserResponse)(nil),     // 50: skep.control.v1.ReissueUserResponse
+	(*RenewUserRequest)(nil),        // 51: skep.control.v1.RenewUserRequest
+	(*RenewUserResponse)(nil),       // 52: skep.control.v1.RenewUserResponse
+	(*ListManagersRequest)(nil),     // 53: skep.control.v1.ListManagersRequest
+	(*ListManagersResponse)(nil),    // 54: skep.control.v1.ListManagersResponse
+	nil,                             // 55: skep.control.v1.UpdateNodeRequest.LabelsAddEntry
+	nil,                             // 56: skep.control.v1.Event.AttributesEntry
+	(*v1.Cluster)(nil),              // 57: skep.model.v1.Cluster
+	(*v1.ClusterSpec)(nil),          // 58: skep.model.v1.ClusterSpec
+	(v1.Role)(0),                    // 59: skep.model.v1.Role
+	(*v1.Node)(nil),                 // 60: skep.model.v1.Node
+	(v1.Membership)(0),              // 61: skep.model.v1.Membership
+	(v1.TaskState)(0),               // 62: skep.model.v1.TaskState
+	(v1.Availability)(0),            // 63: skep.model.v1.Availability
+	(*v1.ServiceSpec)(nil),          // 64: skep.model.v1.ServiceSpec
+	(*v1.TaskTemplate)(nil),         // 65: skep.model.v1.TaskTemplate
+	(*v1.RegistryAuth)(nil),         // 66: skep.model.v1.RegistryAuth
+	(*v1.Service)(nil),              // 67: skep.model.v1.Service
+	(*v1.Task)(nil),                 // 68: skep.model.v1.Task
+	(*v1.User)(nil),                 // 69: skep.model.v1.User
+	(*v11.ManagerList)(nil),         // 70: skep.ca.v1.ManagerList
+	(v1.UserRole)(0),                // 71: skep.model.v1.UserRole
 }
 var file_skep_control_v1_control_proto_depIdxs = []int32{
-	42, // 0: skep.control.v1.GetClusterResponse.cluster:type_name -> skep.model.v1.Cluster
-	43, // 1: skep.control.v1.UpdateClusterRequest.spec:type_name -> skep.model.v1.ClusterSpec
-	42, // 2: skep.control.v1.UpdateClusterResponse.cluster:type_name -> skep.model.v1.Cluster
-	44, // 3: skep.control.v1.GetJoinTokenRequest.role:type_name -> skep.model.v1.Role
-	44, // 4: skep.control.v1.RotateJoinTokenRequest.role:type_name -> skep.model.v1.Role
-	45, // 5: skep.control.v1.NodeView.node:type_name -> skep.model.v1.Node
+	57, // 0: skep.control.v1.GetClusterResponse.cluster:type_name -> skep.model.v1.Cluster
+	58, // 1: skep.control.v1.UpdateClusterRequest.spec:type_name -> skep.model.v1.ClusterSpec
+	57, // 2: skep.control.v1.UpdateClusterResponse.cluster:type_name -> skep.model.v1.Cluster
+	59, // 3: skep.control.v1.GetJoinTokenRequest.role:type_name -> skep.model.v1.Role
+	59, // 4: skep.control.v1.RotateJoinTokenRequest.role:type_name -> skep.model.v1.Role
+	60, // 5: skep.control.v1.NodeView.node:type_name -> skep.model.v1.Node
 	10, // 6: skep.control.v1.NodeView.manager:type_name -> skep.control.v1.ManagerStatus
 	0,  // 7: skep.control.v1.ManagerStatus.reachability:type_name -> skep.control.v1.ManagerStatus.Reachability
 	12, // 8: skep.control.v1.ListNodesRequest.filter:type_name -> skep.control.v1.Filter
-	44, // 9: skep.control.v1.Filter.roles:type_name -> skep.model.v1.Role
-	46, // 10: skep.control.v1.Filter.memberships:type_name -> skep.model.v1.Membership
-	47, // 11: skep.control.v1.Filter.desired:type_name -> skep.model.v1.TaskState
+	59, // 9: skep.control.v1.Filter.roles:type_name -> skep.model.v1.Role
+	61, // 10: skep.control.v1.Filter.memberships:type_name -> skep.model.v1.Membership
+	62, // 11: skep.control.v1.Filter.desired:type_name -> skep.model.v1.TaskState
 	9,  // 12: skep.control.v1.ListNodesResponse.nodes:type_name -> skep.control.v1.NodeView
 	9,  // 13: skep.control.v1.GetNodeResponse.node:type_name -> skep.control.v1.NodeView
-	44, // 14: skep.control.v1.UpdateNodeRequest.role:type_name -> skep.model.v1.Role
-	48, // 15: skep.control.v1.UpdateNodeRequest.availability:type_name -> skep.model.v1.Availability
-	40, // 16: skep.control.v1.UpdateNodeRequest.labels_add:type_name -> skep.control.v1.UpdateNodeRequest.LabelsAddEntry
+	59, // 14: skep.control.v1.UpdateNodeRequest.role:type_name -> skep.model.v1.Role
+	63, // 15: skep.control.v1.UpdateNodeRequest.availability:type_name -> skep.model.v1.Availability
+	55, // 16: skep.control.v1.UpdateNodeRequest.labels_add:type_name -> skep.control.v1.UpdateNodeRequest.LabelsAddEntry
 	9,  // 17: skep.control.v1.UpdateNodeResponse.node:type_name -> skep.control.v1.NodeView
-	49, // 18: skep.control.v1.CreateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
-	50, // 19: skep.control.v1.CreateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
-	51, // 20: skep.control.v1.CreateServiceRequest.registry_auth:type_name -> skep.model.v1.RegistryAuth
-	52, // 21: skep.control.v1.ServiceView.service:type_name -> skep.model.v1.Service
-	50, // 22: skep.control.v1.ServiceView.template:type_name -> skep.model.v1.TaskTemplate
-	50, // 23: skep.control.v1.ServiceView.previous_template:type_name -> skep.model.v1.TaskTemplate
+	64, // 18: skep.control.v1.CreateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
+	65, // 19: skep.control.v1.CreateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
+	66, // 20: skep.control.v1.CreateServiceRequest.registry_auth:type_name -> skep.model.v1.RegistryAuth
+	67, // 21: skep.control.v1.ServiceView.service:type_name -> skep.model.v1.Service
+	65, // 22: skep.control.v1.ServiceView.template:type_name -> skep.model.v1.TaskTemplate
+	65, // 23: skep.control.v1.ServiceView.previous_template:type_name -> skep.model.v1.TaskTemplate
 	12, // 24: skep.control.v1.ListServicesRequest.filter:type_name -> skep.control.v1.Filter
 	22, // 25: skep.control.v1.ListServicesResponse.services:type_name -> skep.control.v1.ServiceView
 	22, // 26: skep.control.v1.GetServiceResponse.service:type_name -> skep.control.v1.ServiceView
-	49, // 27: skep.control.v1.UpdateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
-	50, // 28: skep.control.v1.UpdateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
-	51, // 29: skep.control.v1.UpdateServiceRequest.registry_auth:type_name -> skep.model.v1.RegistryAuth
-	53, // 30: skep.control.v1.TaskView.task:type_name -> skep.model.v1.Task
+	64, // 27: skep.control.v1.UpdateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
+	65, // 28: skep.control.v1.UpdateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
+	66, // 29: skep.control.v1.UpdateServiceRequest.registry_auth:type_name -> skep.model.v1.RegistryAuth
+	68, // 30: skep.control.v1.TaskView.task:type_name -> skep.model.v1.Task
 	12, // 31: skep.control.v1.ListTasksRequest.filter:type_name -> skep.control.v1.Filter
 	31, // 32: skep.control.v1.ListTasksResponse.tasks:type_name -> skep.control.v1.TaskView
 	22, // 33: skep.control.v1.WatchServiceResponse.service:type_name -> skep.control.v1.ServiceView
 	31, // 34: skep.control.v1.WatchServiceResponse.tasks:type_name -> skep.control.v1.TaskView
 	37, // 35: skep.control.v1.WatchEventsRequest.filter:type_name -> skep.control.v1.EventFilter
 	39, // 36: skep.control.v1.WatchEventsResponse.events:type_name -> skep.control.v1.Event
-	41, // 37: skep.control.v1.Event.attributes:type_name -> skep.control.v1.Event.AttributesEntry
-	1,  // 38: skep.control.v1.Control.GetCluster:input_type -> skep.control.v1.GetClusterRequest
-	3,  // 39: skep.control.v1.Control.UpdateCluster:input_type -> skep.control.v1.UpdateClusterRequest
-	5,  // 40: skep.control.v1.Control.GetJoinToken:input_type -> skep.control.v1.GetJoinTokenRequest
-	7,  // 41: skep.control.v1.Control.RotateJoinToken:input_type -> skep.control.v1.RotateJoinTokenRequest
-	11, // 42: skep.control.v1.Control.ListNodes:input_type -> skep.control.v1.ListNodesRequest
-	14, // 43: skep.control.v1.Control.GetNode:input_type -> skep.control.v1.GetNodeRequest
-	16, // 44: skep.control.v1.Control.UpdateNode:input_type -> skep.control.v1.UpdateNodeRequest
-	18, // 45: skep.control.v1.Control.RemoveNode:input_type -> skep.control.v1.RemoveNodeRequest
-	20, // 46: skep.control.v1.Control.CreateService:input_type -> skep.control.v1.CreateServiceRequest
-	23, // 47: skep.control.v1.Control.ListServices:input_type -> skep.control.v1.ListServicesRequest
-	25, // 48: skep.control.v1.Control.GetService:input_type -> skep.control.v1.GetServiceRequest
-	27, // 49: skep.control.v1.Control.UpdateService:input_type -> skep.control.v1.UpdateServiceRequest
-	29, // 50: skep.control.v1.Control.RemoveService:input_type -> skep.control.v1.RemoveServiceRequest
-	32, // 51: skep.control.v1.Control.ListTasks:input_type -> skep.control.v1.ListTasksRequest
-	34, // 52: skep.control.v1.Control.WatchService:input_type -> skep.control.v1.WatchServiceRequest
-	36, // 53: skep.control.v1.Control.WatchEvents:input_type -> skep.control.v1.WatchEventsRequest
-	2,  // 54: skep.control.v1.Control.GetCluster:output_type -> skep.control.v1.GetClusterResponse
-	4,  // 55: skep.control.v1.Control.UpdateCluster:output_type -> skep.control.v1.UpdateClusterResponse
-	6,  // 56: skep.control.v1.Control.GetJoinToken:output_type -> skep.control.v1.GetJoinTokenResponse
-	8,  // 57: skep.control.v1.Control.RotateJoinToken:output_type -> skep.control.v1.RotateJoinTokenResponse
-	13, // 58: skep.control.v1.Control.ListNodes:output_type -> skep.control.v1.ListNodesResponse
-	15, // 59: skep.control.v1.Control.GetNode:output_type -> skep.control.v1.GetNodeResponse
-	17, // 60: skep.control.v1.Control.UpdateNode:output_type -> skep.control.v1.UpdateNodeResponse
-	19, // 61: skep.control.v1.Control.RemoveNode:output_type -> skep.control.v1.RemoveNodeResponse
-	21, // 62: skep.control.v1.Control.CreateService:output_type -> skep.control.v1.CreateServiceResponse
-	24, // 63: skep.control.v1.Control.ListServices:output_type -> skep.control.v1.ListServicesResponse
-	26, // 64: skep.control.v1.Control.GetService:output_type -> skep.control.v1.GetServiceResponse
-	28, // 65: skep.control.v1.Control.UpdateService:output_type -> skep.control.v1.UpdateServiceResponse
-	30, // 66: skep.control.v1.Control.RemoveService:output_type -> skep.control.v1.RemoveServiceResponse
-	33, // 67: skep.control.v1.Control.ListTasks:output_type -> skep.control.v1.ListTasksResponse
-	35, // 68: skep.control.v1.Control.WatchService:output_type -> skep.control.v1.WatchServiceResponse
-	38, // 69: skep.control.v1.Control.WatchEvents:output_type -> skep.control.v1.WatchEventsResponse
-	54, // [54:70] is the sub-list for method output_type
-	38, // [38:54] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	56, // 37: skep.control.v1.Event.attributes:type_name -> skep.control.v1.Event.AttributesEntry
+	69, // 38: skep.control.v1.IssuedUser.user:type_name -> skep.model.v1.User
+	70, // 39: skep.control.v1.IssuedUser.managers:type_name -> skep.ca.v1.ManagerList
+	71, // 40: skep.control.v1.CreateUserRequest.role:type_name -> skep.model.v1.UserRole
+	40, // 41: skep.control.v1.CreateUserResponse.issued:type_name -> skep.control.v1.IssuedUser
+	69, // 42: skep.control.v1.ListUsersResponse.users:type_name -> skep.model.v1.User
+	69, // 43: skep.control.v1.GetUserResponse.user:type_name -> skep.model.v1.User
+	40, // 44: skep.control.v1.ReissueUserResponse.issued:type_name -> skep.control.v1.IssuedUser
+	40, // 45: skep.control.v1.RenewUserResponse.issued:type_name -> skep.control.v1.IssuedUser
+	70, // 46: skep.control.v1.ListManagersResponse.managers:type_name -> skep.ca.v1.ManagerList
+	1,  // 47: skep.control.v1.Control.GetCluster:input_type -> skep.control.v1.GetClusterRequest
+	3,  // 48: skep.control.v1.Control.UpdateCluster:input_type -> skep.control.v1.UpdateClusterRequest
+	5,  // 49: skep.control.v1.Control.GetJoinToken:input_type -> skep.control.v1.GetJoinTokenRequest
+	7,  // 50: skep.control.v1.Control.RotateJoinToken:input_type -> skep.control.v1.RotateJoinTokenRequest
+	11, // 51: skep.control.v1.Control.ListNodes:input_type -> skep.control.v1.ListNodesRequest
+	14, // 52: skep.control.v1.Control.GetNode:input_type -> skep.control.v1.GetNodeRequest
+	16, // 53: skep.control.v1.Control.UpdateNode:input_type -> skep.control.v1.UpdateNodeRequest
+	18, // 54: skep.control.v1.Control.RemoveNode:input_type -> skep.control.v1.RemoveNodeRequest
+	20, // 55: skep.control.v1.Control.CreateService:input_type -> skep.control.v1.CreateServiceRequest
+	23, // 56: skep.control.v1.Control.ListServices:input_type -> skep.control.v1.ListServicesRequest
+	25, // 57: skep.control.v1.Control.GetService:input_type -> skep.control.v1.GetServiceRequest
+	27, // 58: skep.control.v1.Control.UpdateService:input_type -> skep.control.v1.UpdateServiceRequest
+	29, // 59: skep.control.v1.Control.RemoveService:input_type -> skep.control.v1.RemoveServiceRequest
+	32, // 60: skep.control.v1.Control.ListTasks:input_type -> skep.control.v1.ListTasksRequest
+	34, // 61: skep.control.v1.Control.WatchService:input_type -> skep.control.v1.WatchServiceRequest
+	41, // 62: skep.control.v1.Control.CreateUser:input_type -> skep.control.v1.CreateUserRequest
+	43, // 63: skep.control.v1.Control.ListUsers:input_type -> skep.control.v1.ListUsersRequest
+	45, // 64: skep.control.v1.Control.GetUser:input_type -> skep.control.v1.GetUserRequest
+	47, // 65: skep.control.v1.Control.RemoveUser:input_type -> skep.control.v1.RemoveUserRequest
+	49, // 66: skep.control.v1.Control.ReissueUser:input_type -> skep.control.v1.ReissueUserRequest
+	51, // 67: skep.control.v1.Control.RenewUser:input_type -> skep.control.v1.RenewUserRequest
+	53, // 68: skep.control.v1.Control.ListManagers:input_type -> skep.control.v1.ListManagersRequest
+	36, // 69: skep.control.v1.Control.WatchEvents:input_type -> skep.control.v1.WatchEventsRequest
+	2,  // 70: skep.control.v1.Control.GetCluster:output_type -> skep.control.v1.GetClusterResponse
+	4,  // 71: skep.control.v1.Control.UpdateCluster:output_type -> skep.control.v1.UpdateClusterResponse
+	6,  // 72: skep.control.v1.Control.GetJoinToken:output_type -> skep.control.v1.GetJoinTokenResponse
+	8,  // 73: skep.control.v1.Control.RotateJoinToken:output_type -> skep.control.v1.RotateJoinTokenResponse
+	13, // 74: skep.control.v1.Control.ListNodes:output_type -> skep.control.v1.ListNodesResponse
+	15, // 75: skep.control.v1.Control.GetNode:output_type -> skep.control.v1.GetNodeResponse
+	17, // 76: skep.control.v1.Control.UpdateNode:output_type -> skep.control.v1.UpdateNodeResponse
+	19, // 77: skep.control.v1.Control.RemoveNode:output_type -> skep.control.v1.RemoveNodeResponse
+	21, // 78: skep.control.v1.Control.CreateService:output_type -> skep.control.v1.CreateServiceResponse
+	24, // 79: skep.control.v1.Control.ListServices:output_type -> skep.control.v1.ListServicesResponse
+	26, // 80: skep.control.v1.Control.GetService:output_type -> skep.control.v1.GetServiceResponse
+	28, // 81: skep.control.v1.Control.UpdateService:output_type -> skep.control.v1.UpdateServiceResponse
+	30, // 82: skep.control.v1.Control.RemoveService:output_type -> skep.control.v1.RemoveServiceResponse
+	33, // 83: skep.control.v1.Control.ListTasks:output_type -> skep.control.v1.ListTasksResponse
+	35, // 84: skep.control.v1.Control.WatchService:output_type -> skep.control.v1.WatchServiceResponse
+	42, // 85: skep.control.v1.Control.CreateUser:output_type -> skep.control.v1.CreateUserResponse
+	44, // 86: skep.control.v1.Control.ListUsers:output_type -> skep.control.v1.ListUsersResponse
+	46, // 87: skep.control.v1.Control.GetUser:output_type -> skep.control.v1.GetUserResponse
+	48, // 88: skep.control.v1.Control.RemoveUser:output_type -> skep.control.v1.RemoveUserResponse
+	50, // 89: skep.control.v1.Control.ReissueUser:output_type -> skep.control.v1.ReissueUserResponse
+	52, // 90: skep.control.v1.Control.RenewUser:output_type -> skep.control.v1.RenewUserResponse
+	54, // 91: skep.control.v1.Control.ListManagers:output_type -> skep.control.v1.ListManagersResponse
+	38, // 92: skep.control.v1.Control.WatchEvents:output_type -> skep.control.v1.WatchEventsResponse
+	70, // [70:93] is the sub-list for method output_type
+	47, // [47:70] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_skep_control_v1_control_proto_init() }
@@ -2891,7 +3769,7 @@ func file_skep_control_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_skep_control_v1_control_proto_rawDesc), len(file_skep_control_v1_control_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   41,
+			NumMessages:   56,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

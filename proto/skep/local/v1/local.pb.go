@@ -1109,20 +1109,20 @@ const file_skep_local_v1_local_proto_rawDesc = "" +
 	"\rSTATE_PENDING\x10\x02\x12\x10\n" +
 	"\fSTATE_ACTIVE\x10\x03\x12\x0f\n" +
 	"\vSTATE_ERROR\x10\x04\x12\x10\n" +
-	"\fSTATE_LOCKED\x10\x052\xe5\x03\n" +
-	"\x05Local\x12J\n" +
-	"\x04Info\x12\x1a.skep.local.v1.InfoRequest\x1a\x1b.skep.local.v1.InfoResponse\"\t\xa2\xbb\x18\x05\n" +
-	"\x01\x05 \x01\x12J\n" +
-	"\x04Init\x12\x1a.skep.local.v1.InitRequest\x1a\x1b.skep.local.v1.InitResponse\"\t\xa2\xbb\x18\x05\n" +
-	"\x01\x05 \x01\x12J\n" +
-	"\x04Join\x12\x1a.skep.local.v1.JoinRequest\x1a\x1b.skep.local.v1.JoinResponse\"\t\xa2\xbb\x18\x05\n" +
-	"\x01\x05 \x01\x12M\n" +
-	"\x05Leave\x12\x1b.skep.local.v1.LeaveRequest\x1a\x1c.skep.local.v1.LeaveResponse\"\t\xa2\xbb\x18\x05\n" +
-	"\x01\x05 \x01\x12R\n" +
-	"\x06Backup\x12\x1c.skep.local.v1.BackupRequest\x1a\x1d.skep.local.v1.BackupResponse\"\t\xa2\xbb\x18\x05\n" +
-	"\x01\x05 \x010\x01\x12U\n" +
-	"\aRestore\x12\x1d.skep.local.v1.RestoreRequest\x1a\x1e.skep.local.v1.RestoreResponse\"\t\xa2\xbb\x18\x05\n" +
-	"\x01\x05 \x01(\x01B:Z8github.com/skep-project/skep/proto/skep/local/v1;localv1b\x06proto3"
+	"\fSTATE_LOCKED\x10\x052\xf1\x03\n" +
+	"\x05Local\x12L\n" +
+	"\x04Info\x12\x1a.skep.local.v1.InfoRequest\x1a\x1b.skep.local.v1.InfoResponse\"\v\xa2\xbb\x18\a\n" +
+	"\x01\x05 \x01(\x03\x12L\n" +
+	"\x04Init\x12\x1a.skep.local.v1.InitRequest\x1a\x1b.skep.local.v1.InitResponse\"\v\xa2\xbb\x18\a\n" +
+	"\x01\x05 \x01(\x03\x12L\n" +
+	"\x04Join\x12\x1a.skep.local.v1.JoinRequest\x1a\x1b.skep.local.v1.JoinResponse\"\v\xa2\xbb\x18\a\n" +
+	"\x01\x05 \x01(\x03\x12O\n" +
+	"\x05Leave\x12\x1b.skep.local.v1.LeaveRequest\x1a\x1c.skep.local.v1.LeaveResponse\"\v\xa2\xbb\x18\a\n" +
+	"\x01\x05 \x01(\x03\x12T\n" +
+	"\x06Backup\x12\x1c.skep.local.v1.BackupRequest\x1a\x1d.skep.local.v1.BackupResponse\"\v\xa2\xbb\x18\a\n" +
+	"\x01\x05 \x01(\x030\x01\x12W\n" +
+	"\aRestore\x12\x1d.skep.local.v1.RestoreRequest\x1a\x1e.skep.local.v1.RestoreResponse\"\v\xa2\xbb\x18\a\n" +
+	"\x01\x05 \x01(\x03(\x01B:Z8github.com/skep-project/skep/proto/skep/local/v1;localv1b\x06proto3"
 
 var (
 	file_skep_local_v1_local_proto_rawDescOnce sync.Once

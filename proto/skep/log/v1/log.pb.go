@@ -36,6 +36,7 @@ const (
 	Kind_KIND_REVISION    Kind = 5
 	Kind_KIND_TASK        Kind = 6
 	Kind_KIND_CLAIM       Kind = 7
+	Kind_KIND_USER        Kind = 8
 	// Never an object: what a Note tells.
 	Kind_KIND_NOTE Kind = 30
 )
@@ -51,6 +52,7 @@ var (
 		5:  "KIND_REVISION",
 		6:  "KIND_TASK",
 		7:  "KIND_CLAIM",
+		8:  "KIND_USER",
 		30: "KIND_NOTE",
 	}
 	Kind_value = map[string]int32{
@@ -62,6 +64,7 @@ var (
 		"KIND_REVISION":    5,
 		"KIND_TASK":        6,
 		"KIND_CLAIM":       7,
+		"KIND_USER":        8,
 		"KIND_NOTE":        30,
 	}
 )
@@ -532,6 +535,7 @@ type Operation struct {
 	//	*Operation_Release
 	//	*Operation_NodeSeen
 	//	*Operation_NodeRole
+	//	*Operation_PutUser
 	//	*Operation_Note
 	Op            isOperation_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
@@ -692,6 +696,15 @@ func (x *Operation) GetNodeRole() *NodeRole {
 	return nil
 }
 
+func (x *Operation) GetPutUser() *v1.User {
+	if x != nil {
+		if x, ok := x.Op.(*Operation_PutUser); ok {
+			return x.PutUser
+		}
+	}
+	return nil
+}
+
 func (x *Operation) GetNote() *Note {
 	if x != nil {
 		if x, ok := x.Op.(*Operation_Note); ok {
@@ -759,6 +772,10 @@ type Operation_NodeRole struct {
 	NodeRole *NodeRole `protobuf:"bytes,13,opt,name=node_role,json=nodeRole,proto3,oneof"`
 }
 
+type Operation_PutUser struct {
+	PutUser *v1.User `protobuf:"bytes,14,opt,name=put_user,json=putUser,proto3,oneof"`
+}
+
 type Operation_Note struct {
 	Note *Note `protobuf:"bytes,30,opt,name=note,proto3,oneof"`
 }
@@ -788,6 +805,8 @@ func (*Operation_Release) isOperation_Op() {}
 func (*Operation_NodeSeen) isOperation_Op() {}
 
 func (*Operation_NodeRole) isOperation_Op() {}
+
+func (*Operation_PutUser) isOperation_Op() {}
 
 func (*Operation_Note) isOperation_Op() {}
 
@@ -1201,6 +1220,7 @@ type Record struct {
 	//	*Record_Claim
 	//	*Record_Answered
 	//	*Record_End
+	//	*Record_User
 	Record        isRecord_Record `protobuf_oneof:"record"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1333,6 +1353,15 @@ func (x *Record) GetEnd() *SnapshotEnd {
 	return nil
 }
 
+func (x *Record) GetUser() *v1.User {
+	if x != nil {
+		if x, ok := x.Record.(*Record_User); ok {
+			return x.User
+		}
+	}
+	return nil
+}
+
 type isRecord_Record interface {
 	isRecord_Record()
 }
@@ -1377,6 +1406,10 @@ type Record_End struct {
 	End *SnapshotEnd `protobuf:"bytes,10,opt,name=end,proto3,oneof"`
 }
 
+type Record_User struct {
+	User *v1.User `protobuf:"bytes,11,opt,name=user,proto3,oneof"`
+}
+
 func (*Record_Header) isRecord_Record() {}
 
 func (*Record_Cluster) isRecord_Record() {}
@@ -1396,6 +1429,8 @@ func (*Record_Claim) isRecord_Record() {}
 func (*Record_Answered) isRecord_Record() {}
 
 func (*Record_End) isRecord_Record() {}
+
+func (*Record_User) isRecord_Record() {}
 
 type SnapshotHeader struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1969,7 +2004,7 @@ const file_skep_log_v1_log_proto_rawDesc = "" +
 	"\x06Expect\x12%\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x11.skep.log.v1.KindR\x04kind\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x18\n" +
-	"\aversion\x18\x03 \x01(\x04R\aversion\"\xe9\x05\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\"\x9b\x06\n" +
 	"\tOperation\x129\n" +
 	"\vput_cluster\x18\x01 \x01(\v2\x16.skep.model.v1.ClusterH\x00R\n" +
 	"putCluster\x120\n" +
@@ -1988,7 +2023,8 @@ const file_skep_log_v1_log_proto_rawDesc = "" +
 	" \x01(\v2\x14.skep.model.v1.ClaimH\x00R\x05claim\x120\n" +
 	"\arelease\x18\v \x01(\v2\x14.skep.model.v1.ClaimH\x00R\arelease\x124\n" +
 	"\tnode_seen\x18\f \x01(\v2\x15.skep.log.v1.NodeSeenH\x00R\bnodeSeen\x124\n" +
-	"\tnode_role\x18\r \x01(\v2\x15.skep.log.v1.NodeRoleH\x00R\bnodeRole\x12'\n" +
+	"\tnode_role\x18\r \x01(\v2\x15.skep.log.v1.NodeRoleH\x00R\bnodeRole\x120\n" +
+	"\bput_user\x18\x0e \x01(\v2\x13.skep.model.v1.UserH\x00R\aputUser\x12'\n" +
 	"\x04note\x18\x1e \x01(\v2\x11.skep.log.v1.NoteH\x00R\x04noteB\x04\n" +
 	"\x02op\"A\n" +
 	"\x06Delete\x12%\n" +
@@ -2022,7 +2058,7 @@ const file_skep_log_v1_log_proto_rawDesc = "" +
 	"attributes\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x80\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xab\x04\n" +
 	"\x06Record\x125\n" +
 	"\x06header\x18\x01 \x01(\v2\x1b.skep.log.v1.SnapshotHeaderH\x00R\x06header\x122\n" +
 	"\acluster\x18\x02 \x01(\v2\x16.skep.model.v1.ClusterH\x00R\acluster\x12)\n" +
@@ -2034,7 +2070,8 @@ const file_skep_log_v1_log_proto_rawDesc = "" +
 	"\x05claim\x18\b \x01(\v2\x14.skep.model.v1.ClaimH\x00R\x05claim\x123\n" +
 	"\banswered\x18\t \x01(\v2\x15.skep.log.v1.AnsweredH\x00R\banswered\x12,\n" +
 	"\x03end\x18\n" +
-	" \x01(\v2\x18.skep.log.v1.SnapshotEndH\x00R\x03endB\b\n" +
+	" \x01(\v2\x18.skep.log.v1.SnapshotEndH\x00R\x03end\x12)\n" +
+	"\x04user\x18\v \x01(\v2\x13.skep.model.v1.UserH\x00R\x04userB\b\n" +
 	"\x06record\"Y\n" +
 	"\x0eSnapshotHeader\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +
@@ -2074,7 +2111,7 @@ const file_skep_log_v1_log_proto_rawDesc = "" +
 	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x1c\n" +
 	"\tcommitted\x18\x03 \x01(\x04R\tcommitted\x12\x12\n" +
-	"\x04last\x18\x04 \x01(\x04R\x04last*\xa1\x01\n" +
+	"\x04last\x18\x04 \x01(\x04R\x04last*\xb0\x01\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fKIND_CLUSTER\x10\x01\x12\r\n" +
@@ -2085,6 +2122,7 @@ const file_skep_log_v1_log_proto_rawDesc = "" +
 	"\tKIND_TASK\x10\x06\x12\x0e\n" +
 	"\n" +
 	"KIND_CLAIM\x10\a\x12\r\n" +
+	"\tKIND_USER\x10\b\x12\r\n" +
 	"\tKIND_NOTE\x10\x1eB6Z4github.com/skep-project/skep/proto/skep/log/v1;logv1b\x06proto3"
 
 var (
@@ -2133,11 +2171,12 @@ var file_skep_log_v1_log_proto_goTypes = []any{
 	(*v1.Revision)(nil),        // 28: skep.model.v1.Revision
 	(*v1.Task)(nil),            // 29: skep.model.v1.Task
 	(*v1.Claim)(nil),           // 30: skep.model.v1.Claim
-	(v1.TaskState)(0),          // 31: skep.model.v1.TaskState
-	(*v1.TaskStatus)(nil),      // 32: skep.model.v1.TaskStatus
-	(*v1.NodeStatus)(nil),      // 33: skep.model.v1.NodeStatus
-	(*v1.NodeDescription)(nil), // 34: skep.model.v1.NodeDescription
-	(v1.Role)(0),               // 35: skep.model.v1.Role
+	(*v1.User)(nil),            // 31: skep.model.v1.User
+	(v1.TaskState)(0),          // 32: skep.model.v1.TaskState
+	(*v1.TaskStatus)(nil),      // 33: skep.model.v1.TaskStatus
+	(*v1.NodeStatus)(nil),      // 34: skep.model.v1.NodeStatus
+	(*v1.NodeDescription)(nil), // 35: skep.model.v1.NodeDescription
+	(v1.Role)(0),               // 36: skep.model.v1.Role
 }
 var file_skep_log_v1_log_proto_depIdxs = []int32{
 	4,  // 0: skep.log.v1.Transaction.request:type_name -> skep.log.v1.Request
@@ -2158,31 +2197,33 @@ var file_skep_log_v1_log_proto_depIdxs = []int32{
 	30, // 15: skep.log.v1.Operation.release:type_name -> skep.model.v1.Claim
 	11, // 16: skep.log.v1.Operation.node_seen:type_name -> skep.log.v1.NodeSeen
 	12, // 17: skep.log.v1.Operation.node_role:type_name -> skep.log.v1.NodeRole
-	13, // 18: skep.log.v1.Operation.note:type_name -> skep.log.v1.Note
-	0,  // 19: skep.log.v1.Delete.kind:type_name -> skep.log.v1.Kind
-	31, // 20: skep.log.v1.Decide.desired:type_name -> skep.model.v1.TaskState
-	32, // 21: skep.log.v1.Report.status:type_name -> skep.model.v1.TaskStatus
-	33, // 22: skep.log.v1.NodeSeen.status:type_name -> skep.model.v1.NodeStatus
-	34, // 23: skep.log.v1.NodeSeen.description:type_name -> skep.model.v1.NodeDescription
-	35, // 24: skep.log.v1.NodeRole.role:type_name -> skep.model.v1.Role
-	23, // 25: skep.log.v1.Note.attributes:type_name -> skep.log.v1.Note.AttributesEntry
-	15, // 26: skep.log.v1.Record.header:type_name -> skep.log.v1.SnapshotHeader
-	24, // 27: skep.log.v1.Record.cluster:type_name -> skep.model.v1.Cluster
-	25, // 28: skep.log.v1.Record.node:type_name -> skep.model.v1.Node
-	26, // 29: skep.log.v1.Record.member:type_name -> skep.model.v1.Member
-	27, // 30: skep.log.v1.Record.service:type_name -> skep.model.v1.Service
-	28, // 31: skep.log.v1.Record.revision:type_name -> skep.model.v1.Revision
-	29, // 32: skep.log.v1.Record.task:type_name -> skep.model.v1.Task
-	30, // 33: skep.log.v1.Record.claim:type_name -> skep.model.v1.Claim
-	17, // 34: skep.log.v1.Record.answered:type_name -> skep.log.v1.Answered
-	16, // 35: skep.log.v1.Record.end:type_name -> skep.log.v1.SnapshotEnd
-	4,  // 36: skep.log.v1.Answered.request:type_name -> skep.log.v1.Request
-	20, // 37: skep.log.v1.Ring.keys:type_name -> skep.log.v1.RingKey
-	38, // [38:38] is the sub-list for method output_type
-	38, // [38:38] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	31, // 18: skep.log.v1.Operation.put_user:type_name -> skep.model.v1.User
+	13, // 19: skep.log.v1.Operation.note:type_name -> skep.log.v1.Note
+	0,  // 20: skep.log.v1.Delete.kind:type_name -> skep.log.v1.Kind
+	32, // 21: skep.log.v1.Decide.desired:type_name -> skep.model.v1.TaskState
+	33, // 22: skep.log.v1.Report.status:type_name -> skep.model.v1.TaskStatus
+	34, // 23: skep.log.v1.NodeSeen.status:type_name -> skep.model.v1.NodeStatus
+	35, // 24: skep.log.v1.NodeSeen.description:type_name -> skep.model.v1.NodeDescription
+	36, // 25: skep.log.v1.NodeRole.role:type_name -> skep.model.v1.Role
+	23, // 26: skep.log.v1.Note.attributes:type_name -> skep.log.v1.Note.AttributesEntry
+	15, // 27: skep.log.v1.Record.header:type_name -> skep.log.v1.SnapshotHeader
+	24, // 28: skep.log.v1.Record.cluster:type_name -> skep.model.v1.Cluster
+	25, // 29: skep.log.v1.Record.node:type_name -> skep.model.v1.Node
+	26, // 30: skep.log.v1.Record.member:type_name -> skep.model.v1.Member
+	27, // 31: skep.log.v1.Record.service:type_name -> skep.model.v1.Service
+	28, // 32: skep.log.v1.Record.revision:type_name -> skep.model.v1.Revision
+	29, // 33: skep.log.v1.Record.task:type_name -> skep.model.v1.Task
+	30, // 34: skep.log.v1.Record.claim:type_name -> skep.model.v1.Claim
+	17, // 35: skep.log.v1.Record.answered:type_name -> skep.log.v1.Answered
+	16, // 36: skep.log.v1.Record.end:type_name -> skep.log.v1.SnapshotEnd
+	31, // 37: skep.log.v1.Record.user:type_name -> skep.model.v1.User
+	4,  // 38: skep.log.v1.Answered.request:type_name -> skep.log.v1.Request
+	20, // 39: skep.log.v1.Ring.keys:type_name -> skep.log.v1.RingKey
+	40, // [40:40] is the sub-list for method output_type
+	40, // [40:40] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_skep_log_v1_log_proto_init() }
@@ -2204,6 +2245,7 @@ func file_skep_log_v1_log_proto_init() {
 		(*Operation_Release)(nil),
 		(*Operation_NodeSeen)(nil),
 		(*Operation_NodeRole)(nil),
+		(*Operation_PutUser)(nil),
 		(*Operation_Note)(nil),
 	}
 	file_skep_log_v1_log_proto_msgTypes[8].OneofWrappers = []any{}
@@ -2218,6 +2260,7 @@ func file_skep_log_v1_log_proto_init() {
 		(*Record_Claim)(nil),
 		(*Record_Answered)(nil),
 		(*Record_End)(nil),
+		(*Record_User)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

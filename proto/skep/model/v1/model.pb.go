@@ -682,6 +682,58 @@ func (TaskState) EnumDescriptor() ([]byte, []int) {
 	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{11}
 }
 
+type UserRole int32
+
+const (
+	UserRole_USER_ROLE_UNSPECIFIED UserRole = 0
+	UserRole_USER_ROLE_VIEWER      UserRole = 1
+	UserRole_USER_ROLE_OPERATOR    UserRole = 2
+	UserRole_USER_ROLE_ADMIN       UserRole = 3
+)
+
+// Enum value maps for UserRole.
+var (
+	UserRole_name = map[int32]string{
+		0: "USER_ROLE_UNSPECIFIED",
+		1: "USER_ROLE_VIEWER",
+		2: "USER_ROLE_OPERATOR",
+		3: "USER_ROLE_ADMIN",
+	}
+	UserRole_value = map[string]int32{
+		"USER_ROLE_UNSPECIFIED": 0,
+		"USER_ROLE_VIEWER":      1,
+		"USER_ROLE_OPERATOR":    2,
+		"USER_ROLE_ADMIN":       3,
+	}
+)
+
+func (x UserRole) Enum() *UserRole {
+	p := new(UserRole)
+	*p = x
+	return p
+}
+
+func (x UserRole) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (UserRole) Descriptor() protoreflect.EnumDescriptor {
+	return file_skep_model_v1_model_proto_enumTypes[12].Descriptor()
+}
+
+func (UserRole) Type() protoreflect.EnumType {
+	return &file_skep_model_v1_model_proto_enumTypes[12]
+}
+
+func (x UserRole) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use UserRole.Descriptor instead.
+func (UserRole) EnumDescriptor() ([]byte, []int) {
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{12}
+}
+
 // Meta is written by apply only.
 type Meta struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3322,6 +3374,113 @@ func (x *TaskStatus) GetContainer() string {
 	return ""
 }
 
+// User is a person or a job that calls from anywhere with a certificate of its
+// own. What it may do is read from here at each call (D7).
+type User struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Meta  *Meta                  `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
+	Id    []byte                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	// Unique; never changes.
+	Name string   `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	Role UserRole `protobuf:"varint,4,opt,name=role,proto3,enum=skep.model.v1.UserRole" json:"role,omitempty"`
+	// Nanoseconds each of its certificates lives.
+	Ttl int64 `protobuf:"varint,5,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	// Current certificate; the highest generation issued (R14).
+	Current *Certificate `protobuf:"bytes,6,opt,name=current,proto3" json:"current,omitempty"`
+	// The one it follows: opens connections for one minute more (R17).
+	Previous *Certificate `protobuf:"bytes,7,opt,name=previous,proto3" json:"previous,omitempty"`
+	// Who made it, as rpc names callers.
+	CreatedBy     string `protobuf:"bytes,8,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *User) Reset() {
+	*x = User{}
+	mi := &file_skep_model_v1_model_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *User) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*User) ProtoMessage() {}
+
+func (x *User) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_model_v1_model_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use User.ProtoReflect.Descriptor instead.
+func (*User) Descriptor() ([]byte, []int) {
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *User) GetMeta() *Meta {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
+func (x *User) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *User) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *User) GetRole() UserRole {
+	if x != nil {
+		return x.Role
+	}
+	return UserRole_USER_ROLE_UNSPECIFIED
+}
+
+func (x *User) GetTtl() int64 {
+	if x != nil {
+		return x.Ttl
+	}
+	return 0
+}
+
+func (x *User) GetCurrent() *Certificate {
+	if x != nil {
+		return x.Current
+	}
+	return nil
+}
+
+func (x *User) GetPrevious() *Certificate {
+	if x != nil {
+		return x.Previous
+	}
+	return nil
+}
+
+func (x *User) GetCreatedBy() string {
+	if x != nil {
+		return x.CreatedBy
+	}
+	return ""
+}
+
 var File_skep_model_v1_model_proto protoreflect.FileDescriptor
 
 const file_skep_model_v1_model_proto_rawDesc = "" +
@@ -3592,7 +3751,17 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\texit_code\x18\x06 \x01(\x05H\x00R\bexitCode\x88\x01\x01\x12\x1c\n" +
 	"\tcontainer\x18\a \x01(\tR\tcontainerB\f\n" +
 	"\n" +
-	"_exit_code*?\n" +
+	"_exit_code\"\xa5\x02\n" +
+	"\x04User\x12'\n" +
+	"\x04meta\x18\x01 \x01(\v2\x13.skep.model.v1.MetaR\x04meta\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\fR\x02id\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12+\n" +
+	"\x04role\x18\x04 \x01(\x0e2\x17.skep.model.v1.UserRoleR\x04role\x12\x10\n" +
+	"\x03ttl\x18\x05 \x01(\x03R\x03ttl\x124\n" +
+	"\acurrent\x18\x06 \x01(\v2\x1a.skep.model.v1.CertificateR\acurrent\x126\n" +
+	"\bprevious\x18\a \x01(\v2\x1a.skep.model.v1.CertificateR\bprevious\x12\x1d\n" +
+	"\n" +
+	"created_by\x18\b \x01(\tR\tcreatedByJ\x04\b\t\x10\x14*?\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vROLE_WORKER\x10\x01\x12\x10\n" +
@@ -3663,7 +3832,12 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\x11TASK_STATE_FAILED\x10\xc0\x05\x12\x18\n" +
 	"\x13TASK_STATE_REJECTED\x10\x80\x06\x12\x16\n" +
 	"\x11TASK_STATE_REMOVE\x10\xa0\x06\x12\x18\n" +
-	"\x13TASK_STATE_ORPHANED\x10\xc0\x06B:Z8github.com/skep-project/skep/proto/skep/model/v1;modelv1b\x06proto3"
+	"\x13TASK_STATE_ORPHANED\x10\xc0\x06*h\n" +
+	"\bUserRole\x12\x19\n" +
+	"\x15USER_ROLE_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10USER_ROLE_VIEWER\x10\x01\x12\x16\n" +
+	"\x12USER_ROLE_OPERATOR\x10\x02\x12\x13\n" +
+	"\x0fUSER_ROLE_ADMIN\x10\x03B:Z8github.com/skep-project/skep/proto/skep/model/v1;modelv1b\x06proto3"
 
 var (
 	file_skep_model_v1_model_proto_rawDescOnce sync.Once
@@ -3677,8 +3851,8 @@ func file_skep_model_v1_model_proto_rawDescGZIP() []byte {
 	return file_skep_model_v1_model_proto_rawDescData
 }
 
-var file_skep_model_v1_model_proto_enumTypes = make([]protoimpl.EnumInfo, 12)
-var file_skep_model_v1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_skep_model_v1_model_proto_enumTypes = make([]protoimpl.EnumInfo, 13)
+var file_skep_model_v1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_skep_model_v1_model_proto_goTypes = []any{
 	(Role)(0),               // 0: skep.model.v1.Role
 	(Availability)(0),       // 1: skep.model.v1.Availability
@@ -3692,98 +3866,104 @@ var file_skep_model_v1_model_proto_goTypes = []any{
 	(UpdateState)(0),        // 9: skep.model.v1.UpdateState
 	(MountType)(0),          // 10: skep.model.v1.MountType
 	(TaskState)(0),          // 11: skep.model.v1.TaskState
-	(*Meta)(nil),            // 12: skep.model.v1.Meta
-	(*Cluster)(nil),         // 13: skep.model.v1.Cluster
-	(*ClusterSpec)(nil),     // 14: skep.model.v1.ClusterSpec
-	(*RootCA)(nil),          // 15: skep.model.v1.RootCA
-	(*Node)(nil),            // 16: skep.model.v1.Node
-	(*NodeSpec)(nil),        // 17: skep.model.v1.NodeSpec
-	(*NodeDescription)(nil), // 18: skep.model.v1.NodeDescription
-	(*Resources)(nil),       // 19: skep.model.v1.Resources
-	(*NodeStatus)(nil),      // 20: skep.model.v1.NodeStatus
-	(*Certificate)(nil),     // 21: skep.model.v1.Certificate
-	(*Member)(nil),          // 22: skep.model.v1.Member
-	(*Claim)(nil),           // 23: skep.model.v1.Claim
-	(*Service)(nil),         // 24: skep.model.v1.Service
-	(*RegistryAuth)(nil),    // 25: skep.model.v1.RegistryAuth
-	(*ServiceSpec)(nil),     // 26: skep.model.v1.ServiceSpec
-	(*Replicated)(nil),      // 27: skep.model.v1.Replicated
-	(*Global)(nil),          // 28: skep.model.v1.Global
-	(*UpdateConfig)(nil),    // 29: skep.model.v1.UpdateConfig
-	(*RestartPolicy)(nil),   // 30: skep.model.v1.RestartPolicy
-	(*UpdateStatus)(nil),    // 31: skep.model.v1.UpdateStatus
-	(*Revision)(nil),        // 32: skep.model.v1.Revision
-	(*TaskTemplate)(nil),    // 33: skep.model.v1.TaskTemplate
-	(*Limits)(nil),          // 34: skep.model.v1.Limits
-	(*Placement)(nil),       // 35: skep.model.v1.Placement
-	(*ContainerSpec)(nil),   // 36: skep.model.v1.ContainerSpec
-	(*Ulimit)(nil),          // 37: skep.model.v1.Ulimit
-	(*Mount)(nil),           // 38: skep.model.v1.Mount
-	(*Task)(nil),            // 39: skep.model.v1.Task
-	(*TaskStatus)(nil),      // 40: skep.model.v1.TaskStatus
-	nil,                     // 41: skep.model.v1.ClusterSpec.LabelsEntry
-	nil,                     // 42: skep.model.v1.NodeSpec.LabelsEntry
-	nil,                     // 43: skep.model.v1.NodeDescription.EngineLabelsEntry
-	nil,                     // 44: skep.model.v1.ServiceSpec.LabelsEntry
-	nil,                     // 45: skep.model.v1.ContainerSpec.LabelsEntry
-	nil,                     // 46: skep.model.v1.ContainerSpec.SysctlsEntry
+	(UserRole)(0),           // 12: skep.model.v1.UserRole
+	(*Meta)(nil),            // 13: skep.model.v1.Meta
+	(*Cluster)(nil),         // 14: skep.model.v1.Cluster
+	(*ClusterSpec)(nil),     // 15: skep.model.v1.ClusterSpec
+	(*RootCA)(nil),          // 16: skep.model.v1.RootCA
+	(*Node)(nil),            // 17: skep.model.v1.Node
+	(*NodeSpec)(nil),        // 18: skep.model.v1.NodeSpec
+	(*NodeDescription)(nil), // 19: skep.model.v1.NodeDescription
+	(*Resources)(nil),       // 20: skep.model.v1.Resources
+	(*NodeStatus)(nil),      // 21: skep.model.v1.NodeStatus
+	(*Certificate)(nil),     // 22: skep.model.v1.Certificate
+	(*Member)(nil),          // 23: skep.model.v1.Member
+	(*Claim)(nil),           // 24: skep.model.v1.Claim
+	(*Service)(nil),         // 25: skep.model.v1.Service
+	(*RegistryAuth)(nil),    // 26: skep.model.v1.RegistryAuth
+	(*ServiceSpec)(nil),     // 27: skep.model.v1.ServiceSpec
+	(*Replicated)(nil),      // 28: skep.model.v1.Replicated
+	(*Global)(nil),          // 29: skep.model.v1.Global
+	(*UpdateConfig)(nil),    // 30: skep.model.v1.UpdateConfig
+	(*RestartPolicy)(nil),   // 31: skep.model.v1.RestartPolicy
+	(*UpdateStatus)(nil),    // 32: skep.model.v1.UpdateStatus
+	(*Revision)(nil),        // 33: skep.model.v1.Revision
+	(*TaskTemplate)(nil),    // 34: skep.model.v1.TaskTemplate
+	(*Limits)(nil),          // 35: skep.model.v1.Limits
+	(*Placement)(nil),       // 36: skep.model.v1.Placement
+	(*ContainerSpec)(nil),   // 37: skep.model.v1.ContainerSpec
+	(*Ulimit)(nil),          // 38: skep.model.v1.Ulimit
+	(*Mount)(nil),           // 39: skep.model.v1.Mount
+	(*Task)(nil),            // 40: skep.model.v1.Task
+	(*TaskStatus)(nil),      // 41: skep.model.v1.TaskStatus
+	(*User)(nil),            // 42: skep.model.v1.User
+	nil,                     // 43: skep.model.v1.ClusterSpec.LabelsEntry
+	nil,                     // 44: skep.model.v1.NodeSpec.LabelsEntry
+	nil,                     // 45: skep.model.v1.NodeDescription.EngineLabelsEntry
+	nil,                     // 46: skep.model.v1.ServiceSpec.LabelsEntry
+	nil,                     // 47: skep.model.v1.ContainerSpec.LabelsEntry
+	nil,                     // 48: skep.model.v1.ContainerSpec.SysctlsEntry
 }
 var file_skep_model_v1_model_proto_depIdxs = []int32{
-	12, // 0: skep.model.v1.Cluster.meta:type_name -> skep.model.v1.Meta
-	14, // 1: skep.model.v1.Cluster.spec:type_name -> skep.model.v1.ClusterSpec
-	15, // 2: skep.model.v1.Cluster.root:type_name -> skep.model.v1.RootCA
-	41, // 3: skep.model.v1.ClusterSpec.labels:type_name -> skep.model.v1.ClusterSpec.LabelsEntry
-	12, // 4: skep.model.v1.Node.meta:type_name -> skep.model.v1.Meta
-	17, // 5: skep.model.v1.Node.spec:type_name -> skep.model.v1.NodeSpec
+	13, // 0: skep.model.v1.Cluster.meta:type_name -> skep.model.v1.Meta
+	15, // 1: skep.model.v1.Cluster.spec:type_name -> skep.model.v1.ClusterSpec
+	16, // 2: skep.model.v1.Cluster.root:type_name -> skep.model.v1.RootCA
+	43, // 3: skep.model.v1.ClusterSpec.labels:type_name -> skep.model.v1.ClusterSpec.LabelsEntry
+	13, // 4: skep.model.v1.Node.meta:type_name -> skep.model.v1.Meta
+	18, // 5: skep.model.v1.Node.spec:type_name -> skep.model.v1.NodeSpec
 	0,  // 6: skep.model.v1.Node.role:type_name -> skep.model.v1.Role
 	2,  // 7: skep.model.v1.Node.membership:type_name -> skep.model.v1.Membership
-	18, // 8: skep.model.v1.Node.description:type_name -> skep.model.v1.NodeDescription
-	20, // 9: skep.model.v1.Node.status:type_name -> skep.model.v1.NodeStatus
-	21, // 10: skep.model.v1.Node.current:type_name -> skep.model.v1.Certificate
-	21, // 11: skep.model.v1.Node.previous:type_name -> skep.model.v1.Certificate
-	42, // 12: skep.model.v1.NodeSpec.labels:type_name -> skep.model.v1.NodeSpec.LabelsEntry
+	19, // 8: skep.model.v1.Node.description:type_name -> skep.model.v1.NodeDescription
+	21, // 9: skep.model.v1.Node.status:type_name -> skep.model.v1.NodeStatus
+	22, // 10: skep.model.v1.Node.current:type_name -> skep.model.v1.Certificate
+	22, // 11: skep.model.v1.Node.previous:type_name -> skep.model.v1.Certificate
+	44, // 12: skep.model.v1.NodeSpec.labels:type_name -> skep.model.v1.NodeSpec.LabelsEntry
 	0,  // 13: skep.model.v1.NodeSpec.role:type_name -> skep.model.v1.Role
 	1,  // 14: skep.model.v1.NodeSpec.availability:type_name -> skep.model.v1.Availability
-	19, // 15: skep.model.v1.NodeDescription.resources:type_name -> skep.model.v1.Resources
-	43, // 16: skep.model.v1.NodeDescription.engine_labels:type_name -> skep.model.v1.NodeDescription.EngineLabelsEntry
+	20, // 15: skep.model.v1.NodeDescription.resources:type_name -> skep.model.v1.Resources
+	45, // 16: skep.model.v1.NodeDescription.engine_labels:type_name -> skep.model.v1.NodeDescription.EngineLabelsEntry
 	3,  // 17: skep.model.v1.NodeStatus.state:type_name -> skep.model.v1.NodeState
 	4,  // 18: skep.model.v1.NodeStatus.farewell:type_name -> skep.model.v1.Farewell
 	0,  // 19: skep.model.v1.Certificate.role:type_name -> skep.model.v1.Role
-	12, // 20: skep.model.v1.Member.meta:type_name -> skep.model.v1.Meta
+	13, // 20: skep.model.v1.Member.meta:type_name -> skep.model.v1.Meta
 	5,  // 21: skep.model.v1.Member.kind:type_name -> skep.model.v1.MemberKind
-	12, // 22: skep.model.v1.Service.meta:type_name -> skep.model.v1.Meta
-	26, // 23: skep.model.v1.Service.spec:type_name -> skep.model.v1.ServiceSpec
-	31, // 24: skep.model.v1.Service.update:type_name -> skep.model.v1.UpdateStatus
-	25, // 25: skep.model.v1.Service.registry_auths:type_name -> skep.model.v1.RegistryAuth
-	44, // 26: skep.model.v1.ServiceSpec.labels:type_name -> skep.model.v1.ServiceSpec.LabelsEntry
-	27, // 27: skep.model.v1.ServiceSpec.replicated:type_name -> skep.model.v1.Replicated
-	28, // 28: skep.model.v1.ServiceSpec.global:type_name -> skep.model.v1.Global
-	29, // 29: skep.model.v1.ServiceSpec.update:type_name -> skep.model.v1.UpdateConfig
-	29, // 30: skep.model.v1.ServiceSpec.rollback:type_name -> skep.model.v1.UpdateConfig
-	30, // 31: skep.model.v1.ServiceSpec.restart:type_name -> skep.model.v1.RestartPolicy
+	13, // 22: skep.model.v1.Service.meta:type_name -> skep.model.v1.Meta
+	27, // 23: skep.model.v1.Service.spec:type_name -> skep.model.v1.ServiceSpec
+	32, // 24: skep.model.v1.Service.update:type_name -> skep.model.v1.UpdateStatus
+	26, // 25: skep.model.v1.Service.registry_auths:type_name -> skep.model.v1.RegistryAuth
+	46, // 26: skep.model.v1.ServiceSpec.labels:type_name -> skep.model.v1.ServiceSpec.LabelsEntry
+	28, // 27: skep.model.v1.ServiceSpec.replicated:type_name -> skep.model.v1.Replicated
+	29, // 28: skep.model.v1.ServiceSpec.global:type_name -> skep.model.v1.Global
+	30, // 29: skep.model.v1.ServiceSpec.update:type_name -> skep.model.v1.UpdateConfig
+	30, // 30: skep.model.v1.ServiceSpec.rollback:type_name -> skep.model.v1.UpdateConfig
+	31, // 31: skep.model.v1.ServiceSpec.restart:type_name -> skep.model.v1.RestartPolicy
 	7,  // 32: skep.model.v1.UpdateConfig.failure_action:type_name -> skep.model.v1.FailureAction
 	6,  // 33: skep.model.v1.UpdateConfig.order:type_name -> skep.model.v1.UpdateOrder
 	8,  // 34: skep.model.v1.RestartPolicy.condition:type_name -> skep.model.v1.RestartCondition
 	9,  // 35: skep.model.v1.UpdateStatus.state:type_name -> skep.model.v1.UpdateState
-	12, // 36: skep.model.v1.Revision.meta:type_name -> skep.model.v1.Meta
-	33, // 37: skep.model.v1.Revision.template:type_name -> skep.model.v1.TaskTemplate
-	36, // 38: skep.model.v1.TaskTemplate.container:type_name -> skep.model.v1.ContainerSpec
-	19, // 39: skep.model.v1.TaskTemplate.reservations:type_name -> skep.model.v1.Resources
-	34, // 40: skep.model.v1.TaskTemplate.limits:type_name -> skep.model.v1.Limits
-	35, // 41: skep.model.v1.TaskTemplate.placement:type_name -> skep.model.v1.Placement
-	45, // 42: skep.model.v1.ContainerSpec.labels:type_name -> skep.model.v1.ContainerSpec.LabelsEntry
-	38, // 43: skep.model.v1.ContainerSpec.mounts:type_name -> skep.model.v1.Mount
-	46, // 44: skep.model.v1.ContainerSpec.sysctls:type_name -> skep.model.v1.ContainerSpec.SysctlsEntry
-	37, // 45: skep.model.v1.ContainerSpec.ulimits:type_name -> skep.model.v1.Ulimit
+	13, // 36: skep.model.v1.Revision.meta:type_name -> skep.model.v1.Meta
+	34, // 37: skep.model.v1.Revision.template:type_name -> skep.model.v1.TaskTemplate
+	37, // 38: skep.model.v1.TaskTemplate.container:type_name -> skep.model.v1.ContainerSpec
+	20, // 39: skep.model.v1.TaskTemplate.reservations:type_name -> skep.model.v1.Resources
+	35, // 40: skep.model.v1.TaskTemplate.limits:type_name -> skep.model.v1.Limits
+	36, // 41: skep.model.v1.TaskTemplate.placement:type_name -> skep.model.v1.Placement
+	47, // 42: skep.model.v1.ContainerSpec.labels:type_name -> skep.model.v1.ContainerSpec.LabelsEntry
+	39, // 43: skep.model.v1.ContainerSpec.mounts:type_name -> skep.model.v1.Mount
+	48, // 44: skep.model.v1.ContainerSpec.sysctls:type_name -> skep.model.v1.ContainerSpec.SysctlsEntry
+	38, // 45: skep.model.v1.ContainerSpec.ulimits:type_name -> skep.model.v1.Ulimit
 	10, // 46: skep.model.v1.Mount.type:type_name -> skep.model.v1.MountType
 	11, // 47: skep.model.v1.Task.desired:type_name -> skep.model.v1.TaskState
-	40, // 48: skep.model.v1.Task.status:type_name -> skep.model.v1.TaskStatus
+	41, // 48: skep.model.v1.Task.status:type_name -> skep.model.v1.TaskStatus
 	11, // 49: skep.model.v1.TaskStatus.state:type_name -> skep.model.v1.TaskState
-	50, // [50:50] is the sub-list for method output_type
-	50, // [50:50] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	13, // 50: skep.model.v1.User.meta:type_name -> skep.model.v1.Meta
+	12, // 51: skep.model.v1.User.role:type_name -> skep.model.v1.UserRole
+	22, // 52: skep.model.v1.User.current:type_name -> skep.model.v1.Certificate
+	22, // 53: skep.model.v1.User.previous:type_name -> skep.model.v1.Certificate
+	54, // [54:54] is the sub-list for method output_type
+	54, // [54:54] is the sub-list for method input_type
+	54, // [54:54] is the sub-list for extension type_name
+	54, // [54:54] is the sub-list for extension extendee
+	0,  // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_skep_model_v1_model_proto_init() }
@@ -3801,8 +3981,8 @@ func file_skep_model_v1_model_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_skep_model_v1_model_proto_rawDesc), len(file_skep_model_v1_model_proto_rawDesc)),
-			NumEnums:      12,
-			NumMessages:   35,
+			NumEnums:      13,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

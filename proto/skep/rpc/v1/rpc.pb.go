@@ -38,7 +38,8 @@ const (
 	Who_WHO_MANAGER Who = 3
 	// A member of this manager's latest raft membership (R14's exception).
 	Who_WHO_MEMBER Who = 4
-	// A user: today the local root or the daemon's own uid on the unix socket.
+	// A user: the local root or the daemon's own uid on the unix socket, or the
+	// holder of a user's certificate whose role gives what the method needs.
 	Who_WHO_USER Who = 5
 )
 
@@ -89,6 +90,63 @@ func (Who) EnumDescriptor() ([]byte, []int) {
 	return file_skep_rpc_v1_rpc_proto_rawDescGZIP(), []int{0}
 }
 
+// Need is what a user's role must give for a method. Which role gives what is a
+// table of the server (internal/rpc); the local root has it all.
+type Need int32
+
+const (
+	Need_NEED_UNSPECIFIED Need = 0
+	// To see what there is: no tokens, no users.
+	Need_NEED_VIEW Need = 1
+	// To change what runs.
+	Need_NEED_OPERATE Need = 2
+	// To change who and what belongs to the swarm.
+	Need_NEED_ADMIN Need = 3
+)
+
+// Enum value maps for Need.
+var (
+	Need_name = map[int32]string{
+		0: "NEED_UNSPECIFIED",
+		1: "NEED_VIEW",
+		2: "NEED_OPERATE",
+		3: "NEED_ADMIN",
+	}
+	Need_value = map[string]int32{
+		"NEED_UNSPECIFIED": 0,
+		"NEED_VIEW":        1,
+		"NEED_OPERATE":     2,
+		"NEED_ADMIN":       3,
+	}
+)
+
+func (x Need) Enum() *Need {
+	p := new(Need)
+	*p = x
+	return p
+}
+
+func (x Need) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Need) Descriptor() protoreflect.EnumDescriptor {
+	return file_skep_rpc_v1_rpc_proto_enumTypes[1].Descriptor()
+}
+
+func (Need) Type() protoreflect.EnumType {
+	return &file_skep_rpc_v1_rpc_proto_enumTypes[1]
+}
+
+func (x Need) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Need.Descriptor instead.
+func (Need) EnumDescriptor() ([]byte, []int) {
+	return file_skep_rpc_v1_rpc_proto_rawDescGZIP(), []int{1}
+}
+
 // Policy is written beside each method.
 type Policy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -97,8 +155,11 @@ type Policy struct {
 	Leader bool `protobuf:"varint,2,opt,name=leader,proto3" json:"leader,omitempty"`
 	// The call reads; it is linearizable unless the caller asked for stale.
 	Read bool `protobuf:"varint,3,opt,name=read,proto3" json:"read,omitempty"`
-	// The call needs no quorum and no manager at all (local facts).
-	Local         bool `protobuf:"varint,4,opt,name=local,proto3" json:"local,omitempty"`
+	// The call needs no quorum and no manager at all (local facts). A user makes
+	// it on the node's own socket only.
+	Local bool `protobuf:"varint,4,opt,name=local,proto3" json:"local,omitempty"`
+	// What a user must be entitled to. Set if and only if who holds WHO_USER.
+	Needs         Need `protobuf:"varint,5,opt,name=needs,proto3,enum=skep.rpc.v1.Need" json:"needs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -159,6 +220,13 @@ func (x *Policy) GetLocal() bool {
 		return x.Local
 	}
 	return false
+}
+
+func (x *Policy) GetNeeds() Need {
+	if x != nil {
+		return x.Needs
+	}
+	return Need_NEED_UNSPECIFIED
 }
 
 // Hello is the first message of every stream, in both directions (R27).
@@ -719,12 +787,13 @@ var File_skep_rpc_v1_rpc_proto protoreflect.FileDescriptor
 
 const file_skep_rpc_v1_rpc_proto_rawDesc = "" +
 	"\n" +
-	"\x15skep/rpc/v1/rpc.proto\x12\vskep.rpc.v1\x1a google/protobuf/descriptor.proto\"n\n" +
+	"\x15skep/rpc/v1/rpc.proto\x12\vskep.rpc.v1\x1a google/protobuf/descriptor.proto\"\x97\x01\n" +
 	"\x06Policy\x12\"\n" +
 	"\x03who\x18\x01 \x03(\x0e2\x10.skep.rpc.v1.WhoR\x03who\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\bR\x06leader\x12\x12\n" +
 	"\x04read\x18\x03 \x01(\bR\x04read\x12\x14\n" +
-	"\x05local\x18\x04 \x01(\bR\x05local\"\xc4\x01\n" +
+	"\x05local\x18\x04 \x01(\bR\x05local\x12'\n" +
+	"\x05needs\x18\x05 \x01(\x0e2\x11.skep.rpc.v1.NeedR\x05needs\"\xc4\x01\n" +
 	"\x05Hello\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12#\n" +
 	"\rfeature_level\x18\x02 \x01(\rR\ffeatureLevel\x12\x18\n" +
@@ -769,7 +838,13 @@ const file_skep_rpc_v1_rpc_proto_rawDesc = "" +
 	"\vWHO_MANAGER\x10\x03\x12\x0e\n" +
 	"\n" +
 	"WHO_MEMBER\x10\x04\x12\f\n" +
-	"\bWHO_USER\x10\x05:M\n" +
+	"\bWHO_USER\x10\x05*M\n" +
+	"\x04Need\x12\x14\n" +
+	"\x10NEED_UNSPECIFIED\x10\x00\x12\r\n" +
+	"\tNEED_VIEW\x10\x01\x12\x10\n" +
+	"\fNEED_OPERATE\x10\x02\x12\x0e\n" +
+	"\n" +
+	"NEED_ADMIN\x10\x03:M\n" +
 	"\x06policy\x12\x1e.google.protobuf.MethodOptions\x18\xb4\x87\x03 \x01(\v2\x13.skep.rpc.v1.PolicyR\x06policyB6Z4github.com/skep-project/skep/proto/skep/rpc/v1;rpcv1b\x06proto3"
 
 var (
@@ -784,36 +859,38 @@ func file_skep_rpc_v1_rpc_proto_rawDescGZIP() []byte {
 	return file_skep_rpc_v1_rpc_proto_rawDescData
 }
 
-var file_skep_rpc_v1_rpc_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_skep_rpc_v1_rpc_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_skep_rpc_v1_rpc_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_skep_rpc_v1_rpc_proto_goTypes = []any{
 	(Who)(0),                           // 0: skep.rpc.v1.Who
-	(*Policy)(nil),                     // 1: skep.rpc.v1.Policy
-	(*Hello)(nil),                      // 2: skep.rpc.v1.Hello
-	(*Refusal)(nil),                    // 3: skep.rpc.v1.Refusal
-	(*NotLeader)(nil),                  // 4: skep.rpc.v1.NotLeader
-	(*MustRejoin)(nil),                 // 5: skep.rpc.v1.MustRejoin
-	(*NoQuorum)(nil),                   // 6: skep.rpc.v1.NoQuorum
-	(*Behind)(nil),                     // 7: skep.rpc.v1.Behind
-	(*NotManager)(nil),                 // 8: skep.rpc.v1.NotManager
-	(*Unknown)(nil),                    // 9: skep.rpc.v1.Unknown
-	(*descriptorpb.MethodOptions)(nil), // 10: google.protobuf.MethodOptions
+	(Need)(0),                          // 1: skep.rpc.v1.Need
+	(*Policy)(nil),                     // 2: skep.rpc.v1.Policy
+	(*Hello)(nil),                      // 3: skep.rpc.v1.Hello
+	(*Refusal)(nil),                    // 4: skep.rpc.v1.Refusal
+	(*NotLeader)(nil),                  // 5: skep.rpc.v1.NotLeader
+	(*MustRejoin)(nil),                 // 6: skep.rpc.v1.MustRejoin
+	(*NoQuorum)(nil),                   // 7: skep.rpc.v1.NoQuorum
+	(*Behind)(nil),                     // 8: skep.rpc.v1.Behind
+	(*NotManager)(nil),                 // 9: skep.rpc.v1.NotManager
+	(*Unknown)(nil),                    // 10: skep.rpc.v1.Unknown
+	(*descriptorpb.MethodOptions)(nil), // 11: google.protobuf.MethodOptions
 }
 var file_skep_rpc_v1_rpc_proto_depIdxs = []int32{
 	0,  // 0: skep.rpc.v1.Policy.who:type_name -> skep.rpc.v1.Who
-	4,  // 1: skep.rpc.v1.Refusal.not_leader:type_name -> skep.rpc.v1.NotLeader
-	5,  // 2: skep.rpc.v1.Refusal.must_rejoin:type_name -> skep.rpc.v1.MustRejoin
-	6,  // 3: skep.rpc.v1.Refusal.no_quorum:type_name -> skep.rpc.v1.NoQuorum
-	7,  // 4: skep.rpc.v1.Refusal.behind:type_name -> skep.rpc.v1.Behind
-	8,  // 5: skep.rpc.v1.Refusal.not_manager:type_name -> skep.rpc.v1.NotManager
-	9,  // 6: skep.rpc.v1.Refusal.unknown:type_name -> skep.rpc.v1.Unknown
-	10, // 7: skep.rpc.v1.policy:extendee -> google.protobuf.MethodOptions
-	1,  // 8: skep.rpc.v1.policy:type_name -> skep.rpc.v1.Policy
-	9,  // [9:9] is the sub-list for method output_type
-	9,  // [9:9] is the sub-list for method input_type
-	8,  // [8:9] is the sub-list for extension type_name
-	7,  // [7:8] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	1,  // 1: skep.rpc.v1.Policy.needs:type_name -> skep.rpc.v1.Need
+	5,  // 2: skep.rpc.v1.Refusal.not_leader:type_name -> skep.rpc.v1.NotLeader
+	6,  // 3: skep.rpc.v1.Refusal.must_rejoin:type_name -> skep.rpc.v1.MustRejoin
+	7,  // 4: skep.rpc.v1.Refusal.no_quorum:type_name -> skep.rpc.v1.NoQuorum
+	8,  // 5: skep.rpc.v1.Refusal.behind:type_name -> skep.rpc.v1.Behind
+	9,  // 6: skep.rpc.v1.Refusal.not_manager:type_name -> skep.rpc.v1.NotManager
+	10, // 7: skep.rpc.v1.Refusal.unknown:type_name -> skep.rpc.v1.Unknown
+	11, // 8: skep.rpc.v1.policy:extendee -> google.protobuf.MethodOptions
+	2,  // 9: skep.rpc.v1.policy:type_name -> skep.rpc.v1.Policy
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	9,  // [9:10] is the sub-list for extension type_name
+	8,  // [8:9] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_skep_rpc_v1_rpc_proto_init() }
@@ -834,7 +911,7 @@ func file_skep_rpc_v1_rpc_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_skep_rpc_v1_rpc_proto_rawDesc), len(file_skep_rpc_v1_rpc_proto_rawDesc)),
-			NumEnums:      1,
+			NumEnums:      2,
 			NumMessages:   9,
 			NumExtensions: 1,
 			NumServices:   0,

@@ -1,0 +1,33 @@
+package user
+
+import (
+	"context"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/skep-project/skep/cli/conn"
+	"github.com/skep-project/skep/cli/say"
+	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
+)
+
+func rm(s *say.Streams) *cli.Command {
+	return &cli.Command{
+		Name:      "rm",
+		Aliases:   []string{"remove"},
+		Usage:     "let users in no more; what they have open ends at once",
+		ArgsUsage: "USER...",
+		Flags:     []cli.Flag{conn.TimeoutFlag(conn.ForAnswer)},
+		Before:    needUsers,
+		Action: conn.With(s, func(ctx context.Context, c *cli.Context, api *conn.Conn) error {
+			return each(ctx, c, func(ctx context.Context, ref string) error {
+				api.Waiting("user %s to be removed", ref)
+				_, err := conn.Change(ctx, api, controlv1.ControlClient.RemoveUser,
+					&controlv1.RemoveUserRequest{RequestId: conn.RequestID(), Ref: ref})
+				if err != nil {
+					return err
+				}
+				return s.Data("%s", ref)
+			})
+		}),
+	}
+}

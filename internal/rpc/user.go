@@ -1,0 +1,159 @@
+package rpc
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/skep-project/skep/ca"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
+	rpcv1 "github.com/skep-project/skep/proto/skep/rpc/v1"
+)
+
+// rights is what each role of a user gives: of all that is written beside the
+// methods, what its holder is entitled to.
+var rights = map[modelv1.UserRole][]rpcv1.Need{
+	modelv1.UserRole_USER_ROLE_VIEWER:   {rpcv1.Need_NEED_VIEW},
+	modelv1.UserRole_USER_ROLE_OPERATOR: {rpcv1.Need_NEED_VIEW, rpcv1.Need_NEED_OPERATE},
+	modelv1.UserRole_USER_ROLE_ADMIN:    {rpcv1.Need_NEED_VIEW, rpcv1.Need_NEED_OPERATE, rpcv1.Need_NEED_ADMIN},
+}
+
+// Grants reports whether a role gives what a method needs. A role that is in no
+// table gives nothing, and a need that is none is never given.
+func Grants(role modelv1.UserRole, need rpcv1.Need) bool { return slices.Contains(rights[role], need) }
+
+// RoleName is a role as people type it: "viewer".
+func RoleName(role modelv1.UserRole) string {
+	return strings.ToLower(strings.TrimPrefix(role.String(), "USER_ROLE_"))
+}
+
+// A UserProof is what a user has shown, for an Authorizer to judge.
+type UserProof struct {
+	ca.UserIdentity
+	// Since, Method, Open and Stale are as a Proof's.
+	Since  time.Time
+	Method string
+	Open   bool
+	Stale  bool
+	// Expired is true if the certificate's time is over: it is good for nothing.
+	Expired bool
+}
+
+func (c *call) newUserProof(since time.Time, stale bool) UserProof {
+	return UserProof{
+		UserIdentity: c.caller.Person, Since: since, Method: c.method.name, Stale: stale,
+		Expired: time.Now().After(c.caller.Person.NotAfter),
+	}
+}
+
+// authoriseUser judges a user by his certificate, his record and what his role
+// gives (D7).
+func (s *Server) authoriseUser(ctx context.Context, c *call) error {
+	judge, m := c.office.authorizer, c.method
+	switch {
+	case m.policy.GetLocal():
+		return Refuse(Errorf(errdefs.ErrPermissionDenied, "%s is done on the node's own socket only", path.Base(m.name)),
+			"run the command on the node itself, as root")
+	case judge == nil:
+		return s.notManager()
+	case c.user.Expired:
+		return userExpired(c.user)
+	}
+	role, err := judge.User(ctx, c.user)
+	if err != nil {
+		return err
+	}
+	c.caller.Rights = role
+	if !Grants(role, m.policy.GetNeeds()) {
+		return Refuse(Errorf(errdefs.ErrPermissionDenied, "user %s has the role %s, which does not allow %s",
+			c.caller.User, RoleName(role), path.Base(m.name)), "roles that do: "+rolesFor(m.policy.GetNeeds()))
+	}
+	return nil
+}
+
+// rolesFor names the roles that give what is needed.
+func rolesFor(need rpcv1.Need) string {
+	var names []string
+	for role := range rights {
+		if Grants(role, need) {
+			names = append(names, RoleName(role))
+		}
+	}
+	slices.Sort(names)
+	return join(names)
+}
+
+func userExpired(p UserProof) error {
+	return Refuse(Errorf(errdefs.ErrUnauthenticated, "certificate of user %s expired at %s", p.Name, p.NotAfter.UTC().Format(time.RFC3339)),
+		fmt.Sprintf("have an admin make another: ctl user renew %s -o FILE", p.Name))
+}
+
+// verifyUser checks a user's chain against the roots the holder holds now.
+func verifyUser(h *ca.Holder, state tls.ConnectionState, grace time.Duration) (ca.UserIdentity, error) {
+	c := h.Get()
+	if c == nil {
+		return ca.UserIdentity{}, errors.New("this node is in no cluster and trusts no roots")
+	}
+	now := time.Now()
+	who, err := c.Roots.VerifyUser(state.PeerCertificates, now)
+	if err != nil && !(inGrace(err, now, who.NotAfter, grace)) {
+		return ca.UserIdentity{}, err
+	}
+	if who.Cluster != c.Identity.Cluster {
+		return ca.UserIdentity{}, fmt.Errorf("user %s is of cluster %s, this one is %s", who.Name, who.Cluster, c.Identity.Cluster)
+	}
+	return who, nil
+}
+
+// inGrace reports whether a certificate is wrong in nothing but that it ended,
+// and not longer ago than grace. It is let in to be told so.
+func inGrace(err error, now, notAfter time.Time, grace time.Duration) bool {
+	return errors.Is(err, ca.ErrClock) && now.After(notAfter) && !now.After(notAfter.Add(grace))
+}
+
+// UserTLS returns the configuration of a user who dials the manager want, as
+// ClientTLS is that of a node.
+func UserTLS(u *ca.UserCredential, want Peer) *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13,
+		NextProtos: []string{"h2"},
+		// Names of hosts prove nothing here: VerifyConnection does the whole work.
+		InsecureSkipVerify:     true,
+		SessionTicketsDisabled: true,
+		GetClientCertificate:   func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return u.TLS(), nil },
+		VerifyConnection: func(state tls.ConnectionState) error {
+			who, err := u.Roots.Verify(state.PeerCertificates, time.Now())
+			if err != nil {
+				return err
+			}
+			if who.Cluster != u.Identity.Cluster {
+				return fmt.Errorf("node %s is of cluster %s, user %s is of %s", who.Node, who.Cluster, u.Identity.Name, u.Identity.Cluster)
+			}
+			return want.check(who)
+		},
+	}
+}
+
+// told records what a user who is not on this host changed or was refused.
+func (s *Server) told(c *call, err error) {
+	if c.caller.Person.IsZero() {
+		return
+	}
+	attrs := []any{slog.String("user", c.caller.Key()), slog.String("method", path.Base(c.method.name)), slog.String("addr", c.caller.Address)}
+	if !c.caller.Via.IsZero() {
+		attrs = append(attrs, slog.String("via", c.caller.Via.String()))
+	}
+	if err != nil {
+		s.cfg.Log.Info("change by a user refused", append(attrs, slog.Any("err", err))...)
+		return
+	}
+	s.cfg.Log.Info("change by a user", attrs...)
+}
