@@ -58,13 +58,14 @@ type Caller struct {
 }
 
 // Key names the caller where requests are deduplicated (R10) and in records:
-// "node:<id>", "user:uid:0@<node>" or "anyone".
+// "node:<id>", "user:uid:0" or "anyone". It does not say at which node a user
+// called: who got no answer at one asks at another, by the same request.
 func (c Caller) Key() string {
 	switch c.Kind {
 	case Node:
 		return "node:" + c.Node.String()
 	case User:
-		return "user:" + c.User + "@" + c.At.String()
+		return "user:" + c.User
 	}
 	return "anyone"
 }

@@ -107,7 +107,7 @@ func TestCallersHaveOneName(t *testing.T) {
 	n := id.New()
 	for want, c := range map[string]Caller{
 		"node:" + n.String():       {Kind: Node, Node: n},
-		"user:uid:0@" + n.String(): {Kind: User, User: "uid:0", At: n},
+		"user:uid:0": {Kind: User, User: "uid:0", At: n},
 		"anyone":                   {},
 	} {
 		if c.Key() != want {
