@@ -33,7 +33,8 @@ func (w *watcher) run(ctx context.Context) {
 }
 
 // scan looks once, and returns when. A container is seen at the moment the scan
-// began; one that is not found any more is written down as it was seen last.
+// began; one that is not found any more is written down as it was seen last, and
+// was gone when the scan ended.
 func (w *watcher) scan() (at int64) {
 	at = w.record.now()
 	for _, p := range w.fleet.Processes() {
@@ -42,9 +43,10 @@ func (w *watcher) scan() (at int64) {
 		}
 		w.seen[p].To = at
 	}
+	done := w.record.now()
 	for p, r := range w.seen {
 		if r.To != at {
-			r.Gone = at
+			r.Gone = done
 			w.record.put(line{Ran: r})
 			delete(w.seen, p)
 		}
