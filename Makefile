@@ -130,6 +130,18 @@ calm: build runtime ## an hour of three managers on a busy disk: no election may
 	@$(GO) build -o bin/calm ./integration/calm
 	@bin/calm -bin $(CURDIR)/bin/ctl -for $(FOR)
 
+# What a soak's faults are drawn from: 0 draws and prints one.
+SEED     ?= 0
+DURATION ?= 1h
+
+soak: build runtime ## torment a swarm on lab hosts for DURATION, by SEED, and check its history (as root)
+	@$(GO) test -count=1 ./integration/soak
+	@$(GO) build -o bin/soak ./integration/soak
+	@bin/soak -bin $(CURDIR)/bin/ctl -for $(DURATION) -seed $(SEED)
+
+soak-short: ## the same for a minute and a half
+	$(call phase,soak,$(MAKE) --no-print-directory soak DURATION=90s)
+
 TRIALS ?= 20
 
 recovery: build runtime ## measure how long losses are felt on lab hosts, TRIALS of each (as root)

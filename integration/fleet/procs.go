@@ -28,10 +28,11 @@ func (f *Fleet) Mark() string {
 	return "--env '" + markName + "=" + f.Lab.Name() + "|{{.Service.Name}}|{{.Task.Slot}}|{{.Task.ID}}|{{.Node.Hostname}}'"
 }
 
-// Create makes a service of marked containers and waits until they run.
-func (f *Fleet) Create(ctx context.Context, name string, replicas int, more string) error {
-	_, err := f.Members[0].Must(ctx, fmt.Sprintf("ctl service create --name %s --replicas %d --stop-grace-period 1s %s %s alpine sleep 1000000",
-		name, replicas, f.Mark(), more))
+// Create makes a service of marked containers, with flags of "ctl service create",
+// and waits until they run.
+func (f *Fleet) Create(ctx context.Context, name, flags string) error {
+	_, err := f.Members[0].Must(ctx, fmt.Sprintf("ctl service create --name %s --stop-grace-period 1s %s %s alpine sleep 1000000",
+		name, f.Mark(), flags))
 	return err
 }
 

@@ -46,7 +46,7 @@ func run(ctx context.Context, ctl string, trials int, only string, explain bool)
 	}
 	r := &rig{Fleet: f, explain: explain}
 	var figures []figure
-	err = r.Create(ctx, service, 6, "--constraint node.role==worker")
+	err = r.Create(ctx, service, "--replicas 6 --constraint node.role==worker")
 	for _, l := range losses() {
 		if err != nil || !strings.Contains(l.name, only) {
 			continue

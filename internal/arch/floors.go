@@ -58,6 +58,7 @@ var impure = []string{
 // only cli/registry uses go-containerregistry; the others serve it to tests.
 var owners = map[string]string{
 	"filippo.io/age":                         "manager/backup",
+	"github.com/anishathalye/porcupine":      "integration/soak",
 	"github.com/cloudflare/cfssl":            "ca/issue",
 	"github.com/containerd/containerd":       "agent/containerd",
 	"github.com/google/go-containerregistry": "cli/registry agent/containerd internal/lab",

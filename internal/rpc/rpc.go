@@ -65,17 +65,15 @@ type Caller struct {
 }
 
 // Key names the caller where requests are deduplicated (R10) and in records:
-// "node:<id>", "user:<name>", "user:uid:0@<node>" or "anyone". No name of a user
-// holds a colon.
+// "node:<id>", "user:<name>", "user:uid:0" or "anyone"; no name of a user holds a
+// colon. It does not say at which node a user called: who got no answer at one
+// asks at another, by the same request.
 func (c Caller) Key() string {
 	switch c.Kind {
 	case Node:
 		return "node:" + c.Node.String()
 	case User:
-		if !c.Person.IsZero() {
-			return "user:" + c.User
-		}
-		return "user:" + c.User + "@" + c.At.String()
+		return "user:" + c.User
 	}
 	return "anyone"
 }

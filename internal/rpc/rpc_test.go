@@ -106,10 +106,10 @@ func TestCallersHaveOneName(t *testing.T) {
 	t.Parallel()
 	n := id.New()
 	for want, c := range map[string]Caller{
-		"node:" + n.String():       {Kind: Node, Node: n},
-		"user:uid:0@" + n.String(): {Kind: User, User: "uid:0", At: n},
-		"user:alice":               {Kind: User, User: "alice", Person: ca.UserIdentity{User: n}},
-		"anyone":                   {},
+		"node:" + n.String(): {Kind: Node, Node: n},
+		"user:uid:0":         {Kind: User, User: "uid:0", At: n},
+		"user:alice":         {Kind: User, User: "alice", Person: ca.UserIdentity{User: n}},
+		"anyone":             {},
 	} {
 		if c.Key() != want {
 			t.Errorf("%+v is %q, want %q", c, c.Key(), want)

@@ -5,7 +5,7 @@
 set -euo pipefail
 
 declare -A provides=(
-	[ip]=iproute2 [nft]=nftables [busybox]=busybox-static [gcc]=gcc [pkg-config]=pkg-config
+	[ip]=iproute2 [nft]=nftables [busybox]=busybox-static [mkfs.ext4]=e2fsprogs [mount]=mount [gcc]=gcc [pkg-config]=pkg-config
 	[zsh]=zsh [fish]=fish [mandoc]=mandoc
 )
 missing=()

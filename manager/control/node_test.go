@@ -8,6 +8,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/skep-project/skep/ca"
+	"github.com/skep-project/skep/internal/rpc"
 	"github.com/skep-project/skep/internal/taskstate"
 	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
@@ -277,4 +278,29 @@ func TestClusterSettingsAreChecked(t *testing.T) {
 		t.Error(err)
 	}
 	w.refuses(set(version, &modelv1.ClusterSpec{}), errdefs.IsAborted, "the swarm is at version", "read it again")
+}
+
+// TestARetryAtAnotherManagerIsNotDoneTwice: ctl goes on with the next manager
+// when one does not answer, and what it asked for may have been done by then.
+// Found by integration/soak.
+func TestARetryAtAnotherManagerIsNotDoneTwice(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	label := func(value string) *controlv1.UpdateNodeRequest {
+		return &controlv1.UpdateNodeRequest{RequestId: fresh(), Ref: "dev01", LabelsAdd: map[string]string{"x": value}}
+	}
+	at := func(n byte, q *controlv1.UpdateNodeRequest) {
+		t.Helper()
+		ctx := rpc.WithCaller(w.Context(), rpc.Caller{Kind: rpc.User, User: "uid:0", At: num(n)})
+		if _, err := w.UpdateNode(ctx, q); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first := label("first")
+	at(1, first)
+	at(1, label("second"))
+	at(2, first)
+	if got := w.snapshot().Node(num(1)).GetSpec().GetLabels()["x"]; got != "second" {
+		t.Errorf("after the retry of an older request the label is %q, want second", got)
+	}
 }

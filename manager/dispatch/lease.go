@@ -109,13 +109,14 @@ func (l *leases) hear(h heard, now time.Time) bool {
 	fresh := !bytes.Equal(s.GetBoot(), h.boot) || s.GetSession() != h.session ||
 		s.GetState() != modelv1.NodeState_NODE_STATE_READY || s.GetObservedAddress() != h.address
 	if fresh {
-		n.booted(h.boot)
+		rebooted := n.booted(h.boot, now)
 		n.set(&modelv1.NodeStatus{
 			State:           modelv1.NodeState_NODE_STATE_READY,
 			Message:         n.suspicion(),
 			Boot:            h.boot,
 			Session:         h.session,
 			ObservedAddress: h.address,
+			RebootedAt:      rebooted,
 		})
 	}
 	n.live, n.waived = true, false
@@ -126,18 +127,20 @@ func (l *leases) hear(h heard, now time.Time) bool {
 // maxFormer is how many former boot ids of a node are remembered.
 const maxFormer = 8
 
-// booted notes the boot id of a new session. One that was left for another and
-// comes back proves two machines with one identity: a clone (R17).
-func (n *lease) booted(boot []byte) {
+// booted notes the boot id of a new session, and returns since when the node has
+// it. One that was left for another and comes back proves two machines with one
+// identity: a clone (R17).
+func (n *lease) booted(boot []byte, now time.Time) (since int64) {
 	was := n.status.GetBoot()
 	if len(was) == 0 || bytes.Equal(was, boot) {
-		return
+		return n.status.GetRebootedAt()
 	}
 	if slices.ContainsFunc(n.former, func(b []byte) bool { return bytes.Equal(b, boot) }) {
 		n.clone = true
 	}
 	n.former = append(n.former, was)
 	n.former = n.former[max(0, len(n.former)-maxFormer):]
+	return now.UnixNano()
 }
 
 // suspicion is what is said of a node that seems to have been cloned.
@@ -172,6 +175,7 @@ func (l *leases) end(n *lease, h heard, now time.Time) {
 		Session:         h.session,
 		ObservedAddress: n.status.GetObservedAddress(),
 		Farewell:        h.farewell,
+		RebootedAt:      n.status.GetRebootedAt(),
 	}
 	switch h.farewell {
 	case modelv1.Farewell_FAREWELL_RESTARTING:
@@ -276,6 +280,6 @@ func cloneStatus(s *modelv1.NodeStatus) *modelv1.NodeStatus {
 	return &modelv1.NodeStatus{
 		State: s.GetState(), Message: s.GetMessage(), LostSince: s.GetLostSince(),
 		Boot: s.GetBoot(), Session: s.GetSession(),
-		ObservedAddress: s.GetObservedAddress(), Farewell: s.GetFarewell(),
+		ObservedAddress: s.GetObservedAddress(), Farewell: s.GetFarewell(), RebootedAt: s.GetRebootedAt(),
 	}
 }

@@ -134,6 +134,30 @@ func TestAnOlderSessionIsNoNews(t *testing.T) {
 	}
 }
 
+// TestAHostsRebootIsRemembered: whatever is told of the node afterwards.
+func TestAHostsRebootIsRemembered(t *testing.T) {
+	t.Parallel()
+	l := leasesOf(1)
+	at := func() int64 { return l.nodes[nodeN(1)].status.GetRebootedAt() }
+	l.hear(word(1, 1), epoch)
+	if at() != 0 {
+		t.Errorf("a node that was first heard is said to have rebooted at %d", at())
+	}
+	again := word(1, 2)
+	again.boot = []byte("boot-2")
+	l.hear(again, epoch)
+	again.session, again.address = 3, "10.0.0.2" // the daemon is started again
+	l.hear(again, epoch.Add(time.Minute))
+	again.ended = true
+	l.hear(again, epoch.Add(2*time.Minute))
+	for range l.full {
+		l.tick(epoch.Add(3 * time.Minute))
+	}
+	if s := l.nodes[nodeN(1)].status; at() != epoch.UnixNano() || s.GetState() != modelv1.NodeState_NODE_STATE_DOWN {
+		t.Errorf("rebooted at %d, want %d, of a node that is down by now: %v", at(), epoch.UnixNano(), s)
+	}
+}
+
 func TestAMachineThatComesBackAfterItsRebootIsAClone(t *testing.T) {
 	t.Parallel()
 	l := leasesOf(1)

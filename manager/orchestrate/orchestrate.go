@@ -47,6 +47,9 @@ type Task struct {
 	CreatedAt    int64
 	DesiredAt    int64
 	ObservedAt   int64
+	// HostLost says that it ended because its host was rebooted under it: that is
+	// no end of its own, and its successor need not wait.
+	HostLost bool
 }
 
 // A Node is how one member of the cluster stands.

@@ -33,6 +33,7 @@ func a(n int, slot uint64, change ...func(*Task)) Task {
 	return t
 }
 
+func hostLost(t *Task)                       { t.HostLost = true }
 func on(n int) func(*Task)                   { return func(t *Task) { t.Node = nodeN(n) } }
 func nowhere(t *Task)                        { t.Node, t.Observed = id.ID{}, taskstate.Pending }
 func desired(s taskstate.State) func(*Task)  { return func(t *Task) { t.Desired = s } }
@@ -146,6 +147,8 @@ func TestPlan(t *testing.T) {
 
 		{name: "a failed task is followed when due", svc: svc(1), tasks: []Task{a(1, 1, observed(taskstate.Failed), ago(5))}, want: "1: make r1, stop 1"},
 		{name: "and not before", svc: svc(1), tasks: []Task{a(1, 1, observed(taskstate.Failed), ago(2))}, wake: 3},
+		{name: "one whose host was rebooted is followed at once", svc: svc(1), tasks: []Task{a(1, 1, observed(taskstate.Failed), ago(0), hostLost)}, want: "1: make r1, stop 1"},
+		{name: "under whatever policy", svc: svc(1, restart(none)), tasks: []Task{a(1, 1, observed(taskstate.Failed), ago(0), hostLost)}, want: "1: make r1, stop 1"},
 		{name: "a completed task is followed under any", svc: svc(1), tasks: []Task{a(1, 1, observed(taskstate.Complete))}, want: "1: make r1, stop 1"},
 		{name: "but not under on-failure", svc: svc(1, restart(onFailure)), tasks: []Task{a(1, 1, observed(taskstate.Complete))}},
 		{name: "a rejected one is", svc: svc(1, restart(onFailure)), tasks: []Task{a(1, 1, observed(taskstate.Rejected))}, want: "1: make r1, stop 1"},

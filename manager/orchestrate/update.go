@@ -80,7 +80,7 @@ func (p *planner) note(v *slot, t *Task) {
 // state does not say otherwise.
 func endedByItself(t *Task) bool {
 	switch {
-	case !taskstate.Terminal(t.Observed), t.Observed == taskstate.Orphaned:
+	case !taskstate.Terminal(t.Observed), t.Observed == taskstate.Orphaned, t.HostLost:
 		return false
 	case t.Desired <= taskstate.Running:
 		return true

@@ -105,6 +105,25 @@ func TestAFailedTaskIsFollowedAfterTheDelay(t *testing.T) {
 	})
 }
 
+// TestATaskLostWithItsHostIsFollowedAtOnce: a reboot is no failure of the task,
+// whose successor may fail like any other.
+func TestATaskLostWithItsHostIsFollowedAtOnce(t *testing.T) {
+	bubble(t, 1, func(t *testing.T, w *world, f *fleet) {
+		w.create(1, 1, nil)
+		f.settle(synctest.Wait)
+		time.Sleep(time.Second)
+		w.write(&logv1.Operation{Op: &logv1.Operation_NodeSeen{NodeSeen: &logv1.NodeSeen{Node: nodeID(0).Bytes(), Status: &modelv1.NodeStatus{
+			State: modelv1.NodeState_NODE_STATE_READY, RebootedAt: time.Now().UnixNano(),
+		}}}})
+		w.report(w.tasks(1, running)[0], taskstate.Failed)
+		f.settle(synctest.Wait)
+		w.want(1, "at once", w.tasks(1, running))
+		w.report(w.tasks(1, running)[0], taskstate.Failed)
+		f.settle(synctest.Wait)
+		w.want(0, "before the delay of the second is over", w.tasks(1, wanted))
+	})
+}
+
 func TestHistoryIsBounded(t *testing.T) {
 	bubble(t, 1, func(t *testing.T, w *world, f *fleet) {
 		w.create(1, 1, nil)

@@ -73,6 +73,7 @@ func (r *round) service(service id.ID) outcome {
 			ID: t.ID, Node: t.Node, Revision: t.Revision, Slot: t.Slot, CreatedIndex: t.CreatedIndex,
 			Desired: t.Desired, Observed: t.Observed,
 			CreatedAt: t.CreatedAt, DesiredAt: t.DesiredAt, ObservedAt: t.ObservedAt,
+			HostLost: r.hostLost(t),
 		})
 	}
 	plan := orchestrate.Plan(orchestrate.Situation{
@@ -86,6 +87,15 @@ func (r *round) service(service id.ID) outcome {
 	}
 	d.reap(&o)
 	return o
+}
+
+// hostLost reports whether the reboot of its host ended a task: it was made
+// before, its end was told after, and nobody saw how it ended. Of a task that
+// the host started only then and whose end nobody saw it is said as well, once.
+func (r *round) hostLost(t *store.Task) bool {
+	f := r.nodes[t.Node]
+	return f != nil && t.Observed == modelv1.TaskState_TASK_STATE_FAILED && t.Status().ExitCode == nil &&
+		t.CreatedAt < f.rebooted && t.ObservedAt >= f.rebooted
 }
 
 // misfit says which constraint of the revision the node does not satisfy.

@@ -36,12 +36,15 @@ type facts struct {
 	place   schedule.Node
 	stand   orchestrate.Node
 	reap    reap.Node
+	// rebooted is since when it has run without what ran before; 0: all the time.
+	rebooted int64
 }
 
 func factsOf(n *modelv1.Node) *facts {
 	f := &facts{
-		version: n.GetMeta().GetVersion(),
-		place:   schedule.NodeOf(n),
+		version:  n.GetMeta().GetVersion(),
+		place:    schedule.NodeOf(n),
+		rebooted: n.GetStatus().GetRebootedAt(),
 		reap: reap.Node{
 			Down:      n.GetStatus().GetState() == modelv1.NodeState_NODE_STATE_DOWN,
 			LostSince: n.GetStatus().GetLostSince(),

@@ -1486,7 +1486,10 @@ type NodeStatus struct {
 	// Address the manager saw.
 	ObservedAddress string `protobuf:"bytes,6,opt,name=observed_address,json=observedAddress,proto3" json:"observed_address,omitempty"`
 	// What the daemon said before it stopped.
-	Farewell      Farewell `protobuf:"varint,7,opt,name=farewell,proto3,enum=skep.model.v1.Farewell" json:"farewell,omitempty"`
+	Farewell Farewell `protobuf:"varint,7,opt,name=farewell,proto3,enum=skep.model.v1.Farewell" json:"farewell,omitempty"`
+	// Since when it has this boot id, if it had another before; 0 if not. What ran
+	// on it earlier is gone.
+	RebootedAt    int64 `protobuf:"varint,8,opt,name=rebooted_at,json=rebootedAt,proto3" json:"rebooted_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1568,6 +1571,13 @@ func (x *NodeStatus) GetFarewell() Farewell {
 		return x.Farewell
 	}
 	return Farewell_FAREWELL_UNSPECIFIED
+}
+
+func (x *NodeStatus) GetRebootedAt() int64 {
+	if x != nil {
+		return x.RebootedAt
+	}
+	return 0
 }
 
 // Certificate is the record of one issued leaf; what was prepared is kept so
@@ -3566,7 +3576,7 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\tResources\x12\x1b\n" +
 	"\tnano_cpus\x18\x01 \x01(\x03R\bnanoCpus\x12!\n" +
 	"\fmemory_bytes\x18\x02 \x01(\x03R\vmemoryBytesJ\x04\b\x03\x10\n" +
-	"\"\x83\x02\n" +
+	"\"\xa4\x02\n" +
 	"\n" +
 	"NodeStatus\x12.\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x18.skep.model.v1.NodeStateR\x05state\x12\x18\n" +
@@ -3576,7 +3586,9 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\x04boot\x18\x04 \x01(\fR\x04boot\x12\x18\n" +
 	"\asession\x18\x05 \x01(\x04R\asession\x12)\n" +
 	"\x10observed_address\x18\x06 \x01(\tR\x0fobservedAddress\x123\n" +
-	"\bfarewell\x18\a \x01(\x0e2\x17.skep.model.v1.FarewellR\bfarewell\"\xc2\x02\n" +
+	"\bfarewell\x18\a \x01(\x0e2\x17.skep.model.v1.FarewellR\bfarewell\x12\x1f\n" +
+	"\vrebooted_at\x18\b \x01(\x03R\n" +
+	"rebootedAt\"\xc2\x02\n" +
 	"\vCertificate\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +

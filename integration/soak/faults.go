@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/skep-project/skep/integration/fleet"
+	"github.com/skep-project/skep/internal/lab"
+)
+
+// allFaults are what a host can meet.
+func allFaults() []fault {
+	const s = time.Second
+	return []fault{
+		{"daemon killed", 3, 15 * s, anyOne, killDaemons},
+		{"leader's daemon killed", 3, 5 * s, theLeader, killDaemons},
+		{"every daemon killed", 1, 3 * s, everyone, killDaemons},
+		{"daemon stopped in order", 2, 5 * s, anyOne, stopDaemons},
+		{"containerd killed", 1, 3 * s, anyOne, killContainerd},
+		{"plug pulled", 3, 20 * s, anyOne, pullPlugs},
+		{"leader's plug pulled", 2, 8 * s, theLeader, pullPlugs},
+		{"power cut", 1, 3 * s, everyone, pullPlugs},
+		{"paused", 2, 20 * s, anyOne, pause},
+		{"leader paused", 2, 8 * s, theLeader, pause},
+		{"cut off", 2, 20 * s, anyOne, isolate(lab.Both)},
+		{"leader cut off", 2, 8 * s, theLeader, isolate(lab.Both)},
+		{"deaf", 2, 15 * s, anyOne, isolate(lab.ToB)},
+		{"mute", 2, 15 * s, anyOne, isolate(lab.ToA)},
+		{"leader deaf", 1, 8 * s, theLeader, isolate(lab.ToB)},
+		{"leader mute", 1, 8 * s, theLeader, isolate(lab.ToA)},
+		{"two do not reach each other", 2, 15 * s, anyTwo, part(lab.Both)},
+		{"one does not reach another", 2, 15 * s, anyTwo, part(lab.ToB)},
+		{"packets lost by one", 2, 10 * s, anyOne, lossy},
+		{"packets lost by all", 1, 8 * s, everyone, lossy},
+		{"disk full", 2, 15 * s, anyOne, fill},
+		{"disk of the leader full", 1, 10 * s, theLeader, fill},
+		{"disk hangs", 2, 10 * s, anyOne, hang},
+		{"disk of the leader hangs", 1, 5 * s, theLeader, hang},
+		{"disk slow", 2, 15 * s, anyOne, slow},
+		{"disks of all managers slow", 1, 10 * s, allManagers, slow},
+		{"directory copied back", 1, 5 * s, anyManager, copyBack},
+	}
+}
+
+// each does something to every victim, one after the other.
+func each(victims []*fleet.Member, do func(*fleet.Member) error) error {
+	var all []error
+	for _, v := range victims {
+		all = append(all, do(v))
+	}
+	return errors.Join(all...)
+}
+
+// startAll is how what has no daemon any more is mended.
+func startAll(victims []*fleet.Member) func(context.Context) error {
+	return func(ctx context.Context) error {
+		return each(victims, func(v *fleet.Member) error { return v.Start(ctx) })
+	}
+}
+
+func killDaemons(_ *nemesis, ctx context.Context, victims []*fleet.Member) (func(context.Context) error, error) {
+	return startAll(victims), each(victims, func(v *fleet.Member) error { return v.KillDaemon(ctx) })
+}
+
+func stopDaemons(_ *nemesis, ctx context.Context, victims []*fleet.Member) (func(context.Context) error, error) {
+	return startAll(victims), each(victims, func(v *fleet.Member) error { return v.StopDaemon(ctx) })
+}
+
+func killContainerd(_ *nemesis, ctx context.Context, victims []*fleet.Member) (func(context.Context) error, error) {
+	return nil, each(victims, func(v *fleet.Member) error { return v.KillAll(ctx, "containerd") })
+}
+
+func pullPlugs(_ *nemesis, _ context.Context, victims []*fleet.Member) (func(context.Context) error, error) {
+	return startAll(victims), each(victims, (*fleet.Member).Dark)
+}
+
+func pause(_ *nemesis, _ context.Context, victims []*fleet.Member) (func(context.Context) error, error) {
+	return func(context.Context) error {
+		return each(victims, func(v *fleet.Member) error { return v.Resume() })
+	}, each(victims, func(v *fleet.Member) error { return v.Pause() })
+}
+
+func heal(n *nemesis) func(context.Context) error { return n.Lab.Heal }
+
+// isolate cuts a host off from all others: both ways, or what they send it (deaf,
+// ToB), or what it sends (mute, ToA).
+func isolate(way lab.Direction) func(*nemesis, context.Context, []*fleet.Member) (func(context.Context) error, error) {
+	return func(n *nemesis, ctx context.Context, victims []*fleet.Member) (func(context.Context) error, error) {
+		v := victims[0]
+		return heal(n), each(n.Others(v), func(o *fleet.Member) error {
+			return n.Lab.Partition(ctx, o.Host, v.Host, way)
+		})
+	}
+}
+
+func part(way lab.Direction) func(*nemesis, context.Context, []*fleet.Member) (func(context.Context) error, error) {
+	return func(n *nemesis, ctx context.Context, victims []*fleet.Member) (func(context.Context) error, error) {
+		return heal(n), n.Lab.Partition(ctx, victims[0].Host, victims[1].Host, way)
+	}
+}
+
+// lossy loses 5 to 50 of 100 packets that the victims send or are sent.
+func lossy(n *nemesis, ctx context.Context, victims []*fleet.Member) (func(context.Context) error, error) {
+	percent := 5 + n.rng.IntN(46)
+	return heal(n), each(victims, func(v *fleet.Member) error {
+		return each(n.Others(v), func(o *fleet.Member) error {
+			return n.Lab.Loss(ctx, v.Host, o.Host, lab.Both, percent)
+		})
+	})
+}
+
+// fill leaves nothing, or less than a manager wants to see.
+func fill(n *nemesis, _ context.Context, victims []*fleet.Member) (func(context.Context) error, error) {
+	leave := []int64{0, 64 << 20}[n.rng.IntN(2)]
+	return func(context.Context) error {
+		return each(victims, func(v *fleet.Member) error { return v.EmptyDisk() })
+	}, each(victims, func(v *fleet.Member) error { return v.FillDisk(leave) })
+}
+
+func release(victims []*fleet.Member) error {
+	return each(victims, func(v *fleet.Member) error { return v.ReleaseDisk() })
+}
+
+func hang(_ *nemesis, _ context.Context, victims []*fleet.Member) (func(context.Context) error, error) {
+	return func(context.Context) error { return release(victims) },
+		each(victims, func(v *fleet.Member) error { return v.StallDisk() })
+}
+
+// slow holds each disk up most of the time, for up to 400 ms at once.
+func slow(n *nemesis, ctx context.Context, victims []*fleet.Member) (func(context.Context) error, error) {
+	seed := n.rng.Int64()
+	ctx, stop := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() { done <- stutter(ctx, victims, seed) }()
+	return func(context.Context) error {
+		stop()
+		return <-done
+	}, nil
+}
+
+func stutter(ctx context.Context, victims []*fleet.Member, seed int64) (err error) {
+	for n := seed & 0xffff; ctx.Err() == nil && err == nil; n = n*75 + 74 {
+		err = each(victims, func(v *fleet.Member) error { return v.StallDisk() })
+		rest(ctx, time.Duration(50+n%350)*time.Millisecond)
+		err = errors.Join(err, release(victims))
+		rest(ctx, time.Duration(20+n%100)*time.Millisecond)
+	}
+	return err
+}
+
+// copyBack copies a manager's log, lets it go on, and puts the copy in the place
+// of the log: it has to say that it must rejoin, and that has to cure it.
+func copyBack(n *nemesis, ctx context.Context, victims []*fleet.Member) (func(context.Context) error, error) {
+	v := victims[0]
+	if err := n.Whole(ctx, calmTime); err != nil { // else it may cost the quorum
+		return nil, err
+	}
+	swap := func(ctx context.Context, line string) error {
+		err := v.KillDaemon(ctx)
+		if err == nil {
+			_, err = v.Must(ctx, line)
+		}
+		return errors.Join(err, v.Start(ctx))
+	}
+	mend := func(ctx context.Context) error {
+		if err := swap(ctx, "cd /var/lib/skep && rm -rf raft && mv copy raft"); err != nil {
+			return err
+		}
+		return n.rejoin(ctx, v)
+	}
+	return mend, errors.Join(swap(ctx, "cp -a /var/lib/skep/raft /var/lib/skep/copy"), n.Whole(ctx, calmTime))
+}
+
+// rejoin waits for v to say that it must rejoin, and has it do so.
+func (n *nemesis) rejoin(ctx context.Context, v *fleet.Member) error {
+	err := fleet.Until(ctx, calmTime, func(ctx context.Context) error {
+		out, err := v.Must(ctx, "ctl info")
+		if err == nil && !strings.Contains(out, "it must rejoin") {
+			err = fmt.Errorf("a directory that went back does not say so:\n%s", out)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	other := n.Managers()[0]
+	if other == v {
+		other = n.Managers()[1]
+	}
+	for _, verb := range []string{"demote", "promote"} {
+		if _, err := other.Must(ctx, "ctl node "+verb+" "+v.Name()); err != nil {
+			return err
+		}
+	}
+	return nil
+}

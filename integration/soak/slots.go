@@ -1,0 +1,77 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// settleTime is how long after a fault was mended its host may still show what
+// the fault did: the node must be heard again, learn what became of its tasks,
+// and end those that have successors.
+const settleTime = 30 * time.Second
+
+// checkSlots holds a history to what must be true of containers:
+//
+//   - two of one slot live at the same time only while the host of one of them
+//     feels a fault, or its end;
+//   - a container on a host that feels none does not end.
+//
+// It is exact where it can be: a container is known by the scans that saw it, so
+// two that overlap were seen by the same scan twice.
+func checkSlots(h history) error {
+	var faults []error
+	bySlot := map[string][]ran{}
+	for _, r := range h.rans {
+		bySlot[r.Slot] = append(bySlot[r.Slot], r)
+		if r.Gone > 0 && !h.excused(r.Host, r.To, r.Gone) {
+			faults = append(faults, fmt.Errorf("slots: %s ended at %v, and nothing was done to that host", r, seconds(r.Gone)))
+		}
+	}
+	for _, rans := range bySlot {
+		for i, a := range rans {
+			for _, b := range rans[i+1:] {
+				from, to := max(a.From, b.From), min(a.To, b.To)
+				if from < to && !h.excusedEither(a.Host, b.Host, from, to) {
+					faults = append(faults, fmt.Errorf("slots: %s and %s both live from %v to %v", a, b, seconds(from), seconds(to)))
+				}
+			}
+		}
+	}
+	return errors.Join(faults...)
+}
+
+func (r ran) String() string {
+	return fmt.Sprintf("task %.12s of %s on %s", r.Task, r.Slot, r.Host)
+}
+
+func seconds(ns int64) time.Duration { return time.Duration(ns).Round(10 * time.Millisecond) }
+
+// excused reports whether a host felt a fault, or its end, at some time between
+// two scans.
+func (h history) excused(host string, from, to int64) bool {
+	return slices.ContainsFunc(h.touches, func(t touch) bool {
+		return t.Host == host && t.From <= to && from <= t.To+int64(settleTime)
+	})
+}
+
+// excusedEither reports whether one host of two felt a fault, or its end, all the
+// time.
+func (h history) excusedEither(a, b string, from, to int64) bool {
+	return covered(h.touches, func(t touch) bool { return t.Host == a || t.Host == b }, from, to)
+}
+
+// covered reports whether the touches that count, and the time after each, leave
+// no gap from from to to, both included.
+func covered(touches []touch, counts func(touch) bool, from, to int64) bool {
+	mine := slices.DeleteFunc(slices.Clone(touches), func(t touch) bool { return !counts(t) })
+	slices.SortFunc(mine, func(a, b touch) int { return cmp.Compare(a.From, b.From) })
+	for _, t := range mine {
+		if t.From <= from && from <= t.To+int64(settleTime) {
+			from = t.To + int64(settleTime) + 1
+		}
+	}
+	return from > to
+}
