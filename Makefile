@@ -31,7 +31,7 @@ UNITS = $$($(GO) list ./... | grep -v '/skep/integration')
 phase = @echo "== $(1)"; began=$$SECONDS; $(2); echo "== $(1): $$((SECONDS - began)) s"
 
 .PHONY: all build static deps packages runtime test check lint proto proto-lint proto-current \
-	mod-current unit race sim bubble script lab lab-test man demo calm bench fuzz cover clean help
+	mod-current unit race sim bubble script lab lab-test man demo calm soak soak-short recovery bench fuzz cover clean help
 
 all: build ## build bin/ctl
 
@@ -77,7 +77,7 @@ $(BUF):
 # A suite runs from the day its room is built.
 SUITES = $(foreach suite,sim bubble script,$(if $(wildcard integration/$(suite)/*_test.go),$(suite)))
 
-test check: lint proto-lint proto-current mod-current unit $(SUITES) lab-test ## everything CI runs (as root)
+test check: lint proto-lint proto-current mod-current unit $(SUITES) lab-test soak-short ## everything CI runs (as root)
 	@echo "== every phase has passed"
 
 lint: $(LINT)
@@ -110,7 +110,7 @@ script: build ## CLI stories
 
 lab-test: build runtime ## hosts on this machine: the lab's own tests and every story on it (as root)
 	$(call phase,lab,$(GO) test -tags lab -count=1 -timeout 20m ./internal/lab/... && \
-		SKEP_BIN=$(CURDIR)/bin/ctl $(GO) test -p 1 -tags lab -count=1 -timeout 20m ./integration/walkthrough/... ./integration/services/... ./integration/cluster/... ./integration/lab/...)
+		SKEP_BIN=$(CURDIR)/bin/ctl $(GO) test -p 1 -tags lab -count=1 -timeout 20m ./integration/walkthrough/... ./integration/services/... ./integration/cluster/... ./integration/many/... ./integration/lab/...)
 
 # --- what people look at ---------------------------------------------------
 
@@ -126,7 +126,7 @@ demo: build runtime ## replay the walkthrough on lab hosts for a person to watch
 	@$(GO) build -o bin/demo ./integration/demo
 	@bin/demo -bin $(CURDIR)/bin/ctl
 
-calm: build runtime ## an hour of three managers on a busy disk: no election may be held (as root; FOR=1h)
+calm: build runtime ## three managers for an hour on a busy disk: no election may be held (as root; FOR=1h)
 	@$(GO) build -o bin/calm ./integration/calm
 	@bin/calm -bin $(CURDIR)/bin/ctl -for $(FOR)
 

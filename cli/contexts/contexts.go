@@ -94,7 +94,7 @@ func read(s *say.Streams, from string) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		defer f.Close() //nolint:errcheck // it was only read
+		defer f.Close()
 		in = f
 	}
 	return io.ReadAll(io.LimitReader(in, wallet.MaxBytes+1))

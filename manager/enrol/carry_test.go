@@ -133,7 +133,7 @@ func TestUsersOnTheSocket(t *testing.T) {
 
 	_, err = api.RemoveNode(t.Context(), &controlv1.RemoveNodeRequest{Ref: "n9"})
 	fid := follower.holder.Get().Identity.Node.String()
-	if !errdefs.IsNotFound(err) || !strings.Contains(err.Error(), "@"+fid) || !strings.Contains(err.Error(), "via "+fid+": n9") || rpc.HintOf(err) != "look again" {
+	if !errdefs.IsNotFound(err) || !strings.Contains(err.Error(), "user:uid:") || !strings.Contains(err.Error(), "via "+fid+": n9") || rpc.HintOf(err) != "look again" {
 		t.Errorf("carried to the leader: %v (hint %q)", err, rpc.HintOf(err))
 	}
 
