@@ -84,11 +84,16 @@ const (
 func TestARemoteClientGoesOnWithAnotherManager(t *testing.T) {
 	for _, tt := range []struct {
 		name string
-		lose func(c *cluster, leader *host)
+		lose func(c *cluster, leader *host, others []*host)
 		most time.Duration
 	}{
-		{"the leader's process is killed", func(_ *cluster, leader *host) { leader.kill() }, 3 * time.Second},
-		{"the leader's host goes dark", func(c *cluster, leader *host) { c.net.setDark(leader.addr, true) }, 25 * time.Second},
+		{"the leader's process is killed", func(_ *cluster, leader *host, _ []*host) { leader.kill() }, 3 * time.Second},
+		{"the leader's host goes dark", func(c *cluster, leader *host, _ []*host) { c.net.setDark(leader.addr, true) }, 25 * time.Second},
+		{"the leader is cut off from the others, and not from the client", func(c *cluster, leader *host, others []*host) {
+			for _, o := range others {
+				c.net.split(leader.addr, o.addr, true)
+			}
+		}, 10 * time.Second},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, c *cluster) {
@@ -109,7 +114,7 @@ func TestARemoteClientGoesOnWithAnotherManager(t *testing.T) {
 				if err := order(ctx, api, "before"); err != nil {
 					t.Fatal(err)
 				}
-				tt.lose(c, ms[0])
+				tt.lose(c, ms[0], ms[1:])
 				began := time.Now()
 				if err := order(ctx, api, "after"); err != nil {
 					t.Fatalf("a write after the loss: %v", err)

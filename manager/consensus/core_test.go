@@ -168,6 +168,31 @@ func TestALeaderWhoseDiskHangsHandsOver(t *testing.T) {
 	}
 }
 
+// TestALeaderThatIsCutOffDoesNotKeepItsCallersWaiting: what became of their
+// proposals is known on the other side, to which they may turn.
+func TestALeaderThatIsCutOffDoesNotKeepItsCallersWaiting(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 1, 2, 3)
+	c := b.elect(1)
+	b.tick(3)
+	b.dark[1] = true
+	p := NewProposal([]byte("x"))
+	c.Propose(p)
+	b.tick(12)
+	if r, ok := fate(p); ok {
+		t.Fatalf("the proposal has the end %v while its leader may yet be heard", r)
+	}
+	b.tick(80)
+	if r, ok := fate(p); !ok || !errors.Is(r.Err, ErrUnknown) {
+		t.Errorf("after 4 s in the dark the proposal has the end %v %v, want one that is unknown", r, ok)
+	}
+	b.dark[1] = false
+	b.tick(60)
+	if st := c.Status(); st.Leader == 0 || st.Applied != b.cores[2].Status().Applied {
+		t.Errorf("back again: %+v", st)
+	}
+}
+
 func TestAHintBringsTheElectionForward(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, 1, 2, 3)

@@ -15,6 +15,7 @@ type election struct {
 	elapsed, timeout int    // ticks since the leader's last word, or our last campaign
 	soon             int    // campaigns left that follow soon on the last
 	begun            uint64 // campaigns since the core was made
+	leaderless       int    // ticks without a leader
 }
 
 // contact remembers when members were last heard.
@@ -45,6 +46,7 @@ func (c *Core) Tick() {
 	// Deprecated, but the only way to keep raft's own unseeded election timer still.
 	// Counts for raft's lease and lets the core decide when to campaign.
 	c.raw.TickQuiesced()
+	c.despair()
 	c.election.elapsed++
 	if c.election.elapsed < c.election.timeout {
 		return
@@ -53,6 +55,20 @@ func (c *Core) Tick() {
 		c.election.soon = soonTries
 	}
 	c.campaign()
+}
+
+// despair ends as unknown what this member proposed when it led, once it has had
+// no leader for as long as a word of one counts: only an entry of a later term
+// could tell what became of it, and whoever waits may ask those that have a
+// leader (R10).
+func (c *Core) despair() {
+	if c.lead != 0 {
+		c.election.leaderless = 0
+		return
+	}
+	if c.election.leaderless++; c.election.leaderless == c.contact.term {
+		c.cfg.Fates.lose(ErrUnknown)
+	}
 }
 
 // redraw starts the wait for the next election anew. It is a short one while
