@@ -31,7 +31,7 @@ UNITS = $$($(GO) list ./... | grep -v '/skep/integration')
 phase = @echo "== $(1)"; began=$$SECONDS; $(2); echo "== $(1): $$((SECONDS - began)) s"
 
 .PHONY: all build static deps packages runtime test check lint proto proto-lint proto-current \
-	mod-current unit race sim bubble script lab lab-test man demo calm soak soak-short recovery bench fuzz cover clean help
+	mod-current unit race sim bubble script lab lab-test man demo calm soak soak-short recovery bench microbench fuzz cover clean help
 
 all: build ## build bin/ctl
 
@@ -148,7 +148,13 @@ recovery: build runtime ## measure how long losses are felt on lab hosts, TRIALS
 	@$(GO) build -o bin/recovery ./integration/recovery
 	@bin/recovery -bin $(CURDIR)/bin/ctl -trials $(TRIALS)
 
-bench: ## benchmarks
+FORMAT ?= table
+
+bench: ## measure the control plane: managers as processes, agents by the hundred (FORMAT=json, SCENARIO=deploy,roll)
+	@$(GO) build -o bin/bench ./integration/bench
+	@bin/bench -format $(FORMAT) -scenario "$(SCENARIO)"
+
+microbench: ## the benchmarks of each package
 	$(GO) test -run '^$$' -bench . -benchmem $(UNITS)
 
 fuzz: ## every fuzz target, for FUZZTIME each

@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/skep-project/skep/cli/conn"
+	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
+)
+
+// deploy makes a service of many replicas, until the API says that all run, and
+// scales it to none, until the API shows no task of it.
+func deploy(ctx context.Context, s *stage) error {
+	idle, err := s.swarm.managers[0].heap(ctx)
+	if err != nil {
+		return err
+	}
+	before, err := s.swarm.mark()
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	if _, err := s.create(ctx, "deploy", s.replicas); err != nil {
+		return err
+	}
+	took, err := s.until(ctx, "deploy", began, func(v *controlv1.ServiceView) bool {
+		return v.GetRunning() == uint64(s.replicas)
+	})
+	if err != nil {
+		return err
+	}
+	s.note("all running", "s", cpu, took.Seconds())
+	if err := s.used(before, s.replicas, "task"); err != nil {
+		return err
+	}
+	full, err := s.swarm.managers[0].heap(ctx)
+	if err != nil {
+		return err
+	}
+	s.note("live heap a task", "B", plain, (float64(full.LiveBytes)-float64(idle.LiveBytes))/float64(s.replicas))
+	return s.scaleDown(ctx)
+}
+
+// scaleDown takes all replicas away.
+func (s *stage) scaleDown(ctx context.Context) error {
+	began := time.Now()
+	if err := s.update(ctx, "deploy", func(v *controlv1.ServiceView) {
+		v.Service.Spec.GetReplicated().Replicas = 0
+	}, false); err != nil {
+		return err
+	}
+	if _, err := s.until(ctx, "deploy", began, func(v *controlv1.ServiceView) bool { return v.GetRunning() == 0 }); err != nil {
+		return err
+	}
+	for {
+		resp, err := s.swarm.control().ListTasks(ctx, &controlv1.ListTasksRequest{Filter: &controlv1.Filter{
+			Services: []string{"deploy"}, Desired: []modelv1.TaskState{modelv1.TaskState_TASK_STATE_RUNNING},
+		}})
+		if err != nil {
+			return err
+		}
+		if len(resp.GetTasks()) == 0 {
+			break
+		}
+	}
+	s.note("scaled to 0", "s", cpu, time.Since(began).Seconds())
+	return nil
+}
+
+// update changes a service as it is now; with the template too if templated.
+func (s *stage) update(ctx context.Context, ref string, change func(*controlv1.ServiceView), templated bool) error {
+	resp, err := s.swarm.control().GetService(ctx, &controlv1.GetServiceRequest{Ref: ref})
+	if err != nil {
+		return err
+	}
+	v := resp.GetService()
+	change(v)
+	req := &controlv1.UpdateServiceRequest{
+		RequestId: conn.RequestID(), Ref: ref, Version: v.GetService().GetMeta().GetVersion(), Spec: v.GetService().GetSpec(),
+	}
+	if templated {
+		req.Template = v.GetTemplate()
+	}
+	_, err = s.swarm.control().UpdateService(ctx, req)
+	return err
+}
+
+// roll changes the template of a service that runs, until all of it is new.
+func roll(ctx context.Context, s *stage) error {
+	began := time.Now()
+	if _, err := s.create(ctx, "roll", s.replicas); err != nil {
+		return err
+	}
+	runs := func(v *controlv1.ServiceView) bool { return v.GetRunning() == uint64(s.replicas) }
+	if _, err := s.until(ctx, "roll", began, runs); err != nil {
+		return err
+	}
+	before, err := s.swarm.mark()
+	if err != nil {
+		return err
+	}
+	began = time.Now()
+	if err := s.update(ctx, "roll", func(v *controlv1.ServiceView) { v.Template = template("new") }, true); err != nil {
+		return err
+	}
+	took, err := s.until(ctx, "roll", began, func(v *controlv1.ServiceView) bool {
+		return v.GetService().GetUpdate().GetState() == modelv1.UpdateState_UPDATE_STATE_COMPLETED && runs(v)
+	})
+	if err != nil {
+		return err
+	}
+	s.note("rolled", "s", cpu, took.Seconds())
+	return s.used(before, s.replicas, "task")
+}
+
+// ones is how often a single task is made in one run.
+const ones = 20
+
+// one makes services of one task on an idle swarm, one after the other.
+func one(ctx context.Context, s *stage) error {
+	for range ones {
+		took, err := s.single(ctx)
+		if err != nil {
+			return err
+		}
+		s.note("created to running", "ms", cpu, float64(took.Microseconds())/1000)
+	}
+	return nil
+}
+
+// single makes a service of one task, and watches it until that runs.
+func (s *stage) single(ctx context.Context) (time.Duration, error) {
+	name := "one-" + time.Now().Format("150405.000000000")[7:]
+	began := time.Now()
+	if _, err := s.create(ctx, name, 1); err != nil {
+		return 0, err
+	}
+	ctx, stop := context.WithTimeout(ctx, patience)
+	defer stop()
+	watch, err := s.swarm.control().WatchService(ctx, &controlv1.WatchServiceRequest{Ref: name})
+	if err != nil {
+		return 0, err
+	}
+	for {
+		m, err := watch.Recv()
+		if err != nil {
+			return 0, err
+		}
+		for _, t := range m.GetTasks() {
+			if t.GetTask().GetStatus().GetState() == modelv1.TaskState_TASK_STATE_RUNNING {
+				return time.Since(began), nil
+			}
+		}
+	}
+}
