@@ -93,7 +93,8 @@ func draw() (*ecdsa.PrivateKey, []byte, error) {
 type output struct {
 	s    *say.Streams
 	dir  *os.Root
-	name string
+	name string // in dir
+	path string // as it was typed
 	kept bool
 }
 
@@ -105,7 +106,7 @@ func openOutput(s *say.Streams, path string) (*output, error) {
 	if err != nil {
 		return nil, fmt.Errorf("write %s: %w", path, err)
 	}
-	o := &output{s: s, dir: dir, name: filepath.Base(path)}
+	o := &output{s: s, dir: dir, name: filepath.Base(path), path: path}
 	f, err := dir.OpenFile(o.name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, errors.Join(say.Hinted(fmt.Errorf("write %s: %w", path, err), "name a file that is not there, in a directory that is"), dir.Close())
@@ -143,6 +144,6 @@ func (o *output) write(issued *controlv1.IssuedUser, key *ecdsa.PrivateKey) erro
 		return err
 	}
 	o.kept = true
-	o.s.Note("user %s (%s) until %s; whoever has %s is %s: ctl context create NAME --from %s", who.Name(), rpc.RoleName(who.Role), until, o.name, who.Name(), o.name)
+	o.s.Note("user %s (%s) until %s; whoever has %s is %s: ctl context create NAME --from %s", who.Name(), rpc.RoleName(who.Role), until, o.path, who.Name(), o.path)
 	return nil
 }
