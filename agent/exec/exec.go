@@ -45,7 +45,8 @@ type Runtime interface {
 	// List returns every container that carries the labels of this cluster and
 	// node, running or not. What a Prepare that was cut short left of one that
 	// does not exist is listed too, not started and of index 0, and Remove
-	// clears it away.
+	// clears it away. A runtime may finish such a container afterwards: it is
+	// listed then, as any other.
 	List(ctx context.Context) ([]Container, error)
 	// Task returns the controller of a task's container, which need not exist
 	// yet. It does no I/O. A spec without a template is enough for Wait,

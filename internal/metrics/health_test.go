@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -61,9 +62,9 @@ func TestALoopThatStandsStillIsNoLife(t *testing.T) {
 func TestADaemonThatIsStuckIsSaidToBe(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		looks := 0
+		var looks atomic.Int32
 		stuck := make(chan struct{})
-		s := New(Config{Look: full, Condition: func() Condition { looks++; <-stuck; return Condition{} }})
+		s := New(Config{Look: full, Condition: func() Condition { looks.Add(1); <-stuck; return Condition{} }})
 		for range 3 {
 			w := httptest.NewRecorder()
 			s.pages().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", "/healthz", nil))
@@ -72,8 +73,8 @@ func TestADaemonThatIsStuckIsSaidToBe(t *testing.T) {
 				t.Errorf("%d %s (%v), want 503 and not ok", w.Code, w.Body, err)
 			}
 		}
-		if looks != 1 {
-			t.Errorf("%d looks are stuck, want 1 however many ask", looks)
+		if n := looks.Load(); n != 1 {
+			t.Errorf("%d looks are stuck, want 1 however many ask", n)
 		}
 		close(stuck)
 		synctest.Wait()
