@@ -26,15 +26,10 @@ func infoCommand(s *say.Streams) *cli.Command {
 			conn.StaleFlag(), conn.TimeoutFlag(conn.ForAnswer),
 		},
 		Action: conn.With(s, func(ctx context.Context, c *cli.Context, api *conn.Conn) error {
-			local, err := conn.Ask(ctx, api, localv1.LocalClient.Info, &localv1.InfoRequest{})
+			i, err := look(ctx, api)
 			if err != nil {
 				return err
 			}
-			cluster, err := clusterOf(ctx, api, local)
-			if err != nil {
-				local.Error = err.Error() // the rest is worth showing all the same
-			}
-			i := newInfo(local, cluster)
 			if format := c.String("format"); format != "" {
 				return show.One(s.Out, format, i)
 			}
@@ -48,6 +43,26 @@ func infoCommand(s *say.Streams) *cli.Command {
 			return nil
 		}),
 	}
+}
+
+// look asks the daemon of this host, or the manager one uses from elsewhere.
+func look(ctx context.Context, api *conn.Conn) (info, error) {
+	p, err := conn.Elsewhere(ctx, api)
+	switch {
+	case err != nil:
+		return info{}, err
+	case p != nil:
+		return afar(ctx, api, p)
+	}
+	local, err := conn.Ask(ctx, api, localv1.LocalClient.Info, &localv1.InfoRequest{})
+	if err != nil {
+		return info{}, err
+	}
+	cluster, err := clusterOf(ctx, api, local)
+	if err != nil {
+		local.Error = err.Error() // the rest is worth showing all the same
+	}
+	return newInfo(local, cluster), nil
 }
 
 // clusterOf asks for what only managers know.
@@ -67,9 +82,12 @@ type info struct {
 	NCPU            string
 	MemTotal        int64
 	Runtime         string
-	StateDir        string
-	Containers      uint32
-	Swarm           swarmInfo
+	// StateDir and Containers are told at the node's own socket only.
+	StateDir   string  `json:",omitempty"`
+	Containers *uint32 `json:",omitempty"`
+	// Context is there if a manager was asked over the network.
+	Context *contextInfo `json:",omitempty"`
+	Swarm   swarmInfo
 }
 
 type swarmInfo struct {
@@ -80,16 +98,21 @@ type swarmInfo struct {
 	NodeAddr            string   `json:",omitempty"`
 	RemoteManagers      []string `json:",omitempty"`
 	UnreachableManagers []string `json:",omitempty"`
-	// UnreachableSince belongs to UnreachableManagers, in the same order.
+	// UnreachableSince belongs to UnreachableManagers, in the same order; zero is
+	// not known.
 	UnreachableSince   []time.Time `json:",omitempty"`
 	OutOfContact       bool        `json:",omitempty"`
 	CertificateExpires *time.Time
 	CertificateRenews  *time.Time
-	ElectionTick       int64        `json:",omitempty"`
-	Nodes              uint32       `json:",omitempty"`
-	Managers           uint32       `json:",omitempty"`
-	Cluster            *clusterInfo `json:",omitempty"`
-	known              bool
+	ElectionTick       int64  `json:",omitempty"`
+	Nodes              uint32 `json:",omitempty"`
+	Managers           uint32 `json:",omitempty"`
+	// Leader and States, how many nodes are in which state, are of a manager that
+	// was asked over the network.
+	Leader  string            `json:",omitempty"`
+	States  map[string]uint32 `json:",omitempty"`
+	Cluster *clusterInfo      `json:",omitempty"`
+	known   bool
 }
 
 type clusterInfo struct {
@@ -111,7 +134,7 @@ func newInfo(l *localv1.InfoResponse, g *controlv1.GetClusterResponse) info {
 	i := info{
 		Name: l.GetHostname(), ServerVersion: l.GetVersion(), OperatingSystem: d.GetOs(), Architecture: d.GetArchitecture(),
 		NCPU: show.CPUs(d.GetResources().GetNanoCpus()), MemTotal: d.GetResources().GetMemoryBytes(),
-		Runtime: l.GetRuntime(), StateDir: l.GetStateDir(), Containers: l.GetRunning(),
+		Runtime: l.GetRuntime(), StateDir: l.GetStateDir(), Containers: new(l.GetRunning()),
 		Swarm: swarmInfo{
 			LocalNodeState:   strings.ToLower(strings.TrimPrefix(l.GetState().String(), "STATE_")),
 			NodeID:           show.ID(l.GetNode()),
@@ -132,13 +155,18 @@ func newInfo(l *localv1.InfoResponse, g *controlv1.GetClusterResponse) info {
 		i.Swarm.Cluster = &clusterInfo{ID: id}
 	}
 	if g != nil {
-		i.Swarm.Nodes, i.Swarm.Managers, i.Swarm.known = g.GetNodes(), g.GetManagers(), true
-		i.Swarm.Cluster = newClusterInfo(g.GetCluster())
-		if len(g.GetManagerAddresses()) > 0 {
-			i.Swarm.RemoteManagers = g.GetManagerAddresses()
-		}
+		i.Swarm.learn(g)
 	}
 	return i
+}
+
+// learn fills in what only managers know.
+func (w *swarmInfo) learn(g *controlv1.GetClusterResponse) {
+	w.Nodes, w.Managers, w.known = g.GetNodes(), g.GetManagers(), true
+	w.Cluster = newClusterInfo(g.GetCluster())
+	if len(g.GetManagerAddresses()) > 0 {
+		w.RemoteManagers = g.GetManagerAddresses()
+	}
 }
 
 // newClusterInfo fills in the documented defaults.
@@ -175,6 +203,11 @@ func (i info) text() string {
 			fmt.Fprintf(&b, "%s%s: %s\n", strings.Repeat(" ", depth), name, text)
 		}
 	}
+	if c := i.Context; c != nil {
+		field(0, "Context", c.Name)
+		field(0, "User", c.User+" ("+c.Role+") until "+c.Expires.Format(time.RFC3339))
+		field(0, "Manager", c.Host)
+	}
 	field(0, "Name", i.Name)
 	field(0, "Server Version", i.ServerVersion)
 	field(0, "Runtime", i.Runtime)
@@ -185,9 +218,14 @@ func (i info) text() string {
 		field(0, "CPUs", i.NCPU)
 		field(0, "Total Memory", show.Bytes(i.MemTotal))
 	}
-	field(0, "Containers", i.Containers)
+	if i.Containers != nil {
+		field(0, "Containers", *i.Containers)
+	}
 	field(0, "Swarm", i.Swarm.LocalNodeState)
 	i.Swarm.text(&b, field)
+	if i.Context != nil {
+		field(0, "Not Known From Here", onNodeOnly)
+	}
 	return b.String()
 }
 
@@ -216,7 +254,9 @@ func (w swarmInfo) text(b *strings.Builder, field func(depth int, name string, v
 func (w swarmInfo) unreachable() []string {
 	out := slices.Clone(w.UnreachableManagers)
 	for i, since := range w.UnreachableSince[:min(len(out), len(w.UnreachableSince))] {
-		out[i] += " since " + show.When(since.UnixNano())
+		if !since.IsZero() {
+			out[i] += " since " + show.When(since.UnixNano())
+		}
 	}
 	return out
 }
@@ -224,14 +264,20 @@ func (w swarmInfo) unreachable() []string {
 func (w swarmInfo) clusterText(b *strings.Builder, field func(depth int, name string, value any)) {
 	c := w.Cluster
 	field(1, "Managers", w.Managers)
+	field(2, "Leader", w.Leader)
 	field(1, "Nodes", w.Nodes)
+	for _, state := range w.states() {
+		fmt.Fprintf(b, "  %s\n", state)
+	}
 	b.WriteString(" Orchestration:\n")
 	field(2, "Task History Retention Limit", c.TaskHistory)
 	b.WriteString(" Raft:\n")
 	field(2, "Snapshot Interval", c.SnapshotInterval)
 	field(2, "Number of Old Snapshots to Retain", c.OldSnapshots)
 	field(2, "Heartbeat Tick", 1)
-	field(2, "Election Tick", w.ElectionTick)
+	if w.ElectionTick > 0 {
+		field(2, "Election Tick", w.ElectionTick)
+	}
 	if c.DeadManagerRemoval > 0 {
 		field(2, "Dead Manager Removal", c.DeadManagerRemoval)
 	}

@@ -9,7 +9,9 @@ import (
 	"github.com/skep-project/skep/cli/conn"
 	"github.com/skep-project/skep/cli/say"
 	"github.com/skep-project/skep/cli/show"
+	"github.com/skep-project/skep/internal/rpc"
 	"github.com/skep-project/skep/internal/version"
+	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
 	localv1 "github.com/skep-project/skep/proto/skep/local/v1"
 )
 
@@ -26,6 +28,8 @@ type clientVersion struct {
 }
 
 type serverVersion struct {
+	// Name of the node that answered, if it was asked over the network.
+	Name    string `json:",omitempty"`
 	Version string
 	Runtime string `json:",omitempty"`
 }
@@ -40,10 +44,8 @@ func versionCommand(s *say.Streams) *cli.Command {
 		},
 		Action: conn.With(s, func(ctx context.Context, c *cli.Context, api *conn.Conn) error {
 			v := versions{Client: clientVersion{version.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH, version.FeatureLevel}}
-			info, missing := conn.Ask(ctx, api, localv1.LocalClient.Info, &localv1.InfoRequest{})
-			if missing == nil {
-				v.Server = &serverVersion{info.GetVersion(), info.GetRuntime()}
-			}
+			var missing error
+			v.Server, missing = served(ctx, api)
 			if err := printVersions(s, c.String("format"), v); err != nil {
 				return err
 			}
@@ -53,6 +55,31 @@ func versionCommand(s *say.Streams) *cli.Command {
 			return nil
 		}),
 	}
+}
+
+// served asks for the version of who answers: the daemon of this host, or the
+// manager one uses from elsewhere, as its record has it.
+func served(ctx context.Context, api *conn.Conn) (*serverVersion, error) {
+	p, err := conn.Elsewhere(ctx, api)
+	if err != nil {
+		return nil, err
+	}
+	if p == nil {
+		info, err := conn.Ask(ctx, api, localv1.LocalClient.Info, &localv1.InfoRequest{})
+		if err != nil {
+			return nil, err
+		}
+		return &serverVersion{Version: info.GetVersion(), Runtime: info.GetRuntime()}, nil
+	}
+	if !p.Contact {
+		ctx = rpc.Stale(ctx)
+	}
+	resp, err := conn.Read(ctx, api, controlv1.ControlClient.GetNode, &controlv1.GetNodeRequest{Ref: "self"})
+	if err != nil {
+		return nil, err
+	}
+	d := resp.GetNode().GetNode().GetDescription()
+	return &serverVersion{Name: d.GetHostname(), Version: d.GetVersion(), Runtime: d.GetRuntime()}, nil
 }
 
 func printVersions(s *say.Streams, format string, v versions) error {
@@ -67,6 +94,7 @@ func printVersions(s *say.Streams, format string, v versions) error {
 	})
 	if v.Server != nil {
 		sheet.Block("Server", func(b *show.Sheet) {
+			b.Field("Name", v.Server.Name)
 			b.Field("Version", v.Server.Version)
 			b.Field("Runtime", v.Server.Runtime)
 		})

@@ -53,6 +53,8 @@ type Swarm struct {
 	Daemon   *localv1.InfoResponse
 	// Worker: the node is no manager; Control is refused as such.
 	Worker bool
+	// Cut: the manager does not hear the others.
+	Cut bool
 	// Fail is the error of the next call of a method, "CreateService", once for
 	// each error.
 	Fail map[string][]error
@@ -106,15 +108,11 @@ func (s *Swarm) Listen() (socket string, stop func(), err error) {
 	if err != nil {
 		return "", nil, err
 	}
-	srv, err := rpc.NewServer(rpc.Config{Leader: leader{}, Log: slog.New(slog.DiscardHandler)})
+	srv, err := rpc.NewServer(rpc.Config{Leader: leader{s}, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return "", nil, err
 	}
-	localv1.RegisterLocalServer(srv, s)
-	srv.Offer(&controlv1.Control_ServiceDesc)
-	if !s.Worker {
-		srv.Mount(&controlv1.Control_ServiceDesc, s)
-	}
+	s.mount(srv)
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = srv.ServeUnix(l) }) // ends by stop
 	return socket, func() {
@@ -126,9 +124,25 @@ func (s *Swarm) Listen() (socket string, stop func(), err error) {
 	}, nil
 }
 
-// leader is a manager that leads and is in contact.
-type leader struct{}
+// mount makes srv serve the swarm.
+func (s *Swarm) mount(srv *rpc.Server) {
+	localv1.RegisterLocalServer(srv, s)
+	srv.Offer(&controlv1.Control_ServiceDesc)
+	if !s.Worker {
+		srv.Mount(&controlv1.Control_ServiceDesc, s)
+	}
+}
 
+// leader is a manager that leads and is in contact, or is cut off.
+type leader struct{ s *Swarm }
+
+func (l leader) cut() bool {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	return l.s.Cut
+}
+
+// IsLeader is what the cut-off manager still believes.
 func (leader) IsLeader() bool { return true }
 func (leader) Following(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithCancel(ctx)
@@ -137,9 +151,16 @@ func (leader) Following(ctx context.Context) (context.Context, context.CancelFun
 func (leader) Conn(context.Context) (*grpc.ClientConn, error) {
 	return nil, rpc.RefuseNoLeader(nil, 1, 0)
 }
-func (leader) Barrier(context.Context) error { return nil }
+func (l leader) Barrier(context.Context) error {
+	if l.cut() {
+		return rpc.RefuseNoLeader([]string{"dev02 (192.0.2.2:2377)", "dev03 (192.0.2.3:2377)"}, 2, 1)
+	}
+	return nil
+}
 func (leader) StaleOK(context.Context) error { return nil }
-func (leader) Freshness() rpc.Freshness      { return rpc.Freshness{Stale: true, InContact: true} }
+func (l leader) Freshness() rpc.Freshness {
+	return rpc.Freshness{Stale: true, InContact: !l.cut(), Silence: time.Minute}
+}
 
 // A Result is how a command ended.
 type Result struct {

@@ -35,6 +35,7 @@ type Conn struct {
 	remote  Remote
 	at      int // the host in use
 	cc      *grpc.ClientConn
+	contact bool // the host in use is no manager that is known not to hear the quorum
 	bound   bool // to hosts that know this caller as the present one does
 	told    bool // that answers may be old
 	waiting string

@@ -69,7 +69,7 @@ func named(c *cli.Context, s *say.Streams, list string) (*Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		return api.Through(Remote{Who: who, Keep: keep(s, name)}), nil
+		return api.Through(Remote{Who: who, Name: name, Keep: keep(s, name)}), nil
 	}
 	return api, nil
 }
@@ -83,7 +83,7 @@ func within(s *say.Streams, name string) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return New(s, Managers(who)).Through(Remote{Who: who, Grows: true, Keep: keep(s, name)}), nil
+	return New(s, Managers(who)).Through(Remote{Who: who, Name: name, Grows: true, Keep: keep(s, name)}), nil
 }
 
 func load(s *say.Streams, name string) (*wallet.Context, error) {

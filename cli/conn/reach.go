@@ -31,6 +31,8 @@ const greetTime = 2 * time.Second
 type Remote struct {
 	// Who is shown to them. Nil: nobody, and only sockets are asked.
 	Who *wallet.Context
+	// Name is what the context is called here. May be empty.
+	Name string
 	// Grows says that managers of the newest list are tried, too, besides the hosts
 	// that were named.
 	Grows bool
@@ -131,7 +133,7 @@ func (r *reached) close() {
 // take makes r the host in use.
 func (c *Conn) take(r *reached) error {
 	c.Close()
-	c.cc, c.at = r.cc, r.at
+	c.cc, c.at, c.contact = r.cc, r.at, r.contact
 	return nil
 }
 
