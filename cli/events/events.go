@@ -82,7 +82,7 @@ func filter(c *cli.Context, f *controlv1.EventFilter) error {
 	fields := map[string]*[]string{
 		"type": &f.Types, "event": &f.Actions, "action": &f.Actions, "node": &f.Nodes, "service": &f.Services, "label": &f.Labels,
 	}
-	types := []string{"swarm", "node", "service", "task"}
+	types := []string{"swarm", "node", "service", "task", "user"}
 	for _, text := range c.StringSlice("filter") {
 		key, value, ok := strings.Cut(text, "=")
 		key, value = strings.ToLower(strings.TrimSpace(key)), strings.TrimSpace(value)

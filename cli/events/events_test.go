@@ -101,7 +101,7 @@ func TestMistakesAreRefusedBeforeAnybodyIsAsked(t *testing.T) {
 		"--until @3":            "want a time",
 		"-f colour=red":         `there is no filter "colour"`,
 		"-f type":               "want type=VALUE",
-		"-f type=container":     "types are swarm, node, service, task",
+		"-f type=container":     "types are swarm, node, service, task, user",
 		"--format {{.Nothing}":  "format:",
 		"--format {{.Nothing}}": "can't evaluate field Nothing",
 		"now":                   "takes no argument",

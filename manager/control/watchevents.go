@@ -2,13 +2,17 @@ package control
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"google.golang.org/grpc"
 
+	"github.com/skep-project/skep/internal/rpc"
 	"github.com/skep-project/skep/manager/control/events"
 	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
+	rpcv1 "github.com/skep-project/skep/proto/skep/rpc/v1"
 )
 
 const (
@@ -28,7 +32,10 @@ func (s *Server) WatchEvents(msg *controlv1.WatchEventsRequest, stream grpc.Serv
 	if err := checkEvents(msg); err != nil {
 		return err
 	}
-	t := &teller{Server: s, msg: msg, stream: stream}
+	t := &teller{Server: s, msg: msg, stream: stream, users: mayListUsers(stream.Context())}
+	if !t.users && slices.Contains(msg.GetFilter().GetTypes(), events.TypeUser) {
+		return rpc.Refuse(rpc.Errorf(errdefs.ErrPermissionDenied, "events of users are told to admins only"), "leave the type user out")
+	}
 	if err := t.begin(); err != nil {
 		return err
 	}
@@ -65,6 +72,13 @@ func checkEvents(msg *controlv1.WatchEventsRequest) error {
 	return fs.refusal("events")
 }
 
+// mayListUsers reports whether the caller may see users: the rest of what happens
+// is for every viewer.
+func mayListUsers(ctx context.Context) bool {
+	c, ok := rpc.FromContext(ctx)
+	return ok && (c.Local || rpc.Grants(c.Rights, rpcv1.Need_NEED_ADMIN))
+}
+
 // A teller serves one caller.
 type teller struct {
 	*Server
@@ -73,6 +87,9 @@ type teller struct {
 	// at is the index told last; marked the one the caller was told of.
 	at, marked uint64
 	done       bool
+	// users says that the caller may hear of users. His role is the one he had when
+	// the stream began: a user's never changes.
+	users bool
 }
 
 // begin finds the place to begin at and says it.
@@ -128,7 +145,7 @@ func (t *teller) index(entries []events.Entry) error {
 	m := &controlv1.WatchEventsResponse{Index: entries[0].Index, At: entries[0].At}
 	var pass []*controlv1.Event
 	for i := range entries {
-		if entries[i].Passes(t.msg.GetFilter()) {
+		if told := t.users || entries[i].Event.GetType() != events.TypeUser; told && entries[i].Passes(t.msg.GetFilter()) {
 			pass = append(pass, entries[i].Event)
 		}
 	}

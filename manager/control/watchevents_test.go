@@ -9,11 +9,14 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/skep-project/skep/internal/rpc"
 	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
 	logv1 "github.com/skep-project/skep/proto/skep/log/v1"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
 
 // ear is the caller of WatchEvents.
@@ -36,7 +39,11 @@ func (e *ear) Send(m *controlv1.WatchEventsResponse) error {
 
 // listen has a caller ask q; what it hears comes out, and at the end the error.
 func (w *world) listen(q *controlv1.WatchEventsRequest) (next func() string, end func() error) {
-	ctx, stop := context.WithCancel(w.Context())
+	return w.listenAs(rpc.Caller{Kind: rpc.User, Local: true}, q)
+}
+
+func (w *world) listenAs(who rpc.Caller, q *controlv1.WatchEventsRequest) (next func() string, end func() error) {
+	ctx, stop := context.WithCancel(rpc.WithCaller(w.Context(), who))
 	e := &ear{ctx: ctx, heard: make(chan *controlv1.WatchEventsResponse)}
 	done := make(chan error, 1)
 	go func() {
@@ -151,6 +158,43 @@ func TestWatchEventsRefusesWhatHasNoSense(t *testing.T) {
 	} {
 		if err := w.WatchEvents(q, nil); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%v, want one that says %q", err, name)
+		}
+	}
+}
+
+// TestUsersAreToldOfToThoseWhoMayListThem: the others hear of the same index what
+// else there is, and are refused if users are what they ask for.
+func TestUsersAreToldOfToThoseWhoMayListThem(t *testing.T) {
+	t.Parallel()
+	person := func(role modelv1.UserRole) rpc.Caller { return rpc.Caller{Kind: rpc.User, User: "bob", Rights: role} }
+	for _, tt := range []struct {
+		who  rpc.Caller
+		want string
+	}{
+		{rpc.Caller{Kind: rpc.User, Local: true}, "user/create swarm/leader"},
+		{person(modelv1.UserRole_USER_ROLE_ADMIN), "user/create swarm/leader"},
+		{person(modelv1.UserRole_USER_ROLE_OPERATOR), "swarm/leader"},
+		{person(modelv1.UserRole_USER_ROLE_VIEWER), "swarm/leader"},
+		{rpc.Caller{}, "swarm/leader"},
+	} {
+		w := newWorld(t, 1)
+		head := w.snapshot().Index()
+		w.do(&logv1.Operation{Op: &logv1.Operation_PutUser{PutUser: &modelv1.User{Id: num(30).Bytes(), Name: "alice"}}},
+			&logv1.Operation{Op: &logv1.Operation_Note{Note: &logv1.Note{Type: "swarm", Action: "leader"}}})
+		next, end := w.listenAs(tt.who, &controlv1.WatchEventsRequest{After: &head})
+		_ = next() // where it begins
+		if got, want := next(), fmt.Sprint("@", head+1, " ", tt.want); got != want {
+			t.Errorf("%+v hears %q, want %q", tt.who, got, want)
+		}
+		if err := end(); !errors.Is(err, context.Canceled) {
+			t.Errorf("ended with %v", err)
+		}
+		if strings.HasPrefix(tt.want, "user") {
+			continue
+		}
+		_, end = w.listenAs(tt.who, &controlv1.WatchEventsRequest{Filter: &controlv1.EventFilter{Types: []string{"user"}}})
+		if err := end(); !errdefs.IsPermissionDenied(err) {
+			t.Errorf("%+v asks for users: %v, want a refusal", tt.who, err)
 		}
 	}
 }

@@ -17,6 +17,8 @@ const (
 	TypeNode    = "node"
 	TypeService = "service"
 	TypeTask    = "task"
+	// TypeUser is for those only who may list the users.
+	TypeUser = "user"
 )
 
 // The actions that leaders tell of in notes, because no object shows them.
@@ -55,7 +57,7 @@ func derive(before, after *store.Snapshot, changes []store.Change) []Entry {
 		case store.KindMember:
 			s.member(c)
 			continue
-		case store.KindCluster, store.KindNode, store.KindService, store.KindTask:
+		case store.KindCluster, store.KindNode, store.KindService, store.KindTask, store.KindUser:
 		default:
 			continue
 		}
@@ -73,6 +75,8 @@ func derive(before, after *store.Snapshot, changes []store.Change) []Entry {
 			s.service(x, before.Service(x), after.Service(x))
 		case store.KindTask:
 			s.task(before.Task(x), after.Task(x))
+		case store.KindUser:
+			s.user(x, before.User(x), after.User(x))
 		}
 	}
 	return s.out

@@ -137,6 +137,11 @@ func remove(kind logv1.Kind, key []byte) *logv1.Operation {
 	return &logv1.Operation{Op: &logv1.Operation_Delete{Delete: &logv1.Delete{Kind: kind, Key: key}}}
 }
 
+func putUser(generation uint64, ends int64) *logv1.Operation {
+	return &logv1.Operation{Op: &logv1.Operation_PutUser{PutUser: &modelv1.User{Id: num(30).Bytes(), Name: "alice", CreatedBy: "user:uid:0",
+		Role: modelv1.UserRole_USER_ROLE_VIEWER, Current: &modelv1.Certificate{Generation: generation, NotAfter: ends * 1e9, Serial: []byte("hush-hush")}}}}
+}
+
 func plain[T any](*T) {}
 
 // TestTheStoryOfASwarm is a swarm's life, index by index: what is done, what is
@@ -203,6 +208,18 @@ func TestTheStoryOfASwarm(t *testing.T) {
 		{"settings, and a new history", []*logv1.Operation{putCluster(func(c *modelv1.Cluster) {
 			c.WorkerToken, c.History, c.Spec.Lease = []byte("another"), []byte("two"), 5e9
 		})}, []string{"swarm new-history default: a new cluster was made of one manager, or a backup was restored", "swarm update default lease.new=5s lease.old=0s"}},
+		{"a limit for dead managers", []*logv1.Operation{putCluster(func(c *modelv1.Cluster) {
+			c.WorkerToken, c.History, c.Spec.Lease, c.Spec.DeadManagerRemoval = []byte("another"), []byte("two"), 5e9, 600e9
+		})}, []string{"swarm update default deadmanagerremoval.new=10m0s deadmanagerremoval.old=0s"}},
+		{"it votes again", []*logv1.Operation{member(3, dev02, true, "dev02:2377")}, []string{"node promote dev02 address=dev02:2377"}},
+		{"and is taken out", []*logv1.Operation{remove(store.KindMember, store.MemberKey(3)), {Op: &logv1.Operation_NodeRole{NodeRole: &logv1.NodeRole{
+			Node: dev02.Bytes(), Role: modelv1.Role_ROLE_WORKER, Reason: "not heard for 10m0s"}}}},
+			[]string{"node demote dev02 address=dev02:2377: not heard for 10m0s", "node update dev02 role.new=worker role.old=manager: not heard for 10m0s"}},
+		{"a user", []*logv1.Operation{putUser(1, 60)}, []string{"user create alice by=user:uid:0 expires=1970-01-01T00:01:00Z role=viewer"}},
+		{"his next certificate", []*logv1.Operation{putUser(2, 120)},
+			[]string{"user update alice expires.new=1970-01-01T00:02:00Z expires.old=1970-01-01T00:01:00Z generation.new=2 generation.old=1"}},
+		{"nothing new", []*logv1.Operation{putUser(2, 120)}, nil},
+		{"he goes", []*logv1.Operation{remove(store.KindUser, num(30).Bytes())}, []string{"user remove alice role=viewer"}},
 		{"a node is removed", []*logv1.Operation{remove(store.KindNode, dev02.Bytes())}, []string{"node remove dev02 state=ready"}},
 	} {
 		w.do(tt.do...)
@@ -220,7 +237,7 @@ func TestNoSecretIsTold(t *testing.T) {
 	w.do(putCluster(func(c *modelv1.Cluster) { c.WorkerToken, c.ManagerToken = []byte("hush-hush-1"), []byte("hush-hush-2") }))
 	r := revision(1, "nginx")
 	r.GetPutRevision().Template.Container.Env = []string{"PASSWORD=hush-hush"}
-	w.do(r, putService(plain))
+	w.do(r, putService(plain), putUser(1, 60))
 	for _, l := range w.next() {
 		if strings.Contains(l, "hush") {
 			t.Errorf("told: %s", l)

@@ -63,12 +63,16 @@ func (s *step) nodeEdit(x id.ID, old, n *modelv1.Node) {
 		turned(attributes, "hostname", d.GetHostname(), n.GetDescription().GetHostname())
 	}
 	if len(attributes) > 0 {
-		s.add(s.nodeEntry(x), "update", "", attributes)
+		reason := ""
+		if n.GetRoleReason() != old.GetRoleReason() {
+			reason = n.GetRoleReason()
+		}
+		s.add(s.nodeEntry(x), "update", reason, attributes)
 	}
 }
 
-// member tells who became a manager and who is none any more. The first manager
-// of a swarm was never anything else.
+// member tells who became a manager and who is none any more, and why if nobody
+// asked for it. The first manager of a swarm was never anything else.
 func (s *step) member(c store.Change) {
 	old, m := memberOf(s.before, c), memberOf(s.after, c)
 	attributes := map[string]string{"address": m.GetAddress()}
@@ -78,7 +82,7 @@ func (s *step) member(c store.Change) {
 			s.add(s.nodeEntry(c.Node), "promote", "", attributes)
 		}
 	case m == nil && old != nil:
-		s.add(s.nodeEntry(c.Node), "demote", "", map[string]string{"address": old.GetAddress()})
+		s.add(s.nodeEntry(c.Node), "demote", s.after.Node(c.Node).GetRoleReason(), map[string]string{"address": old.GetAddress()})
 	case old != nil && old.GetAddress() != m.GetAddress():
 		delete(attributes, "address")
 		turned(attributes, "manager.address", old.GetAddress(), m.GetAddress())

@@ -50,6 +50,7 @@ func settings(old, now *modelv1.ClusterSpec) map[string]string {
 	length("lease", old.GetLease(), now.GetLease())
 	length("certexpiry", old.GetCertExpiry(), now.GetCertExpiry())
 	length("managercertexpiry", old.GetManagerCertExpiry(), now.GetManagerCertExpiry())
+	length("deadmanagerremoval", old.GetDeadManagerRemoval(), now.GetDeadManagerRemoval())
 	turned(out, "taskhistory", strconv.FormatInt(old.GetTaskHistory(), 10), strconv.FormatInt(now.GetTaskHistory(), 10))
 	turned(out, "snapshotinterval", decimal(old.GetSnapshotInterval()), decimal(now.GetSnapshotInterval()))
 	turned(out, "massexpiryguard", guard(old), guard(now))

@@ -2416,7 +2416,7 @@ func (x *WatchEventsResponse) GetReset_() bool {
 // Event is one thing that happened. The words only grow.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "swarm", "node", "service" or "task".
+	// "swarm", "node", "service", "task" or, for admins only, "user".
 	Type   string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
 	Action string `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"`
 	// What it happened to; its name at that time.
