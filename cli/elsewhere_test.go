@@ -79,3 +79,11 @@ func TestVersionFromElsewhereIsTheManagersThatAnswered(t *testing.T) {
 	check(t, d.Run("--context", "far", "version", "--format", "{{.Server.Version}}"), 0, "v0.1.0\n")
 	check(t, d.Run("--host", "tcp://127.0.0.1:1", "version"), 0, "Client:\n", "server: ")
 }
+
+func TestWhatAViewerMayNotIsRefusedInTheWordsOfCommands(t *testing.T) {
+	t.Parallel()
+	d := clitest.Three().AddPing().Desk(t, asViewer)
+	check(t, d.Run("--context", "far", "service", "scale", "-d", "ping=5"), 1, "",
+		"ctl: to change a service takes the role operator, and user alice is a viewer\n",
+		"ctl: hint: ask an admin for a user who has it: ctl user create NAME --role operator -o FILE\n")
+}

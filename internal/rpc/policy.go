@@ -65,6 +65,8 @@ func (m *method) check(stream bool) error {
 		return fmt.Errorf("method %s: its policy lets users in and does not say what they need", m.name)
 	case !m.allows(rpcv1.Who_WHO_USER) && p.GetNeeds() != rpcv1.Need_NEED_UNSPECIFIED:
 		return fmt.Errorf("method %s: its policy says what users need and lets none in", m.name)
+	case m.allows(rpcv1.Who_WHO_USER) != (p.GetDeed() != ""):
+		return fmt.Errorf("method %s: its policy names what users do by it if and only if it lets users in", m.name)
 	case stream && p.GetLeader():
 		return fmt.Errorf("method %s: a stream cannot be carried to the leader", m.name)
 	case p.GetLocal() && (p.GetLeader() || p.GetRead()):

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -60,7 +61,7 @@ func (s *Server) authoriseUser(ctx context.Context, c *call) error {
 	judge, m := c.office.authorizer, c.method
 	switch {
 	case m.policy.GetLocal():
-		return Refuse(Errorf(errdefs.ErrPermissionDenied, "%s is done on the node's own socket only", path.Base(m.name)),
+		return Refuse(Errorf(errdefs.ErrPermissionDenied, "to %s is done at the node's own socket only", m.policy.GetDeed()),
 			"run the command on the node itself, as root")
 	case judge == nil:
 		return s.notManager()
@@ -73,22 +74,37 @@ func (s *Server) authoriseUser(ctx context.Context, c *call) error {
 	}
 	c.caller.Rights = role
 	if !Grants(role, m.policy.GetNeeds()) {
-		return Refuse(Errorf(errdefs.ErrPermissionDenied, "user %s has the role %s, which does not allow %s",
-			c.caller.User, RoleName(role), path.Base(m.name)), "roles that do: "+rolesFor(m.policy.GetNeeds()))
+		return tooSmall(c.caller.User, role, m.policy)
 	}
 	return nil
 }
 
-// rolesFor names the roles that give what is needed.
-func rolesFor(need rpcv1.Need) string {
-	var names []string
-	for role := range rights {
+// tooSmall refuses what a user's role does not give, in the words of commands. A
+// role is not changed: an admin makes a user who has another.
+func tooSmall(user string, role modelv1.UserRole, p *rpcv1.Policy) error {
+	least, has := leastRole(p.GetNeeds()), "has no role"
+	if rights[role] != nil {
+		has = "is " + withArticle(RoleName(role))
+	}
+	return Refuse(Errorf(errdefs.ErrPermissionDenied, "to %s takes the role %s, and user %s %s", p.GetDeed(), least, user, has),
+		fmt.Sprintf("ask an admin for a user who has it: ctl user create NAME --role %s -o FILE", least))
+}
+
+// leastRole names the role that gives what is needed and the least besides.
+func leastRole(need rpcv1.Need) string {
+	for _, role := range slices.Sorted(maps.Keys(rights)) {
 		if Grants(role, need) {
-			names = append(names, RoleName(role))
+			return RoleName(role)
 		}
 	}
-	slices.Sort(names)
-	return join(names)
+	return "of nobody" // no such need is written beside a method
+}
+
+func withArticle(word string) string {
+	if strings.ContainsAny(word[:1], "aeiou") {
+		return "an " + word
+	}
+	return "a " + word
 }
 
 func userExpired(p UserProof) error {

@@ -108,6 +108,9 @@ func TestEachRoleMayCallWhatIsWrittenAndNothingElse(t *testing.T) {
 			least, listed := allowed[short]
 			want := listed && role >= least || slices.Contains(everyone, short)
 			_, err := person(s, &records{role: role}, m, time.Now().Add(time.Hour))
+			if err != nil && listed && strings.Contains(err.Error(), path.Base(name)) {
+				t.Errorf("%v is refused with the name of a method: %v", role, err)
+			}
 			if (err == nil) != want || err != nil && !errdefs.IsPermissionDenied(err) {
 				t.Errorf("%v calls %s: %v, want allowed %v", role, short, err, want)
 			}
@@ -137,9 +140,11 @@ func TestARefusalNamesUserRoleAndWayOut(t *testing.T) {
 		words, hint string
 		kind        func(error) bool
 	}{
-		{"a role too small", &records{role: operator}, token, later, "user alice has the role operator, which does not allow GetJoinToken", "roles that do: admin", errdefs.IsPermissionDenied},
+		{"a role too small", &records{role: operator}, token, later, "to see a join token takes the role admin, and user alice is an operator", "ask an admin for a user who has it: ctl user create NAME --role admin -o FILE", errdefs.IsPermissionDenied},
+		{"no role at all", &records{}, all[controlv1.Control_UpdateService_FullMethodName], later, "to change a service takes the role operator, and user alice has no role",
+			"ctl user create NAME --role operator -o FILE", errdefs.IsPermissionDenied},
 		{"an end in the past", &records{role: admin}, token, time.Now().Add(-time.Minute), "certificate of user alice expired at ", "ctl user renew alice", errdefs.IsUnauthorized},
-		{"what is a host's own", &records{role: admin}, all[localv1.Local_Leave_FullMethodName], later, "on the node's own socket only", "on the node itself", errdefs.IsPermissionDenied},
+		{"what is a host's own", &records{role: admin}, all[localv1.Local_Leave_FullMethodName], later, "to leave a swarm is done at the node's own socket only", "on the node itself", errdefs.IsPermissionDenied},
 		{"what is for nodes", &records{role: admin}, all[dispatchv1.Dispatch_Session_FullMethodName], later, "not for user:alice", "", errdefs.IsPermissionDenied},
 		{"a record that is gone", &records{err: Errorf(errdefs.ErrPermissionDenied, "user alice was removed")}, token, later, "was removed", "", errdefs.IsPermissionDenied},
 	} {
@@ -155,17 +160,19 @@ func TestARefusalNamesUserRoleAndWayOut(t *testing.T) {
 	}
 }
 
-func TestAPolicyWithoutNeedsIsNotServed(t *testing.T) {
+func TestAPolicyWithoutNeedsOrWordsForUsersIsNotServed(t *testing.T) {
 	t.Parallel()
 	user, node := []rpcv1.Who{rpcv1.Who_WHO_USER}, []rpcv1.Who{rpcv1.Who_WHO_NODE}
 	for _, tt := range []struct {
 		policy *rpcv1.Policy
 		ok     bool
 	}{
-		{&rpcv1.Policy{Who: user}, false},
-		{&rpcv1.Policy{Who: user, Needs: rpcv1.Need_NEED_VIEW}, true},
+		{&rpcv1.Policy{Who: user, Deed: "look"}, false},
+		{&rpcv1.Policy{Who: user, Needs: rpcv1.Need_NEED_VIEW}, false},
+		{&rpcv1.Policy{Who: user, Needs: rpcv1.Need_NEED_VIEW, Deed: "look"}, true},
 		{&rpcv1.Policy{Who: node}, true},
 		{&rpcv1.Policy{Who: node, Needs: rpcv1.Need_NEED_VIEW}, false},
+		{&rpcv1.Policy{Who: node, Deed: "look"}, false},
 	} {
 		if err := (&method{name: "/x/Y", policy: tt.policy}).check(false); (err == nil) != tt.ok {
 			t.Errorf("%v: %v, want ok %v", tt.policy, err, tt.ok)

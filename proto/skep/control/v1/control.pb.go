@@ -3512,60 +3512,63 @@ const file_skep_control_v1_control_proto_rawDesc = "" +
 	"\x13ListManagersRequest\"a\n" +
 	"\x14ListManagersResponse\x123\n" +
 	"\bmanagers\x18\x01 \x01(\v2\x17.skep.ca.v1.ManagerListR\bmanagers\x12\x14\n" +
-	"\x05roots\x18\x02 \x03(\fR\x05roots2\xbc\x12\n" +
-	"\aControl\x12b\n" +
+	"\x05roots\x18\x02 \x03(\fR\x05roots2\xe1\x15\n" +
+	"\aControl\x12|\n" +
 	"\n" +
-	"GetCluster\x12\".skep.control.v1.GetClusterRequest\x1a#.skep.control.v1.GetClusterResponse\"\v\xa2\xbb\x18\a\n" +
-	"\x01\x05\x18\x01(\x01\x12k\n" +
-	"\rUpdateCluster\x12%.skep.control.v1.UpdateClusterRequest\x1a&.skep.control.v1.UpdateClusterResponse\"\v\xa2\xbb\x18\a\n" +
-	"\x01\x05\x10\x01(\x03\x12h\n" +
-	"\fGetJoinToken\x12$.skep.control.v1.GetJoinTokenRequest\x1a%.skep.control.v1.GetJoinTokenResponse\"\v\xa2\xbb\x18\a\n" +
-	"\x01\x05\x18\x01(\x03\x12q\n" +
-	"\x0fRotateJoinToken\x12'.skep.control.v1.RotateJoinTokenRequest\x1a(.skep.control.v1.RotateJoinTokenResponse\"\v\xa2\xbb\x18\a\n" +
-	"\x01\x05\x10\x01(\x03\x12_\n" +
-	"\tListNodes\x12!.skep.control.v1.ListNodesRequest\x1a\".skep.control.v1.ListNodesResponse\"\v\xa2\xbb\x18\a\n" +
-	"\x01\x05\x18\x01(\x01\x12Y\n" +
-	"\aGetNode\x12\x1f.skep.control.v1.GetNodeRequest\x1a .skep.control.v1.GetNodeResponse\"\v\xa2\xbb\x18\a\n" +
-	"\x01\x05\x18\x01(\x01\x12b\n" +
+	"GetCluster\x12\".skep.control.v1.GetClusterRequest\x1a#.skep.control.v1.GetClusterResponse\"%\xa2\xbb\x18!\n" +
+	"\x01\x05\x18\x01(\x012\x18see the swarm's settings\x12\x88\x01\n" +
+	"\rUpdateCluster\x12%.skep.control.v1.UpdateClusterRequest\x1a&.skep.control.v1.UpdateClusterResponse\"(\xa2\xbb\x18$\n" +
+	"\x01\x05\x10\x01(\x032\x1bchange the swarm's settings\x12z\n" +
+	"\fGetJoinToken\x12$.skep.control.v1.GetJoinTokenRequest\x1a%.skep.control.v1.GetJoinTokenResponse\"\x1d\xa2\xbb\x18\x19\n" +
+	"\x01\x05\x18\x01(\x032\x10see a join token\x12\x86\x01\n" +
+	"\x0fRotateJoinToken\x12'.skep.control.v1.RotateJoinTokenRequest\x1a(.skep.control.v1.RotateJoinTokenResponse\" \xa2\xbb\x18\x1c\n" +
+	"\x01\x05\x10\x01(\x032\x13rotate a join token\x12o\n" +
+	"\tListNodes\x12!.skep.control.v1.ListNodesRequest\x1a\".skep.control.v1.ListNodesResponse\"\x1b\xa2\xbb\x18\x17\n" +
+	"\x01\x05\x18\x01(\x012\x0elist the nodes\x12e\n" +
+	"\aGetNode\x12\x1f.skep.control.v1.GetNodeRequest\x1a .skep.control.v1.GetNodeResponse\"\x17\xa2\xbb\x18\x13\n" +
+	"\x01\x05\x18\x01(\x012\n" +
+	"see a node\x12q\n" +
 	"\n" +
-	"UpdateNode\x12\".skep.control.v1.UpdateNodeRequest\x1a#.skep.control.v1.UpdateNodeResponse\"\v\xa2\xbb\x18\a\n" +
-	"\x01\x05\x10\x01(\x03\x12b\n" +
+	"UpdateNode\x12\".skep.control.v1.UpdateNodeRequest\x1a#.skep.control.v1.UpdateNodeResponse\"\x1a\xa2\xbb\x18\x16\n" +
+	"\x01\x05\x10\x01(\x032\rchange a node\x12q\n" +
 	"\n" +
-	"RemoveNode\x12\".skep.control.v1.RemoveNodeRequest\x1a#.skep.control.v1.RemoveNodeResponse\"\v\xa2\xbb\x18\a\n" +
-	"\x01\x05\x10\x01(\x03\x12k\n" +
-	"\rCreateService\x12%.skep.control.v1.CreateServiceRequest\x1a&.skep.control.v1.CreateServiceResponse\"\v\xa2\xbb\x18\a\n" +
-	"\x01\x05\x10\x01(\x02\x12h\n" +
-	"\fListServices\x12$.skep.control.v1.ListServicesRequest\x1a%.skep.control.v1.ListServicesResponse\"\v\xa2\xbb\x18\a\n" +
-	"\x01\x05\x18\x01(\x01\x12b\n" +
+	"RemoveNode\x12\".skep.control.v1.RemoveNodeRequest\x1a#.skep.control.v1.RemoveNodeResponse\"\x1a\xa2\xbb\x18\x16\n" +
+	"\x01\x05\x10\x01(\x032\rremove a node\x12}\n" +
+	"\rCreateService\x12%.skep.control.v1.CreateServiceRequest\x1a&.skep.control.v1.CreateServiceResponse\"\x1d\xa2\xbb\x18\x19\n" +
+	"\x01\x05\x10\x01(\x022\x10create a service\x12{\n" +
+	"\fListServices\x12$.skep.control.v1.ListServicesRequest\x1a%.skep.control.v1.ListServicesResponse\"\x1e\xa2\xbb\x18\x1a\n" +
+	"\x01\x05\x18\x01(\x012\x11list the services\x12q\n" +
 	"\n" +
-	"GetService\x12\".skep.control.v1.GetServiceRequest\x1a#.skep.control.v1.GetServiceResponse\"\v\xa2\xbb\x18\a\n" +
-	"\x01\x05\x18\x01(\x01\x12k\n" +
-	"\rUpdateService\x12%.skep.control.v1.UpdateServiceRequest\x1a&.skep.control.v1.UpdateServiceResponse\"\v\xa2\xbb\x18\a\n" +
-	"\x01\x05\x10\x01(\x02\x12k\n" +
-	"\rRemoveService\x12%.skep.control.v1.RemoveServiceRequest\x1a&.skep.control.v1.RemoveServiceResponse\"\v\xa2\xbb\x18\a\n" +
-	"\x01\x05\x10\x01(\x02\x12_\n" +
-	"\tListTasks\x12!.skep.control.v1.ListTasksRequest\x1a\".skep.control.v1.ListTasksResponse\"\v\xa2\xbb\x18\a\n" +
-	"\x01\x05\x18\x01(\x01\x12j\n" +
-	"\fWatchService\x12$.skep.control.v1.WatchServiceRequest\x1a%.skep.control.v1.WatchServiceResponse\"\v\xa2\xbb\x18\a\n" +
-	"\x01\x05\x18\x01(\x010\x01\x12b\n" +
+	"GetService\x12\".skep.control.v1.GetServiceRequest\x1a#.skep.control.v1.GetServiceResponse\"\x1a\xa2\xbb\x18\x16\n" +
+	"\x01\x05\x18\x01(\x012\rsee a service\x12}\n" +
+	"\rUpdateService\x12%.skep.control.v1.UpdateServiceRequest\x1a&.skep.control.v1.UpdateServiceResponse\"\x1d\xa2\xbb\x18\x19\n" +
+	"\x01\x05\x10\x01(\x022\x10change a service\x12}\n" +
+	"\rRemoveService\x12%.skep.control.v1.RemoveServiceRequest\x1a&.skep.control.v1.RemoveServiceResponse\"\x1d\xa2\xbb\x18\x19\n" +
+	"\x01\x05\x10\x01(\x022\x10remove a service\x12k\n" +
+	"\tListTasks\x12!.skep.control.v1.ListTasksRequest\x1a\".skep.control.v1.ListTasksResponse\"\x17\xa2\xbb\x18\x13\n" +
+	"\x01\x05\x18\x01(\x012\n" +
+	"list tasks\x12{\n" +
+	"\fWatchService\x12$.skep.control.v1.WatchServiceRequest\x1a%.skep.control.v1.WatchServiceResponse\"\x1c\xa2\xbb\x18\x18\n" +
+	"\x01\x05\x18\x01(\x012\x0fwatch a service0\x01\x12q\n" +
 	"\n" +
-	"CreateUser\x12\".skep.control.v1.CreateUserRequest\x1a#.skep.control.v1.CreateUserResponse\"\v\xa2\xbb\x18\a\n" +
-	"\x01\x05\x10\x01(\x03\x12_\n" +
-	"\tListUsers\x12!.skep.control.v1.ListUsersRequest\x1a\".skep.control.v1.ListUsersResponse\"\v\xa2\xbb\x18\a\n" +
-	"\x01\x05\x18\x01(\x03\x12Y\n" +
-	"\aGetUser\x12\x1f.skep.control.v1.GetUserRequest\x1a .skep.control.v1.GetUserResponse\"\v\xa2\xbb\x18\a\n" +
-	"\x01\x05\x18\x01(\x03\x12b\n" +
+	"CreateUser\x12\".skep.control.v1.CreateUserRequest\x1a#.skep.control.v1.CreateUserResponse\"\x1a\xa2\xbb\x18\x16\n" +
+	"\x01\x05\x10\x01(\x032\rcreate a user\x12o\n" +
+	"\tListUsers\x12!.skep.control.v1.ListUsersRequest\x1a\".skep.control.v1.ListUsersResponse\"\x1b\xa2\xbb\x18\x17\n" +
+	"\x01\x05\x18\x01(\x032\x0elist the users\x12e\n" +
+	"\aGetUser\x12\x1f.skep.control.v1.GetUserRequest\x1a .skep.control.v1.GetUserResponse\"\x17\xa2\xbb\x18\x13\n" +
+	"\x01\x05\x18\x01(\x032\n" +
+	"see a user\x12q\n" +
 	"\n" +
-	"RemoveUser\x12\".skep.control.v1.RemoveUserRequest\x1a#.skep.control.v1.RemoveUserResponse\"\v\xa2\xbb\x18\a\n" +
-	"\x01\x05\x10\x01(\x03\x12e\n" +
-	"\vReissueUser\x12#.skep.control.v1.ReissueUserRequest\x1a$.skep.control.v1.ReissueUserResponse\"\v\xa2\xbb\x18\a\n" +
-	"\x01\x05\x10\x01(\x03\x12_\n" +
-	"\tRenewUser\x12!.skep.control.v1.RenewUserRequest\x1a\".skep.control.v1.RenewUserResponse\"\v\xa2\xbb\x18\a\n" +
-	"\x01\x05\x10\x01(\x01\x12h\n" +
-	"\fListManagers\x12$.skep.control.v1.ListManagersRequest\x1a%.skep.control.v1.ListManagersResponse\"\v\xa2\xbb\x18\a\n" +
-	"\x01\x05\x18\x01(\x01\x12g\n" +
-	"\vWatchEvents\x12#.skep.control.v1.WatchEventsRequest\x1a$.skep.control.v1.WatchEventsResponse\"\v\xa2\xbb\x18\a\n" +
-	"\x01\x05\x18\x01(\x010\x01B>Z<github.com/skep-project/skep/proto/skep/control/v1;controlv1b\x06proto3"
+	"RemoveUser\x12\".skep.control.v1.RemoveUserRequest\x1a#.skep.control.v1.RemoveUserResponse\"\x1a\xa2\xbb\x18\x16\n" +
+	"\x01\x05\x10\x01(\x032\rremove a user\x12\x82\x01\n" +
+	"\vReissueUser\x12#.skep.control.v1.ReissueUserRequest\x1a$.skep.control.v1.ReissueUserResponse\"(\xa2\xbb\x18$\n" +
+	"\x01\x05\x10\x01(\x032\x1brenew another's certificate\x12|\n" +
+	"\tRenewUser\x12!.skep.control.v1.RenewUserRequest\x1a\".skep.control.v1.RenewUserResponse\"(\xa2\xbb\x18$\n" +
+	"\x01\x05\x10\x01(\x012\x1brenew one's own certificate\x12{\n" +
+	"\fListManagers\x12$.skep.control.v1.ListManagersRequest\x1a%.skep.control.v1.ListManagersResponse\"\x1e\xa2\xbb\x18\x1a\n" +
+	"\x01\x05\x18\x01(\x012\x11list the managers\x12u\n" +
+	"\vWatchEvents\x12#.skep.control.v1.WatchEventsRequest\x1a$.skep.control.v1.WatchEventsResponse\"\x19\xa2\xbb\x18\x15\n" +
+	"\x01\x05\x18\x01(\x012\fwatch events0\x01B>Z<github.com/skep-project/skep/proto/skep/control/v1;controlv1b\x06proto3"
 
 var (
 	file_skep_control_v1_control_proto_rawDescOnce sync.Once

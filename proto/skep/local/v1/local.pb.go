@@ -1109,20 +1109,20 @@ const file_skep_local_v1_local_proto_rawDesc = "" +
 	"\rSTATE_PENDING\x10\x02\x12\x10\n" +
 	"\fSTATE_ACTIVE\x10\x03\x12\x0f\n" +
 	"\vSTATE_ERROR\x10\x04\x12\x10\n" +
-	"\fSTATE_LOCKED\x10\x052\xf1\x03\n" +
-	"\x05Local\x12L\n" +
-	"\x04Info\x12\x1a.skep.local.v1.InfoRequest\x1a\x1b.skep.local.v1.InfoResponse\"\v\xa2\xbb\x18\a\n" +
-	"\x01\x05 \x01(\x03\x12L\n" +
-	"\x04Init\x12\x1a.skep.local.v1.InitRequest\x1a\x1b.skep.local.v1.InitResponse\"\v\xa2\xbb\x18\a\n" +
-	"\x01\x05 \x01(\x03\x12L\n" +
-	"\x04Join\x12\x1a.skep.local.v1.JoinRequest\x1a\x1b.skep.local.v1.JoinResponse\"\v\xa2\xbb\x18\a\n" +
-	"\x01\x05 \x01(\x03\x12O\n" +
-	"\x05Leave\x12\x1b.skep.local.v1.LeaveRequest\x1a\x1c.skep.local.v1.LeaveResponse\"\v\xa2\xbb\x18\a\n" +
-	"\x01\x05 \x01(\x03\x12T\n" +
-	"\x06Backup\x12\x1c.skep.local.v1.BackupRequest\x1a\x1d.skep.local.v1.BackupResponse\"\v\xa2\xbb\x18\a\n" +
-	"\x01\x05 \x01(\x030\x01\x12W\n" +
-	"\aRestore\x12\x1d.skep.local.v1.RestoreRequest\x1a\x1e.skep.local.v1.RestoreResponse\"\v\xa2\xbb\x18\a\n" +
-	"\x01\x05 \x01(\x03(\x01B:Z8github.com/skep-project/skep/proto/skep/local/v1;localv1b\x06proto3"
+	"\fSTATE_LOCKED\x10\x052\xe0\x04\n" +
+	"\x05Local\x12m\n" +
+	"\x04Info\x12\x1a.skep.local.v1.InfoRequest\x1a\x1b.skep.local.v1.InfoResponse\",\xa2\xbb\x18(\n" +
+	"\x01\x05 \x01(\x032\x1fsee what a node knows of itself\x12[\n" +
+	"\x04Init\x12\x1a.skep.local.v1.InitRequest\x1a\x1b.skep.local.v1.InitResponse\"\x1a\xa2\xbb\x18\x16\n" +
+	"\x01\x05 \x01(\x032\rfound a swarm\x12Z\n" +
+	"\x04Join\x12\x1a.skep.local.v1.JoinRequest\x1a\x1b.skep.local.v1.JoinResponse\"\x19\xa2\xbb\x18\x15\n" +
+	"\x01\x05 \x01(\x032\fjoin a swarm\x12^\n" +
+	"\x05Leave\x12\x1b.skep.local.v1.LeaveRequest\x1a\x1c.skep.local.v1.LeaveResponse\"\x1a\xa2\xbb\x18\x16\n" +
+	"\x01\x05 \x01(\x032\rleave a swarm\x12e\n" +
+	"\x06Backup\x12\x1c.skep.local.v1.BackupRequest\x1a\x1d.skep.local.v1.BackupResponse\"\x1c\xa2\xbb\x18\x18\n" +
+	"\x01\x05 \x01(\x032\x0fback up a swarm0\x01\x12h\n" +
+	"\aRestore\x12\x1d.skep.local.v1.RestoreRequest\x1a\x1e.skep.local.v1.RestoreResponse\"\x1c\xa2\xbb\x18\x18\n" +
+	"\x01\x05 \x01(\x032\x0frestore a swarm(\x01B:Z8github.com/skep-project/skep/proto/skep/local/v1;localv1b\x06proto3"
 
 var (
 	file_skep_local_v1_local_proto_rawDescOnce sync.Once
