@@ -87,6 +87,9 @@ type teller struct {
 	// at is the index told last; marked the one the caller was told of.
 	at, marked uint64
 	done       bool
+	// empty says that the caller asked for what happens from now on, of a manager
+	// that held no state yet.
+	empty bool
 	// users says that the caller may hear of users. His role is the one he had when
 	// the stream began: a user's never changes.
 	users bool
@@ -96,12 +99,17 @@ type teller struct {
 func (t *teller) begin() error {
 	snap, whole := t.snapshot(), true
 	t.at = snap.Index()
+	if t.msg.After == nil && t.msg.GetSince() == 0 {
+		// A snapshot that was installed since the look only moves "now".
+		t.at, t.empty = max(t.at, t.cfg.Events.After(t.at).Floor), snap.Cluster() == nil
+		return t.mark(false)
+	}
 	switch {
 	case t.msg.After != nil && t.msg.GetAfter() > snap.Index():
 		whole = false // another history: what the caller saw last is not in this one
 	case t.msg.After != nil:
 		t.at = t.msg.GetAfter()
-	case t.msg.GetSince() != 0:
+	default:
 		t.at, whole = t.cfg.Events.Since(t.msg.GetSince(), snap.Index())
 	}
 	return t.mark(!whole)
@@ -117,7 +125,9 @@ func (t *teller) mark(reset bool) error {
 func (t *teller) tell(page events.Page) error {
 	if page.Floor != 0 {
 		t.at = page.Floor
-		return t.mark(true)
+		missed := !t.empty // the first state a manager is given is where its now begins
+		t.empty = false
+		return t.mark(missed)
 	}
 	for len(page.Entries) > 0 {
 		index, n := page.Entries[0].Index, 1

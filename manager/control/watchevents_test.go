@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -160,6 +161,55 @@ func TestWatchEventsRefusesWhatHasNoSense(t *testing.T) {
 			t.Errorf("%v, want one that says %q", err, name)
 		}
 	}
+}
+
+// TestWhoAsksForWhatComesIsNotToldThatHeMissedWhatWas: a manager that joins may be
+// asked before it is given the state by a snapshot, and only then has a now.
+func TestWhoAsksForWhatComesIsNotToldThatHeMissedWhatWas(t *testing.T) {
+	t.Parallel()
+	other := newWorld(t, 1)
+	other.note("leader", 1)
+	head := other.snapshot().Index()
+	install := func(w *world) {
+		var b bytes.Buffer
+		if err := other.snapshot().Encode(&b); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.cfg.DB.Store().Restore(&b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tt := range []struct {
+		name            string
+		w               *world
+		q               *controlv1.WatchEventsRequest
+		first, restored string
+	}{
+		{"a manager that joins", emptyWorld(t), &controlv1.WatchEventsRequest{}, "@0", fmt.Sprint("@", head)},
+		{"one that joins, asked for all there was", emptyWorld(t), &controlv1.WatchEventsRequest{After: proto.Uint64(0)}, "@0", fmt.Sprint("@", head, " reset")},
+		{"one that fell behind", newWorld(t, 1), &controlv1.WatchEventsRequest{}, fmt.Sprint("@", head-1), fmt.Sprint("@", head, " reset")},
+	} {
+		next, end := tt.w.listen(tt.q)
+		if got := next(); got != tt.first {
+			t.Errorf("%s: first %q, want %q", tt.name, got, tt.first)
+		}
+		install(tt.w)
+		if got := next(); got != tt.restored {
+			t.Errorf("%s: then %q, want %q", tt.name, got, tt.restored)
+		}
+		tt.w.note("leader", 1)
+		if got, want := next(), fmt.Sprint("@", head+1, " swarm/leader"); got != want {
+			t.Errorf("%s: and then %q, want %q", tt.name, got, want)
+		}
+		_ = end()
+	}
+	late := newWorld(t, 1)
+	install(late)
+	next, end := late.listen(&controlv1.WatchEventsRequest{})
+	if got, want := next(), fmt.Sprint("@", head); got != want {
+		t.Errorf("behind the snapshot: first %q, want %q", got, want)
+	}
+	_ = end()
 }
 
 // TestUsersAreToldOfToThoseWhoMayListThem: the others hear of the same index what

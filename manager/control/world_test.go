@@ -99,9 +99,8 @@ var decisions = Decisions{
 // num returns an id with small digits that differ at the end.
 func num(n byte) id.ID { return id.ID{15: n} }
 
-// newWorld is a swarm of so many managers, dev01 and on, the first of which
-// leads and answers. Node n has id num(n) and raft id n.
-func newWorld(t *testing.T, managers byte) *world {
+// emptyWorld is a manager that holds no state yet.
+func emptyWorld(t *testing.T) *world {
 	t.Helper()
 	st, db, log := storetest.New()
 	chronicle := &events.Chronicle{}
@@ -113,6 +112,14 @@ func newWorld(t *testing.T, managers byte) *world {
 		t.Fatal(err)
 	}
 	w.Server = s
+	return w
+}
+
+// newWorld is a swarm of so many managers, dev01 and on, the first of which
+// leads and answers. Node n has id num(n) and raft id n.
+func newWorld(t *testing.T, managers byte) *world {
+	t.Helper()
+	w := emptyWorld(t)
 	w.do(&logv1.Operation{Op: &logv1.Operation_PutCluster{PutCluster: &modelv1.Cluster{
 		Id: num(200).Bytes(), Spec: &modelv1.ClusterSpec{Name: "default"},
 		Root:        &modelv1.RootCA{Certificates: [][]byte{[]byte("root")}, Key: []byte("very secret")},
