@@ -92,6 +92,56 @@ func TestAllManagersMayBeGone(t *testing.T) {
 	})
 }
 
+// TestWhatMendsItselfAtTheStartIsNoNews: a founder's own manager is not elected
+// when its agent first asks.
+func TestWhatMendsItselfAtTheStartIsNoNews(t *testing.T) {
+	onStage(t, 1, func(t *testing.T, s *stage) {
+		m := s.managers[0]
+		away := errgrpc.ToGRPC(fmt.Errorf("this manager is out of contact: %w", errdefs.ErrUnavailable))
+		m.set(func() { m.refusal = away })
+		s.start(t)
+		time.Sleep(3 * firstPause / 2) // one more try at the least
+		m.set(func() { m.refusal = nil })
+		within(t, time.Second, "a session", func() bool { return s.Status().Confirmed })
+		synctest.Wait()
+		if log := s.said.String(); strings.Contains(log, "no session") || len(m.openings()) < 2 {
+			t.Errorf("%d tries, said:\n%s", len(m.openings()), log)
+		}
+	})
+}
+
+func TestThatNoManagerAnswersIsSaidOnceForEach(t *testing.T) {
+	onStage(t, 2, func(t *testing.T, s *stage) {
+		away := errgrpc.ToGRPC(fmt.Errorf("this manager is out of contact: %w", errdefs.ErrUnavailable))
+		for _, m := range s.managers {
+			m.set(func() { m.refusal = away })
+		}
+		s.start(t)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if n := strings.Count(s.said.String(), "no session with a manager"); n != 2 {
+			t.Errorf("at the start said %d times:\n%s", n, s.said.String())
+		}
+		for _, m := range s.managers {
+			m.set(func() { m.refusal = nil })
+		}
+		within(t, 5*time.Second, "a session", func() bool { return s.Status().Confirmed })
+		synctest.Wait()
+		s.said.Reset()
+		for _, m := range s.managers {
+			m.set(func() { m.refusal = away })
+		}
+		for _, m := range s.managers {
+			m.kill()
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if n := strings.Count(s.said.String(), "no session with a manager"); n < 1 || n > 3 {
+			t.Errorf("after a loss said %d times:\n%s", n, s.said.String())
+		}
+	})
+}
+
 func TestStatesAreSentAgainUntilTheyAreCommitted(t *testing.T) {
 	onStage(t, 2, func(t *testing.T, s *stage) {
 		for _, m := range s.managers {

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -265,6 +266,8 @@ type stage struct {
 	managers []*manager
 	named    []*cav1.Manager // set before start
 
+	said bytes.Buffer // the log from INFO on; the handler writes one record at a time
+
 	mu      sync.Mutex // guards the callbacks' notes
 	wishes  []*dispatchv1.Wish
 	revoked []string
@@ -291,7 +294,8 @@ func onStage(t *testing.T, n int, test func(t *testing.T, s *stage)) {
 			Worker: s.hands, Dial: s.dial, Hello: &rpcv1.Hello{Cluster: cluster.Bytes()},
 			OnWish:    func(w *dispatchv1.Wish) { s.note(func() { s.wishes = append(s.wishes, w) }) },
 			OnRevoked: func(words string) { s.note(func() { s.revoked = append(s.revoked, words) }) },
-			Log:       slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
+			Log: slog.New(slog.NewMultiHandler(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}),
+				slog.NewTextHandler(&s.said, nil))),
 		})
 		if err != nil {
 			t.Fatal(err)

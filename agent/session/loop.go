@@ -23,6 +23,9 @@ const (
 	// nobody.
 	firstPatience   = 1500 * time.Millisecond
 	longestPatience = 30 * time.Second
+	// quietRounds before the first session are no news: a manager that starts with
+	// its node is not elected yet.
+	quietRounds = 3
 	// lonelyRounds without success are worth a warning.
 	lonelyRounds = 5
 )
@@ -35,6 +38,7 @@ type loop struct {
 	main *link // the stream that counts
 	next *link // the one that is tried beside it or in its stead
 
+	opened  bool            // a session has counted since the start
 	doubted bool            // main's beats are unconfirmed
 	round   []*cav1.Manager // to be tried before the next pause
 	rounds  int             // without success
@@ -96,7 +100,7 @@ func (l *loop) promote(ctx context.Context) {
 	if l.main != nil {
 		l.main.stop()
 	}
-	l.main, l.next, l.doubted = l.next, nil, false
+	l.main, l.next, l.doubted, l.opened = l.next, nil, false, true
 	l.setMain(l.main)
 	l.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "session opened", slog.String("manager", nodeOf(l.main.manager)),
 		slog.String("address", l.main.manager.GetAddress()))
@@ -144,9 +148,9 @@ func (l *loop) doubt(ctx context.Context, k *link) {
 
 // lost records why a link ended.
 func (l *loop) lost(ctx context.Context, k *link, err error) {
-	level := slog.LevelInfo
-	if k == l.next && l.rounds > 0 && (l.main == nil || l.rounds > 1) {
-		level = slog.LevelDebug // said once per manager and loss
+	level := slog.LevelDebug
+	if l.isNews(k) {
+		level = slog.LevelInfo
 	}
 	attrs := []slog.Attr{slog.String("manager", nodeOf(k.manager)), slog.String("address", k.manager.GetAddress()), slog.Any("err", err)}
 	if k == l.next && l.main != nil {
@@ -154,6 +158,20 @@ func (l *loop) lost(ctx context.Context, k *link, err error) {
 		return
 	}
 	l.cfg.Log.LogAttrs(ctx, level, "no session with a manager", attrs...)
+}
+
+// isNews reports whether the end of a link is to be said: once per manager and
+// loss.
+func (l *loop) isNews(k *link) bool {
+	switch {
+	case k != l.next:
+		return true
+	case l.main != nil:
+		return l.rounds <= 1
+	case !l.opened:
+		return l.rounds == quietRounds
+	}
+	return l.rounds == 0
 }
 
 func (l *loop) ended(ctx context.Context, k *link, err error) {
