@@ -133,6 +133,50 @@ func TestPromotionWaitsForTheVote(t *testing.T) {
 	check(t, clitest.Run(t, s, "node", "promote", "dev10", "--detach"), 0, "Node dev10 is already a manager.\n")
 }
 
+// TestADemotionAtAManagerThatIsDemotedItself: what became of which node is said,
+// and never only that this node is no manager.
+func TestADemotionAtAManagerThatIsDemotedItself(t *testing.T) {
+	t.Parallel()
+	stranger := rpc.RefuseNotManager([]string{"192.0.2.2:2377"})
+	lost := rpc.Refuse(rpc.Errorf(errdefs.ErrUnknown, "the connection broke"), "", &rpcv1.Unknown{})
+	for _, tt := range []struct {
+		name    string
+		get     []error
+		update  []error
+		args    []string
+		code    int
+		out     string
+		speech  []string
+		updates int
+	}{
+		{"itself, by way of the leader", []error{stranger}, nil, []string{"demote", "dev01"}, 0, "Manager dev01 demoted in the swarm.\n", nil, 1},
+		{"another, that was asked for before", []error{stranger}, nil, []string{"demote", "dev02"}, 1, "", []string{
+			"ctl: whether node dev02 was demoted is not known here: this node is not a manager any more\n",
+			"ctl: hint: \"ctl node ls\" shows it on a manager (they answer at 192.0.2.2:2377)\n"}, 1},
+		{"another, behind itself", []error{stranger}, []error{nil, stranger}, []string{"demote", "dev01", "dev02"}, 1, "Manager dev01 demoted in the swarm.\n", []string{
+			"ctl: node dev02 was not demoted: this node is not a manager\n",
+			"ctl: hint: type \"ctl node demote dev02\" on a manager (they answer at 192.0.2.2:2377)\n"}, 2},
+		{"another, with the answer lost", nil, []error{lost, stranger}, []string{"demote", "dev02"}, 1, "", []string{
+			"ctl: whether node dev02 was demoted is not known here: this node is not a manager any more\n"}, 2},
+		{"a promotion", []error{stranger}, nil, []string{"promote", "dev10"}, 1, "", []string{
+			"ctl: whether node dev10 was promoted is not known here: this node is not a manager any more\n"}, 1},
+	} {
+		s := clitest.Three()
+		s.Follower, s.Learning, s.Staying = true, 2, 2
+		s.Fail["GetNode"], s.Fail["UpdateNode"] = tt.get, tt.update
+		check(t, clitest.Run(t, s, append([]string{"node"}, tt.args...)...), tt.code, tt.out, tt.speech...)
+		updates := 0
+		for _, c := range s.Calls {
+			if c == "UpdateNode" {
+				updates++
+			}
+		}
+		if updates != tt.updates {
+			t.Errorf("%s: asked %d times, want %d", tt.name, updates, tt.updates)
+		}
+	}
+}
+
 func TestTheNextHostAnswers(t *testing.T) {
 	t.Parallel()
 	s := clitest.Three()

@@ -53,6 +53,8 @@ type Swarm struct {
 	Daemon   *localv1.InfoResponse
 	// Worker: the node is no manager; Control is refused as such.
 	Worker bool
+	// Follower: changes are answered by another manager, the leader.
+	Follower bool
 	// Cut: the manager does not hear the others.
 	Cut bool
 	// Fail is the error of the next call of a method, "CreateService", once for
@@ -62,6 +64,9 @@ type Swarm struct {
 	Idle bool
 	// Learning is how many times a new manager is looked at before it has a vote.
 	Learning int
+	// Staying is how many times a demoted manager is looked at before it is out of
+	// the group.
+	Staying int
 	// Calls are the methods called, in order.
 	Calls []string
 	// Auth is what the last service was made or changed with.

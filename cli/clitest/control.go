@@ -130,6 +130,11 @@ func (s *Swarm) GetNode(_ context.Context, q *controlv1.GetNodeRequest) (*contro
 		s.Learning--
 		m.Voter = s.Learning == 0
 	}
+	if n.GetManager() != nil && n.GetNode().GetRole() == modelv1.Role_ROLE_WORKER {
+		if s.Staying--; s.Staying <= 0 {
+			n.Manager = nil
+		}
+	}
 	return &controlv1.GetNodeResponse{Node: proto.CloneOf(n)}, err
 }
 
@@ -147,7 +152,9 @@ func (s *Swarm) UpdateNode(_ context.Context, q *controlv1.UpdateNodeRequest) (*
 	resp := &controlv1.UpdateNodeResponse{Unchanged: q.Role != nil && n.Node.Role == q.GetRole()}
 	if q.Role != nil && !resp.Unchanged {
 		n.Node.Spec.Role, n.Node.Role = q.GetRole(), q.GetRole()
-		n.Manager = nil
+		if s.Staying == 0 {
+			n.Manager = nil
+		}
 		if q.GetRole() == modelv1.Role_ROLE_MANAGER {
 			n.Manager = &controlv1.ManagerStatus{Reachability: controlv1.ManagerStatus_REACHABILITY_REACHABLE, Voter: s.Learning == 0}
 		}
@@ -160,6 +167,7 @@ func (s *Swarm) UpdateNode(_ context.Context, q *controlv1.UpdateNodeRequest) (*
 	}
 	s.wake()
 	resp.Node = proto.CloneOf(n)
+	resp.Node.Self = n.GetSelf() && !s.Follower
 	return resp, nil
 }
 

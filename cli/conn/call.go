@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -151,8 +150,8 @@ func Change[Q, A any](ctx context.Context, c *Conn, method Method[Q, A], q Q) (a
 		c.bound = unsure
 		if again(err) {
 			refused = 0
-		} else if refused++; refused >= len(c.hosts) && !unsure {
-			return a, err
+		} else if refused++; refused >= len(c.hosts) && (!unsure || rpc.RefusalOf(err).GetNotManager() != nil) {
+			return a, notKnown(err, unsure) // who is no manager does not become one by waiting
 		}
 		select {
 		case <-ctx.Done():
@@ -178,7 +177,20 @@ func notKnown(err error, unsure bool) error {
 	if !unsure {
 		return err
 	}
-	return say.Hinted(fmt.Errorf("whether it was done is not known: %w", err), "look before it is asked for again")
+	return say.Hinted(&unsureError{err}, "look before it is asked for again")
+}
+
+// unsureError is a change that may have been made.
+type unsureError struct{ error }
+
+func (e *unsureError) Error() string { return "whether it was done is not known: " + e.error.Error() }
+func (e *unsureError) Unwrap() error { return e.error }
+
+// MayBeDone reports whether a change that Change gave up with err may have been
+// made all the same.
+func MayBeDone(err error) bool {
+	_, unsure := errors.AsType[*unsureError](err)
+	return unsure
 }
 
 // Again reports whether a call that ended with err may be made once more later:

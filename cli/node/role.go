@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/skep-project/skep/cli/show"
 	"github.com/skep-project/skep/internal/rpc"
 	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
+	localv1 "github.com/skep-project/skep/proto/skep/local/v1"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
 
@@ -21,6 +23,7 @@ func promote(s *say.Streams) *cli.Command {
 		waits:   "node %s to become a manager",
 		done:    "Node %s promoted to a manager in the swarm.",
 		already: "Node %s is already a manager.",
+		past:    "promoted",
 	})
 }
 
@@ -30,6 +33,7 @@ func demote(s *say.Streams) *cli.Command {
 		waits:   "manager %s to become a worker",
 		done:    "Manager %s demoted in the swarm.",
 		already: "Node %s is already a worker.",
+		past:    "demoted",
 	})
 }
 
@@ -38,6 +42,7 @@ type turn struct {
 	name, usage          string
 	to                   modelv1.Role
 	waits, done, already string
+	past                 string
 }
 
 func roleCommand(s *say.Streams, t turn) *cli.Command {
@@ -62,10 +67,11 @@ func roleCommand(s *say.Streams, t turn) *cli.Command {
 func (t turn) make(ctx context.Context, api *conn.Conn, ref string, detach bool) error {
 	s := api.Streams()
 	api.Waiting(t.waits, ref)
+	self := t.self(ctx, api)
 	resp, err := conn.Change(ctx, api, controlv1.ControlClient.UpdateNode,
 		&controlv1.UpdateNodeRequest{RequestId: conn.RequestID(), Ref: ref, Role: t.to.Enum()})
 	if err != nil {
-		return err
+		return t.stranded(err, ref, !conn.MayBeDone(err))
 	}
 	s.Warnings(resp.GetWarnings())
 	if resp.GetUnchanged() {
@@ -73,17 +79,53 @@ func (t turn) make(ctx context.Context, api *conn.Conn, ref string, detach bool)
 	}
 	if !detach {
 		api.Background("ctl node ls")
-		if err := t.wait(ctx, api, resp.GetNode(), ref); err != nil {
-			return err
+		if err := t.wait(ctx, api, resp.GetNode(), ref, self); err != nil {
+			return t.stranded(err, ref, false)
 		}
 	}
 	return s.Data(t.done, ref)
 }
 
-func (t turn) wait(ctx context.Context, api *conn.Conn, n *controlv1.NodeView, ref string) error {
+// self is the id of the node that is asked: when that is demoted it has no swarm
+// to tell of. The change's answer does not say it, for that may be the leader's.
+// Empty: not known; if something is wrong the change will say what.
+func (t turn) self(ctx context.Context, api *conn.Conn) string {
+	p, err := conn.Elsewhere(ctx, api)
+	switch {
+	case err != nil || t.to != modelv1.Role_ROLE_WORKER:
+		return ""
+	case p != nil:
+		return show.ID(p.Host.Peer.Node.Bytes())
+	}
+	info, err := conn.Ask(ctx, api, localv1.LocalClient.Info, &localv1.InfoRequest{})
+	if err != nil {
+		return ""
+	}
+	return show.ID(info.GetNode())
+}
+
+// stranded says what became of a node's turn, if it ended because the node that
+// was asked is no manager: it may have been demoted itself meanwhile.
+func (t turn) stranded(err error, ref string, untouched bool) error {
+	at := rpc.RefusalOf(err).GetNotManager()
+	if at == nil {
+		return err
+	}
+	where := "on a manager"
+	if len(at.GetAddresses()) > 0 {
+		where += " (they answer at " + strings.Join(at.GetAddresses(), ", ") + ")"
+	}
+	if untouched {
+		return say.Hinted(fmt.Errorf("node %s was not %s: %w", ref, t.past, err), fmt.Sprintf(`type "ctl node %s %s" %s`, t.name, ref, where))
+	}
+	return &say.Error{Code: say.Refused, Hint: `"ctl node ls" shows it ` + where,
+		Err: fmt.Errorf("whether node %s was %s is not known here: this node is not a manager any more", ref, t.past)}
+}
+
+func (t turn) wait(ctx context.Context, api *conn.Conn, n *controlv1.NodeView, ref, self string) error {
 	screen := progress.Screen{W: api.Streams().Err}
 	screen.Width, _ = api.Streams().Terminal()
-	self, id := n.GetSelf(), show.ID(n.GetNode().GetId())
+	id := show.ID(n.GetNode().GetId())
 	for shown := ""; !t.reached(n); {
 		if line := t.line(n, ref); line != shown && screen.Width > 0 {
 			screen.Draw([]progress.Line{{Text: line}})
@@ -96,8 +138,7 @@ func (t turn) wait(ctx context.Context, api *conn.Conn, n *controlv1.NodeView, r
 		switch {
 		case err == nil:
 			n = resp.GetNode()
-		case self && rpc.RefusalOf(err).GetNotManager() != nil && t.to == modelv1.Role_ROLE_WORKER:
-			n = nil // the node that answered was itself demoted: it has no swarm to tell of
+		case id == self && rpc.RefusalOf(err).GetNotManager() != nil:
 			screen.Draw(nil)
 			return nil
 		case !conn.Again(err):
