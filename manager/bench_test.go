@@ -64,6 +64,46 @@ func BenchmarkWrites(b *testing.B) {
 	}
 }
 
+// BenchmarkWritesBesideACrowd measures one writer of one object on a real disk
+// while 64 others write another, one and the same.
+func BenchmarkWritesBesideACrowd(b *testing.B) {
+	db, _ := lone(b)
+	hot, quiet := id.New(), id.New()
+	for _, x := range []id.ID{hot, quiet} {
+		if _, err := db.Update(b.Context(), nil, func(tx *store.Tx) error {
+			return tx.PutNode(&modelv1.Node{Id: x.Bytes(), Spec: &modelv1.NodeSpec{}})
+		}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	ctx, stop := context.WithCancel(b.Context())
+	var wg sync.WaitGroup
+	var crowd atomic.Int64
+	for w := range 64 {
+		wg.Go(func() {
+			for i := w; ctx.Err() == nil; i += 64 {
+				if _, err := db.Update(ctx, nil, label(hot, i)); err == nil {
+					crowd.Add(1)
+				}
+			}
+		})
+	}
+	var took []time.Duration
+	for i := 0; b.Loop(); i++ {
+		at := time.Now()
+		if _, err := db.Update(b.Context(), nil, label(quiet, i)); err != nil {
+			b.Fatal(err)
+		}
+		took = append(took, time.Since(at))
+	}
+	b.ReportMetric(float64(crowd.Load())/b.Elapsed().Seconds(), "crowd-tx/s")
+	stop()
+	wg.Wait()
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
+}
+
 // label sets one of 64 labels of a node.
 func label(node id.ID, i int) func(*store.Tx) error {
 	return func(tx *store.Tx) error {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -23,18 +22,18 @@ type Proposer interface {
 }
 
 // DB changes a Store by optimistic transactions (D2). No lock is held while one
-// runs or is being agreed on; those that lost a race go one after another, so
-// that they do not lose again to each other.
+// runs or is being agreed on; those that lost a race for an object go one after
+// another, so that they do not lose again to each other, and in nobody's way who
+// does not rely on that object.
 type DB struct {
 	store    *Store
 	proposer Proposer
-	turn     chan struct{} // capacity 1: full while one that lost has its turn
-	losers   atomic.Int32  // that have their turn or wait for it
+	lines    lines
 }
 
 // NewDB returns a DB that reads s and proposes to p.
 func NewDB(s *Store, p Proposer) *DB {
-	return &DB{store: s, proposer: p, turn: make(chan struct{}, 1)}
+	return &DB{store: s, proposer: p}
 }
 
 // Store returns the store that db reads.
@@ -52,10 +51,12 @@ const (
 )
 
 // Update runs fn on a snapshot and proposes what it wrote. If a version fn relied
-// on has moved, it waits a little and runs fn again on a newer snapshot; after 10
-// times it gives up with errdefs.ErrAborted and the name of the object. fn may
-// therefore run several times: it has no effect but on tx, and draws ids outside.
-// An error of fn ends the update and is returned as it is.
+// on has moved, it waits for its turn at that object and a little more, and runs fn
+// again on a newer snapshot; after 10 times it gives up with errdefs.ErrAborted and
+// the name of the object. It waits for its turn, too, before it would win a race
+// against those who lost one. fn may therefore run several times: it has no effect
+// but on tx, and draws ids outside. An error of fn ends the update and is returned
+// as it is.
 //
 // With req the transaction is applied at most once (R10): if it was answered
 // before, Update returns *Duplicate without running fn, or ErrInvalidArgument if
@@ -63,43 +64,32 @@ const (
 //
 // When Update returns nil the store holds index.
 func (db *DB) Update(ctx context.Context, req *logv1.Request, fn func(*Tx) error) (index uint64, err error) {
-	first := 0
-	if db.losers.Load() == 0 {
-		index, err = db.try(ctx, req, fn)
-		if again := (*retry)(nil); !errors.As(err, &again) {
+	q := &queuer{lines: &db.lines}
+	defer q.giveBack(0)
+	for try, queued := 0, 0; ; {
+		unit, index, err := db.run(req, fn)
+		if unit == nil || err != nil {
 			return index, err
 		}
-		first = 1
-	}
-	// It lost a race, or would win one against those who did.
-	db.losers.Add(1)
-	defer db.losers.Add(-1)
-	select {
-	case db.turn <- struct{}{}:
-		defer func() { <-db.turn }()
-	case <-ctx.Done():
-		return 0, fmt.Errorf("wait for one's turn after a conflict: %w", context.Cause(ctx))
-	}
-	return db.insist(ctx, first, req, fn)
-}
-
-// insist runs fn, and again while it conflicts, counting tries from first.
-func (db *DB) insist(ctx context.Context, first int, req *logv1.Request, fn func(*Tx) error) (uint64, error) {
-	var conflict *Conflict
-	for try := first; try < maxTries; try++ {
-		if try > 0 {
-			if err := pause(ctx, try); err != nil {
-				return 0, fmt.Errorf("retry after a conflict: %w", err)
+		if crowd := q.crowded(unit); len(crowd) > 0 && queued < maxTries {
+			queued++ // what fn relies on may change from run to run; it goes on some time
+			if err := q.join(ctx, crowd...); err != nil {
+				return 0, fmt.Errorf("wait for one's turn after a conflict: %w", err)
 			}
+			continue
 		}
-		index, err := db.try(ctx, req, fn)
+		index, err = db.agree(ctx, req, unit)
 		again := (*retry)(nil)
 		if !errors.As(err, &again) {
 			return index, err
 		}
-		conflict = again.conflict
+		if try++; try == maxTries {
+			return 0, fmt.Errorf("%s, after %d tries: %w", again.conflict.Error(), maxTries, errdefs.ErrAborted)
+		}
+		if err := q.lost(ctx, again.conflict, try); err != nil {
+			return 0, fmt.Errorf("retry after a conflict: %w", err)
+		}
 	}
-	return 0, fmt.Errorf("%s, after %d tries: %w", conflict.Error(), maxTries, errdefs.ErrAborted)
 }
 
 // retry is a Conflict found by apply, as against one that fn returned.
@@ -107,20 +97,25 @@ type retry struct{ conflict *Conflict }
 
 func (r *retry) Error() string { return r.conflict.Error() }
 
-// try is one run of fn.
-func (db *DB) try(ctx context.Context, req *logv1.Request, fn func(*Tx) error) (uint64, error) {
+// run is one run of fn: what it wrote, or nil if there is nothing to agree on.
+func (db *DB) run(req *logv1.Request, fn func(*Tx) error) (*logv1.Unit, uint64, error) {
 	snap := db.store.Snapshot()
 	if a := snap.Answered(req.GetCaller(), req.GetId()); req != nil && a != nil {
-		return 0, settle(req, duplicate(a))
+		return nil, 0, settle(req, duplicate(a))
 	}
 	tx := newTx(snap)
 	if err := fn(tx); err != nil {
-		return 0, err
+		return nil, 0, err
 	}
 	unit := tx.finish()
 	if len(unit.GetOperations()) == 0 {
-		return snap.Index(), nil
+		return nil, snap.Index(), nil
 	}
+	return unit, 0, nil
+}
+
+// agree proposes what one run wrote.
+func (db *DB) agree(ctx context.Context, req *logv1.Request, unit *logv1.Unit) (uint64, error) {
 	data, err := proto.Marshal(&logv1.Transaction{Request: req, Units: []*logv1.Unit{unit}})
 	if err != nil {
 		return 0, fmt.Errorf("encode transaction: %w", err)
@@ -145,6 +140,14 @@ func settle(req *logv1.Request, d *Duplicate) error {
 		return fmt.Errorf("request id %x was used for another request, in entry %d: %w", req.GetId(), d.Index, errdefs.ErrInvalidArgument)
 	}
 	return d
+}
+
+// lost waits until a race that was lost may be run again, for the given time.
+func (q *queuer) lost(ctx context.Context, c *Conflict, try int) error {
+	if err := q.join(ctx, spot(c.Kind, c.Key)); err != nil {
+		return err
+	}
+	return pause(ctx, try)
 }
 
 // pause waits before the given retry, counted from 1.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -96,6 +97,113 @@ func TestNobodyIsAbortedForWantOfLuck(t *testing.T) {
 		wg.Wait()
 		if got := s.Snapshot().Service(x).GetLastRevision(); got != writers*each {
 			t.Errorf("counted %d, want %d", got, writers*each)
+		}
+	})
+}
+
+// TestWhoWritesSomethingElseDoesNotQueue: while 64 writers take turns at one
+// object, each write of another takes what one takes alone.
+func TestWhoWritesSomethingElseDoesNotQueue(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, db, log := storetest.New()
+		hot, quiet := id.New(), id.New()
+		create(t, db, hot, "hot")
+		create(t, db, quiet, "quiet")
+		log.Before = func([]byte) error { time.Sleep(time.Millisecond); return nil }
+		const writers, each = 64, 5
+		var wg sync.WaitGroup
+		for range writers {
+			wg.Go(func() {
+				for range each {
+					if _, err := db.Update(t.Context(), nil, count(hot)); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		crowds := 0
+		for range 100 {
+			began := time.Now()
+			if _, err := db.Update(t.Context(), nil, count(quiet)); err != nil {
+				t.Error(err)
+			}
+			if took := time.Since(began); took != time.Millisecond {
+				t.Fatalf("a write beside the crowd took %v, want the 1ms it takes alone", took)
+			}
+			crowds += db.Lines()
+		}
+		wg.Wait()
+		if got := s.Snapshot().Service(hot).GetLastRevision(); got != writers*each || crowds == 0 || db.Lines() != 0 {
+			t.Errorf("counted %d of %d; there was a line %d times, and %d are left", got, writers*each, crowds, db.Lines())
+		}
+	})
+}
+
+// TestWhoReliesOnSeveralCrowdedObjectsComesToHisTurn: in whatever order he wrote
+// them.
+func TestWhoReliesOnSeveralCrowdedObjectsComesToHisTurn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, db, log := storetest.New()
+		ids := []id.ID{id.New(), id.New(), id.New()}
+		for i, x := range ids {
+			create(t, db, x, fmt.Sprint("s", i))
+		}
+		log.Before = func([]byte) error { time.Sleep(time.Millisecond); return nil }
+		const writers, each = 24, 10
+		var wg sync.WaitGroup
+		for w := range writers {
+			wg.Go(func() {
+				for i := range each {
+					a, b := ids[(w+i)%3], ids[(w+2*i+1)%3]
+					_, err := db.Update(t.Context(), nil, func(tx *store.Tx) error { return errors.Join(count(a)(tx), count(b)(tx)) })
+					if err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		total := uint64(0)
+		for _, x := range ids {
+			total += s.Snapshot().Service(x).GetLastRevision()
+		}
+		if total != 2*writers*each || db.Lines() != 0 {
+			t.Errorf("counted %d of %d; %d lines are left", total, 2*writers*each, db.Lines())
+		}
+	})
+}
+
+func TestWhoGivesUpInTheLineHoldsNobodyUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, db, log := storetest.New()
+		x := id.New()
+		create(t, db, x, "hot")
+		log.Before = func([]byte) error { time.Sleep(10 * time.Millisecond); return nil }
+		var wg sync.WaitGroup
+		var done, gaveUp atomic.Uint64
+		for i := range 40 {
+			wg.Go(func() {
+				ctx, stop := context.WithTimeout(t.Context(), time.Hour)
+				if i%2 == 0 {
+					ctx, stop = context.WithTimeout(t.Context(), 35*time.Millisecond)
+				}
+				defer stop()
+				switch _, err := db.Update(ctx, nil, count(x)); {
+				case err == nil:
+					done.Add(1)
+				case errors.Is(err, context.DeadlineExceeded):
+					gaveUp.Add(1)
+				default:
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if got := s.Snapshot().Service(x).GetLastRevision(); got != done.Load() || done.Load() < 20 || gaveUp.Load() == 0 || db.Lines() != 0 {
+			t.Errorf("%d counted, %d said so, %d gave up, %d lines left", got, done.Load(), gaveUp.Load(), db.Lines())
 		}
 	})
 }

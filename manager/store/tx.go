@@ -37,13 +37,13 @@ func (tx *Tx) Base() *Snapshot { return tx.base }
 
 // Expect relies on an object having a version, 0 for none (see Snapshot.Version).
 func (tx *Tx) Expect(kind logv1.Kind, key []byte, version uint64) {
-	tx.touched[string(rune(kind))+string(key)] = true
+	tx.touched[spot(kind, key)] = true
 	tx.unit.Expects = append(tx.unit.Expects, &logv1.Expect{Kind: kind, Key: key, Version: version})
 }
 
 // rely expects the version that the base snapshot holds, once.
 func (tx *Tx) rely(kind logv1.Kind, key []byte) {
-	if !tx.touched[string(rune(kind))+string(key)] {
+	if !tx.touched[spot(kind, key)] {
 		tx.Expect(kind, key, tx.base.Version(kind, key))
 	}
 }
