@@ -126,5 +126,5 @@ func TestStatesAndReasonsAreTrue(t *testing.T) {
 	s.Until("m1", "ctl service ps one --no-trunc", "no suitable node among 3")
 	s.Must("m1", "ctl events --since 10m --until 0s", "node unknown", "node down", "session broken",
 		"availability.new=drain", "task pending", "node remove", "service create")
-	s.Must("m1", "ctl events --since 10m --until 0s --filter node=w2 --filter event=down --format '{{.Actor.Attributes.name}} {{.Reason}}'", "w2 session broken")
+	s.Must("m1", "ctl events --since 10m --until 0s --filter node=w2 --filter event=down --format '{{.Actor.Attributes.name}} {{.Reason}}'", "w2 no beat for ")
 }

@@ -3,6 +3,7 @@ package dispatch
 import (
 	"bytes"
 	"cmp"
+	"fmt"
 	"slices"
 	"time"
 
@@ -245,12 +246,20 @@ func (l *leases) lose(n *lease, now time.Time) {
 	if s.LostSince == 0 {
 		s.LostSince = now.Add(-time.Duration(n.unheard) * leaseTick).UnixNano()
 	}
-	s.State = modelv1.NodeState_NODE_STATE_DOWN
-	if s.Message == "" || n.live {
-		s.Message = "no heartbeat"
-	}
+	s.State, s.Message = modelv1.NodeState_NODE_STATE_DOWN, whyLost(s, now)
 	n.live = false
 	n.set(s)
+}
+
+// whyLost says why a node is Down: not that its session broke, which a node
+// outlives, but for how long it was not heard.
+func whyLost(s *modelv1.NodeStatus, now time.Time) string {
+	since := time.Unix(0, s.GetLostSince())
+	text := fmt.Sprintf("no beat for %v since %s", now.Sub(since).Round(time.Second), since.UTC().Format(time.RFC3339))
+	if s.GetFarewell() == modelv1.Farewell_FAREWELL_RESTARTING {
+		text += ", when its daemon said that it restarts"
+	}
+	return text
 }
 
 // changed returns the nodes whose status is to be committed, in order of id,

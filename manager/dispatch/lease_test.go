@@ -91,6 +91,38 @@ func TestABrokenSessionIsNotADeadHost(t *testing.T) {
 	}
 }
 
+// TestADownNodeSaysForHowLongItWasNotHeard, whatever was said of it while it was
+// Unknown.
+func TestADownNodeSaysForHowLongItWasNotHeard(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name  string
+		ended bool
+		says  modelv1.Farewell
+		want  string
+	}{
+		{"its session broke", true, 0, "no beat for 10s since 2026-01-02T03:04:05Z"},
+		{"its session hangs", false, 0, "no beat for 10s since 2026-01-02T03:04:05Z"},
+		{"its daemon did not come back", true, modelv1.Farewell_FAREWELL_RESTARTING,
+			"no beat for 1m0s since 2026-01-02T03:04:05Z, when its daemon said that it restarts"},
+	} {
+		l, now := leasesOf(1), epoch
+		l.hear(word(1, 1), now)
+		if tt.ended {
+			end := word(1, 1)
+			end.ended, end.farewell = true, tt.says
+			l.hear(end, now)
+		}
+		for l.state(1) != down {
+			now = now.Add(leaseTick)
+			l.tick(now)
+		}
+		if got := l.nodes[nodeN(1)].status.GetMessage(); got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
 func TestWhatADaemonSaysBeforeItStopsIsBelieved(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
