@@ -227,6 +227,20 @@ func TestInfoWithoutAQuorumShowsWhatTheNodeKnows(t *testing.T) {
 	check(t, r, 0, " Is Manager: true\n ClusterID: ")
 }
 
+// TestInfoDoesNotWaitForALeaderThatIsNotThere: whether there is a quorum is not
+// asked of a manager that has said there is none.
+func TestInfoDoesNotWaitForALeaderThatIsNotThere(t *testing.T) {
+	t.Parallel()
+	s := clitest.Three()
+	s.Cut, s.Daemon.OutOfContact = true, true
+	r := clitest.Run(t, s, "info")
+	check(t, r, 0, " Error: The swarm does not have a leader.", "stale: the last state this manager knows; it lost the others about a minute ago")
+	check(t, r, 0, " Nodes: 4\n")
+	check(t, r, 0, " In Contact With The Quorum: false\n")
+	s.Daemon.OutOfContact = false // it has not noticed yet
+	check(t, clitest.Run(t, s, "info"), 0, " Error: The swarm does not have a leader.")
+}
+
 func TestWhatIsNotPlacedSaysWhy(t *testing.T) {
 	t.Parallel()
 	s := clitest.Three()

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/skep-project/skep/cli/conn"
 	"github.com/skep-project/skep/cli/say"
 	"github.com/skep-project/skep/cli/show"
+	"github.com/skep-project/skep/internal/rpc"
 	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
 	localv1 "github.com/skep-project/skep/proto/skep/local/v1"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
@@ -65,12 +67,21 @@ func look(ctx context.Context, api *conn.Conn) (info, error) {
 	return newInfo(local, cluster), nil
 }
 
-// clusterOf asks for what only managers know.
+// clusterOf asks for what only managers know. One that does not hear the quorum
+// would have to wait for a leader: the last it knew is told at once, with an error
+// that says so.
 func clusterOf(ctx context.Context, api *conn.Conn, local *localv1.InfoResponse) (*controlv1.GetClusterResponse, error) {
 	if local.GetState() != localv1.State_STATE_ACTIVE || local.GetRole() != modelv1.Role_ROLE_MANAGER {
 		return nil, nil
 	}
-	return conn.Read(ctx, api, controlv1.ControlClient.GetCluster, &controlv1.GetClusterRequest{})
+	if !local.GetOutOfContact() {
+		return conn.Read(ctx, api, controlv1.ControlClient.GetCluster, &controlv1.GetClusterRequest{})
+	}
+	last, err := conn.Read(rpc.Stale(ctx), api, controlv1.ControlClient.GetCluster, &controlv1.GetClusterRequest{})
+	if err != nil {
+		return nil, err
+	}
+	return last, errors.New(rpc.NoLeader)
 }
 
 // info is what "ctl info" knows. The names are Docker's; the set only grows.
