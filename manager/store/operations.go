@@ -197,7 +197,7 @@ func (s *state) remove(d *logv1.Delete) *Conflict {
 		return nil
 	case KindTask:
 		if t, ok := s.tasks.get(&Task{ID: asID(d.GetKey())}); ok {
-			drop(s, &s.tasks, t, taskChange(t))
+			drop(s, &s.tasks, t, taskChange(t, t))
 		}
 		return nil
 	case KindUser:

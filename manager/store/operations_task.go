@@ -37,7 +37,7 @@ func (s *state) createTask(p *modelv1.Task) *Conflict {
 	}
 	t.CreatedIndex, t.DecidedIndex = s.index, s.index
 	t.CreatedAt, t.DesiredAt = s.now, s.now
-	s.setTask(t, s.now)
+	s.setTask(nil, t, s.now)
 	return nil
 }
 
@@ -49,18 +49,19 @@ func (s *state) placeable(node id.ID) *Conflict {
 	return nil
 }
 
-// setTask puts t, whose state was observed at the time at.
-func (s *state) setTask(t *Task, at int64) {
+// setTask puts t, which was old before (nil if it is new) and whose state was
+// observed at the time at.
+func (s *state) setTask(old, t *Task, at int64) {
 	t.ObservedAt = at
 	if t.Detail != nil && t.Detail.GetAt() != at {
 		t.Detail = proto.CloneOf(t.Detail)
 		t.Detail.At = at
 	}
-	put(s, &s.tasks, t, taskChange(t))
+	put(s, &s.tasks, t, taskChange(t, old))
 }
 
-func taskChange(t *Task) Change {
-	return Change{Kind: KindTask, Key: t.ID.Bytes(), Service: t.Service, Node: t.Node}
+func taskChange(t, was *Task) Change {
+	return Change{Kind: KindTask, Key: t.ID.Bytes(), Service: t.Service, Node: t.Node, Was: was}
 }
 
 // decide writes what managers decide of a task. Desired never goes back: a lesser
@@ -94,7 +95,7 @@ func (s *state) decide(d *logv1.Decide) *Conflict {
 	if t == *old {
 		return nil
 	}
-	s.setTask(&t, at)
+	s.setTask(old, &t, at)
 	return nil
 }
 
@@ -111,5 +112,5 @@ func (s *state) report(r *logv1.Report) {
 	}
 	t := *old
 	t.observe(news)
-	s.setTask(&t, s.now)
+	s.setTask(old, &t, s.now)
 }

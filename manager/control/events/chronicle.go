@@ -30,12 +30,41 @@ type Entry struct {
 	Node, Service id.ID
 }
 
+// A memo is one event as a chronicle remembers it: the entry, or what tells it when
+// it is asked for. Of tasks there are many events and few who listen.
+type memo struct {
+	index uint64
+	at    int64
+	entry *Entry // of anything but a task
+	turn  taskTurn
+}
+
+// tell returns what m is remembered for.
+func (m *memo) tell() Entry {
+	e := Entry{}
+	if m.entry != nil {
+		e = *m.entry
+	} else {
+		e = m.turn.tell()
+	}
+	e.Index, e.At = m.index, m.at
+	return e
+}
+
+// size is about what m costs to remember, in bytes.
+func (m *memo) size() int {
+	if m.entry == nil {
+		return m.turn.size()
+	}
+	return m.entry.size()
+}
+
 // A Chronicle is the recent events. It observes a store from before its first
 // change on, so it knows what was applied again at the start of the manager too.
 type Chronicle struct {
-	mu      sync.Mutex // guards the fields below; held for memory only
-	entries []Entry
-	bytes   int
+	mu    sync.Mutex // guards the fields below; held for memory only
+	memos []memo
+	bytes int
 	// floor is the index up to which something may be forgotten, at its time.
 	floor uint64
 	at    int64
@@ -45,8 +74,8 @@ type Chronicle struct {
 
 // Published implements store.Observer.
 func (c *Chronicle) Published(before, after *store.Snapshot, changes []store.Change) {
-	if entries := derive(before, after, changes); len(entries) > 0 {
-		c.append(entries)
+	if memos := derive(before, after, changes); len(memos) > 0 {
+		c.append(memos)
 	}
 }
 
@@ -54,27 +83,27 @@ func (c *Chronicle) Published(before, after *store.Snapshot, changes []store.Cha
 func (c *Chronicle) Restored(now *store.Snapshot) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.entries, c.bytes = nil, 0
+	c.memos, c.bytes = nil, 0
 	c.floor, c.at = now.Index(), now.LogTime().UnixNano()
 	c.wake()
 }
 
 // append adds the events of one index.
-func (c *Chronicle) append(entries []Entry) {
+func (c *Chronicle) append(memos []memo) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.entries = append(c.entries, entries...)
-	for i := range entries {
-		c.bytes += entries[i].size()
+	c.memos = append(c.memos, memos...)
+	for i := range memos {
+		c.bytes += memos[i].size()
 	}
 	n := 0
-	for n < len(c.entries) && (len(c.entries)-n > maxEvents || c.bytes > maxBytes || c.entries[n].Index == c.floor) {
-		c.floor, c.at = c.entries[n].Index, c.entries[n].At
-		c.bytes -= c.entries[n].size()
-		c.entries[n] = Entry{}
+	for n < len(c.memos) && (len(c.memos)-n > maxEvents || c.bytes > maxBytes || c.memos[n].index == c.floor) {
+		c.floor, c.at = c.memos[n].index, c.memos[n].at
+		c.bytes -= c.memos[n].size()
+		c.memos[n] = memo{}
 		n++
 	}
-	c.entries = c.entries[n:] // the array's dead head goes when append next outgrows it
+	c.memos = c.memos[n:] // the array's dead head goes when append next outgrows it
 	c.wake()
 }
 
@@ -109,6 +138,15 @@ type Page struct {
 
 // After returns what happened behind index: some indexes, the next ones.
 func (c *Chronicle) After(index uint64) Page {
+	p, memos := c.page(index)
+	for i := range memos { // without the lock: who applies does not wait for words
+		p.Entries = append(p.Entries, memos[i].tell())
+	}
+	return p
+}
+
+// page returns the page behind index without its entries, and what tells them.
+func (c *Chronicle) page(index uint64) (Page, []memo) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.changed == nil {
@@ -117,15 +155,14 @@ func (c *Chronicle) After(index uint64) Page {
 	p := Page{Changed: c.changed}
 	if index < c.floor {
 		p.Floor = c.floor
-		return p
+		return p, nil
 	}
-	from := c.find(func(e *Entry) bool { return e.Index > index })
-	to := min(from+pageEvents, len(c.entries))
-	for to < len(c.entries) && c.entries[to].Index == c.entries[to-1].Index {
+	from := c.find(func(m *memo) bool { return m.index > index })
+	to := min(from+pageEvents, len(c.memos))
+	for to < len(c.memos) && c.memos[to].index == c.memos[to-1].index {
 		to++
 	}
-	p.Entries = slices.Clone(c.entries[from:to])
-	return p
+	return p, slices.Clone(c.memos[from:to])
 }
 
 // pageEvents is about how many events a reader takes at once.
@@ -138,8 +175,8 @@ func (c *Chronicle) Since(at int64, head uint64) (after uint64, whole bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	after = max(head, c.floor)
-	if i := c.find(func(e *Entry) bool { return e.At >= at }); i < len(c.entries) {
-		after = c.entries[i].Index - 1
+	if i := c.find(func(m *memo) bool { return m.at >= at }); i < len(c.memos) {
+		after = c.memos[i].index - 1
 	}
 	return after, c.floor == 0 || c.at < at
 }
@@ -148,15 +185,15 @@ func (c *Chronicle) Since(at int64, head uint64) (after uint64, whole bool) {
 func (c *Chronicle) Last(node id.ID, actions ...string) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, e := range slices.Backward(c.entries) {
-		if e.Node == node && e.Event.GetType() == TypeNode && slices.Contains(actions, e.Event.GetAction()) {
+	for i := range slices.Backward(c.memos) {
+		if e := c.memos[i].entry; e != nil && e.Node == node && e.Event.GetType() == TypeNode && slices.Contains(actions, e.Event.GetAction()) {
 			return e.Event.GetAction()
 		}
 	}
 	return ""
 }
 
-// find returns the first entry that ok holds of, which holds of all behind it.
-func (c *Chronicle) find(ok func(*Entry) bool) int {
-	return sort.Search(len(c.entries), func(i int) bool { return ok(&c.entries[i]) })
+// find returns the number of the first memo that ok holds of, which holds of all behind it.
+func (c *Chronicle) find(ok func(*memo) bool) int {
+	return sort.Search(len(c.memos), func(i int) bool { return ok(&c.memos[i]) })
 }

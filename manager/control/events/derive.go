@@ -42,11 +42,13 @@ type step struct {
 	before, after *store.Snapshot
 	index         uint64
 	at            int64
-	out           []Entry
+	out           []memo
+	// lore is the one used last: most tasks of an index are of one service.
+	lore *lore
 }
 
 // derive returns the events of one index, in the order of its changes.
-func derive(before, after *store.Snapshot, changes []store.Change) []Entry {
+func derive(before, after *store.Snapshot, changes []store.Change) []memo {
 	s := &step{before: before, after: after, index: after.Index(), at: after.LogTime().UnixNano()}
 	seen := make(map[id.ID]bool, len(changes)) // of an object that changed twice the sum is told
 	for _, c := range changes {
@@ -74,7 +76,7 @@ func derive(before, after *store.Snapshot, changes []store.Change) []Entry {
 		case store.KindService:
 			s.service(x, before.Service(x), after.Service(x))
 		case store.KindTask:
-			s.task(before.Task(x), after.Task(x))
+			s.task(c.Was, after.Task(x))
 		case store.KindUser:
 			s.user(x, before.User(x), after.User(x))
 		}
@@ -84,13 +86,15 @@ func derive(before, after *store.Snapshot, changes []store.Change) []Entry {
 
 // add notes an event of the thing that e says.
 func (s *step) add(e Entry, action, reason string, attributes map[string]string) {
-	e.Index, e.At = s.index, s.at
 	for k, v := range attributes {
 		attributes[k] = cut(v, maxAttribute)
 	}
-	e.Event.Action, e.Event.Reason, e.Event.Attributes = action, cut(strings.Join(strings.Fields(reason), " "), maxReason), attributes
-	s.out = append(s.out, e)
+	e.Event.Action, e.Event.Reason, e.Event.Attributes = action, oneLine(reason), attributes
+	s.out = append(s.out, memo{index: s.index, at: s.at, entry: &e})
 }
+
+// oneLine is a reason as an event has it.
+func oneLine(reason string) string { return cut(strings.Join(strings.Fields(reason), " "), maxReason) }
 
 // cut returns at most n bytes of text, in whole letters.
 func cut(text string, n int) string {

@@ -1,8 +1,10 @@
 package events
 
 import (
+	"cmp"
 	"strconv"
 
+	"github.com/skep-project/skep/internal/id"
 	"github.com/skep-project/skep/internal/taskstate"
 	"github.com/skep-project/skep/manager/store"
 	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
@@ -14,70 +16,107 @@ var passing = map[string]bool{
 	"create": true, "assigned": true, "accepted": true, "preparing": true, "ready": true, "starting": true, "destroy": true,
 }
 
-// task tells what became of a task.
-func (s *step) task(old, t *store.Task) {
-	switch {
-	case old == nil && t == nil:
-	case old == nil:
-		s.add(s.taskEntry(t), "create", "", s.whereabouts(t))
-		if t.Node.IsZero() && t.Reason != "" {
-			s.add(s.taskEntry(t), "pending", t.Reason, s.whereabouts(t))
-		}
-	case t == nil:
-		s.add(s.taskEntry(old), "destroy", "", s.whereabouts(old))
-	default:
-		s.taskTurn(old, t)
-	}
+// A taskTurn is what became of a task, as little as tells it later.
+type taskTurn struct {
+	// task as it became or, destroyed, as it was.
+	task   *store.Task
+	action string
+	lore   *lore
+	node   string // name; "" if it has none or the task no node
 }
 
-func (s *step) taskTurn(old, t *store.Task) {
-	if t.Node.IsZero() && t.Reason != old.Reason && t.Reason != "" && !t.Terminal() {
-		s.add(s.taskEntry(t), "pending", t.Reason, s.whereabouts(t))
-	}
-	if old.Observed == t.Observed {
-		return
-	}
-	attributes := s.whereabouts(t)
-	reason := t.Detail.GetError()
-	if t.Terminal() && t.Detail != nil && t.Detail.ExitCode != nil {
-		attributes["exitcode"] = strconv.Itoa(int(t.Detail.GetExitCode()))
-	}
-	s.add(s.taskEntry(t), taskstate.Name(t.Observed), reason, attributes)
+// lore is what is told of a task besides itself, as it was at that time.
+type lore struct {
+	service  id.ID
+	revision uint64
+	name     string            // of the service
+	labels   map[string]string // of the revision's containers; they are the state's own
 }
 
-// serviceName is the service's name as it is, or as it was.
-func (s *step) serviceName(t *store.Task) string {
-	v := s.after.Service(t.Service)
-	if v == nil {
-		v = s.before.Service(t.Service)
-	}
-	return v.GetSpec().GetName()
-}
-
-// taskEntry is an entry about a task, by the name that lists give it.
-func (s *step) taskEntry(t *store.Task) Entry {
-	name := s.serviceName(t) + "."
+// tell turns it into words.
+func (v *taskTurn) tell() Entry {
+	t, name := v.task, v.lore.name+"."
 	if t.Slot != 0 {
 		name += decimal(t.Slot)
 	} else {
 		name += t.Node.String()
 	}
-	labels := s.after.Revision(t.Service, t.Revision).GetTemplate().GetContainer().GetLabels()
-	return Entry{
-		Event:  &controlv1.Event{Type: TypeTask, Id: t.ID.Bytes(), Name: name},
-		Labels: labels, Node: t.Node, Service: t.Service,
+	event := &controlv1.Event{Type: TypeTask, Action: v.action, Id: t.ID.Bytes(), Name: name, Reason: oneLine(v.reason()),
+		Attributes: map[string]string{"service": cut(v.lore.name, maxAttribute)}}
+	if !t.Node.IsZero() {
+		event.Attributes["node"] = cut(cmp.Or(v.node, t.Node.Short()), maxAttribute)
+	}
+	if v.action == taskstate.Name(t.Observed) && t.Terminal() && t.Detail != nil && t.Detail.ExitCode != nil {
+		event.Attributes["exitcode"] = strconv.Itoa(int(t.Detail.GetExitCode()))
+	}
+	return Entry{Event: event, Labels: v.lore.labels, Node: t.Node, Service: t.Service}
+}
+
+func (v *taskTurn) reason() string {
+	switch v.action {
+	case create, destroy:
+		return ""
+	case pending:
+		return v.task.Reason
+	}
+	return v.task.Detail.GetError()
+}
+
+// size counts the task as if nobody else remembered it.
+func (v *taskTurn) size() int {
+	return 250 + len(v.task.Reason) + len(v.task.Detail.GetError()) + len(v.task.Detail.GetMessage())
+}
+
+// The actions of tasks that are no states. That a task is pending is told with the
+// reason, each time that is another.
+const (
+	create  = "create"
+	destroy = "destroy"
+	pending = "pending"
+)
+
+// task tells what became of a task.
+func (s *step) task(old, t *store.Task) {
+	switch {
+	case old == nil && t == nil:
+	case old == nil:
+		s.turn(t, create)
+		if t.Node.IsZero() && t.Reason != "" {
+			s.turn(t, pending)
+		}
+	case t == nil:
+		s.turn(old, destroy)
+	default:
+		if t.Node.IsZero() && t.Reason != old.Reason && t.Reason != "" && !t.Terminal() {
+			s.turn(t, pending)
+		}
+		if old.Observed != t.Observed {
+			s.turn(t, taskstate.Name(t.Observed))
+		}
 	}
 }
 
-// whereabouts are the service and the node of a task.
-func (s *step) whereabouts(t *store.Task) map[string]string {
-	out := map[string]string{"service": s.serviceName(t)}
-	if t.Node.IsZero() {
-		return out
+// turn notes what became of a task.
+func (s *step) turn(t *store.Task, action string) {
+	v := taskTurn{task: t, action: action, lore: s.loreOf(t)}
+	if !t.Node.IsZero() {
+		v.node = nodeName(s.nodeAt(t.Node))
 	}
-	out["node"] = t.Node.Short()
-	if name := nodeName(s.nodeAt(t.Node)); name != "" {
-		out["node"] = name
+	s.out = append(s.out, memo{index: s.index, at: s.at, turn: v})
+}
+
+// loreOf is the service's name as it is, or as it was, and the labels.
+func (s *step) loreOf(t *store.Task) *lore {
+	if l := s.lore; l != nil && l.service == t.Service && l.revision == t.Revision {
+		return l
 	}
-	return out
+	v := s.after.Service(t.Service)
+	if v == nil {
+		v = s.before.Service(t.Service)
+	}
+	s.lore = &lore{
+		service: t.Service, revision: t.Revision, name: v.GetSpec().GetName(),
+		labels: s.after.Revision(t.Service, t.Revision).GetTemplate().GetContainer().GetLabels(),
+	}
+	return s.lore
 }
