@@ -23,8 +23,6 @@ const (
 	// defaultLease and defaultHeartbeat are the cluster's settings where they are zero (D10).
 	defaultLease     = 10 * time.Second
 	defaultHeartbeat = 2 * time.Second
-	// maxBatch is how many operations one commit of the desk holds at most.
-	maxBatch = 2000
 )
 
 // errClosed says that the tenure is over.
@@ -38,19 +36,13 @@ type desk struct {
 	mu       sync.Mutex // guards the fields below; held for memory only
 	leases   *leases
 	describe map[id.ID]*modelv1.NodeDescription
-	reports  []filed
+	slips    []*slip       // oldest first; all but the last are full
+	begun    time.Time     // when the last commit was
 	notes    []*logv1.Note // for who watches events
 	lines    map[*line]struct{}
 	closed   bool
 
 	wake chan struct{} // capacity 1: something waits to be committed
-}
-
-// filed is a batch of one node's reports on its way to a commit.
-type filed struct {
-	line     *line
-	sequence uint64
-	reports  []*dispatchv1.NodeReports
 }
 
 // newDesk opens the desk over the nodes of the store, each with a full lease (R3).
@@ -237,7 +229,7 @@ func (d *desk) hear(l *line, req *dispatchv1.RelayRequest) error {
 		}
 	}
 	if len(req.GetReports()) > 0 {
-		d.reports = append(d.reports, filed{line: l, sequence: req.GetSequence(), reports: req.GetReports()})
+		d.file(l, req)
 	}
 	signal(d.wake)
 	return nil
@@ -268,96 +260,6 @@ func (d *desk) liveness(l *line, v *dispatchv1.Liveness, now time.Time) error {
 		l.account(node, v.GetSession(), v.GetBeat())
 	}
 	return nil
-}
-
-// commit writes what has come in, one batch after the other: what arrives while
-// one is in flight makes the next.
-func (d *desk) commit(ctx context.Context) error {
-	for {
-		units, done := d.batch()
-		if len(units) == 0 {
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-d.wake:
-			}
-			continue
-		}
-		if err := d.cfg.Commit(ctx, units); err != nil {
-			// Not acknowledged: the managers keep the reports and a new leader's
-			// desk gets them again (R5).
-			return fmt.Errorf("commit what nodes reported: %w", err)
-		}
-		for _, f := range done {
-			f.line.acknowledge(f.sequence)
-		}
-	}
-}
-
-// batch takes what waits, as one unit of operations that never conflict.
-func (d *desk) batch() ([]*logv1.Unit, []filed) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	snap := d.cfg.Store.Snapshot()
-	var ops []*logv1.Operation
-	for _, c := range d.leases.changed() {
-		desc := d.describe[c.node]
-		delete(d.describe, c.node)
-		ops = append(ops, seenOp(c.node, c.status, desc))
-	}
-	for node, desc := range d.describe { // described anew without a change of state
-		if n := d.leases.nodes[node]; n != nil {
-			ops = append(ops, seenOp(node, n.status, desc))
-		}
-		delete(d.describe, node)
-	}
-	for _, n := range d.notes {
-		ops = append(ops, &logv1.Operation{Op: &logv1.Operation_Note{Note: n}})
-	}
-	d.notes = nil
-	n := 0
-	for ; n < len(d.reports) && len(ops) < maxBatch; n++ {
-		for _, r := range d.reports[n].reports {
-			ops = appendReports(ops, snap, r)
-		}
-	}
-	done := d.reports[:n:n]
-	d.reports = d.reports[n:]
-	if len(ops) == 0 {
-		for _, f := range done {
-			f.line.acknowledge(f.sequence) // every report in it was known already
-		}
-		return nil, nil
-	}
-	return []*logv1.Unit{{Operations: ops}}, done
-}
-
-func seenOp(node id.ID, status *modelv1.NodeStatus, desc *modelv1.NodeDescription) *logv1.Operation {
-	return &logv1.Operation{Op: &logv1.Operation_NodeSeen{NodeSeen: &logv1.NodeSeen{
-		Node: node.Bytes(), Status: status, Description: desc,
-	}}}
-}
-
-// appendReports adds the reports that would change something. Apply joins them
-// in any order (R5), so leaving out one that is known already loses nothing. A
-// task that this replica does not know, or not where it is placed, is no reason:
-// another manager may have applied the entry before the leader has, and its agent
-// may have been quick. Apply drops what is still unknown then.
-func appendReports(ops []*logv1.Operation, snap *store.Snapshot, r *dispatchv1.NodeReports) []*logv1.Operation {
-	for _, tr := range r.GetReports() {
-		task, err := id.FromBytes(tr.GetTask())
-		if err != nil || tr.GetStatus() == nil {
-			continue
-		}
-		if t := snap.Task(task); t != nil && !t.Node.IsZero() &&
-			(string(t.Node.Bytes()) != string(r.GetNode()) || t.Observed >= tr.GetStatus().GetState()) {
-			continue
-		}
-		ops = append(ops, &logv1.Operation{Op: &logv1.Operation_Report{Report: &logv1.Report{
-			Task: tr.GetTask(), Node: r.GetNode(), Status: tr.GetStatus(),
-		}}})
-	}
-	return ops
 }
 
 // signal sets a level: a wake that waits already is enough.

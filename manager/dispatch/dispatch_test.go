@@ -375,7 +375,12 @@ func TestAReportOfATaskThatTheLeaderHasNotAppliedYetIsCommitted(t *testing.T) {
 			Task: nodeN(60).Bytes(), Status: &modelv1.TaskStatus{State: modelv1.TaskState_TASK_STATE_RUNNING},
 		}}}
 	}
-	ops := appendReports(nil, r.Snapshot(), of(1)) // another manager's replica had the task first
+	reported := func(node byte) []*logv1.Operation {
+		s := newSlip(time.Now())
+		s.add(of(node))
+		return s.operations(r.Snapshot())
+	}
+	ops := reported(1) // another manager's replica had the task first
 	if len(ops) != 1 {
 		t.Fatalf("%d operations for a task that this replica does not know, want its report", len(ops))
 	}
@@ -385,7 +390,7 @@ func TestAReportOfATaskThatTheLeaderHasNotAppliedYetIsCommitted(t *testing.T) {
 		t.Errorf("the task is %v, want running", got)
 	}
 	for _, node := range []byte{1, 2} {
-		if got := appendReports(nil, r.Snapshot(), of(node)); len(got) != 0 {
+		if got := reported(node); len(got) != 0 {
 			t.Errorf("%d operations for what is known already or not node %d's to say", len(got), node)
 		}
 	}

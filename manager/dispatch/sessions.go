@@ -232,6 +232,7 @@ func (s *sessions) heard(resp *dispatchv1.RelayResponse) {
 		<-s.held[done].session.slots
 		done++
 	}
+	clear(s.held[:done]) // or the array would remember it
 	s.held = s.held[done:]
 	s.next -= done
 }

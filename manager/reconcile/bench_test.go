@@ -27,12 +27,20 @@ func BenchmarkRound(b *testing.B) {
 			Id: nodeID(n).Bytes(), Spec: &modelv1.NodeSpec{Name: fmt.Sprint("dev", n)},
 			Status: &modelv1.NodeStatus{State: modelv1.NodeState_NODE_STATE_READY}}}})
 	}
-	apply := func(index uint64, units []*logv1.Unit) {
-		if err := s.ApplyProto(index, time.Now().UnixNano(), []*logv1.Transaction{{Units: units}})[0]; err != nil {
+	apply := func(index uint64, parcels ...store.Parcel) {
+		tx := &logv1.Transaction{}
+		for _, p := range parcels {
+			if p.Moves != nil {
+				tx.Moves = append(tx.Moves, p.Moves)
+			} else {
+				tx.Units = append(tx.Units, p.Unit)
+			}
+		}
+		if err := s.ApplyProto(index, time.Now().UnixNano(), []*logv1.Transaction{tx})[0]; err != nil {
 			b.Fatal(err)
 		}
 	}
-	apply(1, []*logv1.Unit{unit})
+	apply(1, store.Parcel{Unit: unit})
 	cfg := Config{Store: s, DB: store.NewDB(s, nil), Log: slog.New(slog.DiscardHandler)}
 	plan := func() *round {
 		w := newWatcher(s)
@@ -45,13 +53,13 @@ func BenchmarkRound(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if r := plan(); len(r.moves.units) != want {
-					b.Fatalf("%d units, want %d", len(r.moves.units), want)
+				if r := plan(); r.plans.units() != want {
+					b.Fatalf("%d units, want %d", r.plans.units(), want)
 				}
 			}
 		})
 	}
 	run("empty", replicas)
-	apply(2, plan().moves.units)
+	apply(2, plan().plans.parcels...)
 	run("satisfied", 0)
 }

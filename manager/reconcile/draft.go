@@ -22,11 +22,11 @@ type draft struct {
 	*round
 	service *modelv1.Service
 	id      id.ID
-	tasks   map[id.ID]*store.Task
-	// list is the same tasks, by slot and id.
+	// list is all its tasks, by slot and age.
 	list []*store.Task
 	// decided are the tasks that a move of this round changes.
 	decided map[id.ID]bool
+	moves   ledger
 }
 
 // A seeker is what needs a node: a task to make, or one that found none before.
@@ -36,9 +36,9 @@ type seeker struct {
 	slot uint64
 }
 
-// moves finds nodes for what the moves make and for what still waits, and notes
-// one unit per move and per task that waited.
-func (d *draft) moves(moves []orchestrate.Move, o *outcome) {
+// settle finds nodes for what the moves make and for what still waits, and notes
+// one move for each of them and for each task that waited.
+func (d *draft) settle(moves []orchestrate.Move, o *outcome) {
 	for _, m := range moves {
 		for _, dec := range m.Decide {
 			d.decided[dec.Task] = true
@@ -118,42 +118,40 @@ func (d *draft) waited(t *store.Task, node id.ID, reason string) {
 	if node.IsZero() && t.Reason == reason {
 		return
 	}
-	expects := []*logv1.Expect{expectTask(t)}
-	if !node.IsZero() {
-		expects = append(expects, d.expectNode(node))
-	}
-	d.round.moves.add(d.id, expects, []*logv1.Operation{decide(&logv1.Decide{
-		Task: t.ID.Bytes(), Node: node.Bytes(), Reason: &reason})})
+	d.moves.add(&logv1.Move{Choices: []*logv1.Choice{{
+		Task: t.ID.Bytes(), Version: t.DecidedIndex, Node: d.ground(node), Reason: &reason}}})
 }
 
-// move notes the unit of one move. node is where its new task goes; zero leaves
-// the task pending for the reason.
+// ground counts a node for the move that is noted next. It is relied on as the
+// operator has it. What the node reports of itself does not move the version: a
+// task placed on a node that is just being lost is found lost by the next round.
+func (d *draft) ground(node id.ID) uint32 {
+	if node.IsZero() {
+		return 0
+	}
+	return d.moves.ground(node, d.nodes[node].version)
+}
+
+// move notes one move. node is where its new task goes; zero leaves the task
+// pending for the reason.
 func (d *draft) move(m orchestrate.Move, node id.ID, reason string, o *outcome) {
-	expects := []*logv1.Expect{d.expectService()}
-	var ops []*logv1.Operation
+	out := &logv1.Move{}
 	for _, dec := range m.Decide {
-		t := d.tasks[dec.Task]
-		expects = append(expects, expectTask(t))
-		op := &logv1.Decide{Task: dec.Task.Bytes(), Desired: dec.Desired}
+		t := d.snap.Task(dec.Task)
+		c := &logv1.Choice{Task: dec.Task.Bytes(), Version: t.DecidedIndex, Desired: dec.Desired}
 		if dec.Reason != "" {
-			op.Reason = &dec.Reason
+			c.Reason = &dec.Reason
 		} else if t.Reason != "" && t.Node.IsZero() {
-			op.Reason = new(string) // it waits for nothing any more
+			c.Reason = new(string) // it waits for nothing any more
 		}
-		ops = append(ops, decide(op))
+		out.Choices = append(out.Choices, c)
 	}
 	// A task of a global service is made on its node or not at all.
 	if m.Create != 0 && (!o.global || !node.IsZero()) {
-		if !node.IsZero() {
-			expects = append(expects, d.expectNode(node))
-		}
-		ops = append(ops, &logv1.Operation{Op: &logv1.Operation_CreateTask{CreateTask: &modelv1.Task{
-			Id: id.New().Bytes(), Service: d.id.Bytes(), Revision: m.Create, Slot: m.Slot,
-			Node: node.Bytes(), Desired: taskstate.Running, Reason: reason,
-		}}})
+		out.Make = &logv1.Make{Task: id.New().Bytes(), Revision: m.Create, Slot: m.Slot, Node: d.ground(node), Reason: reason}
 	}
-	if len(ops) > 0 {
-		d.round.moves.add(d.id, expects, ops)
+	if len(out.GetChoices()) > 0 || out.GetMake() != nil {
+		d.moves.add(out)
 	}
 }
 
@@ -173,23 +171,22 @@ func (d *draft) reap(o *outcome) {
 	plan := reap.Plan(d.remains(o.global))
 	for _, x := range plan.Delete {
 		if !d.decided[x] {
-			d.round.moves.add(d.id, []*logv1.Expect{expectTask(d.tasks[x])},
-				[]*logv1.Operation{remove(store.KindTask, x.Bytes())})
+			d.moves.add(&logv1.Move{Choices: []*logv1.Choice{{Task: x.Bytes(), Version: d.snap.Task(x).DecidedIndex, Forget: true}}})
 		}
 	}
 	for _, x := range plan.Orphan {
-		t := d.tasks[x]
+		t := d.snap.Task(x)
 		status := proto.CloneOf(t.Status())
 		status.State, status.At, status.AgentAt = taskstate.Orphaned, d.now.UnixNano(), 0
 		status.Error = "its node was lost for too long and has been given up"
 		if d.snap.Node(t.Node) == nil {
 			status.Error = "its node was removed from the swarm"
 		}
-		d.round.moves.add(d.id, []*logv1.Expect{expectTask(t)}, []*logv1.Operation{{Op: &logv1.Operation_Report{
+		d.plans.add(d.id, []*logv1.Expect{expectTask(t)}, []*logv1.Operation{{Op: &logv1.Operation_Report{
 			Report: &logv1.Report{Task: x.Bytes(), Node: t.Node.Bytes(), Status: status}}}})
 	}
 	for _, number := range plan.Revisions {
-		d.round.moves.add(d.id, []*logv1.Expect{d.expectService()},
+		d.plans.add(d.id, []*logv1.Expect{d.expectService()},
 			[]*logv1.Operation{remove(store.KindRevision, store.RevisionKey(d.id, number))})
 	}
 	if plan.Service { // apply drops its claims and revisions with it

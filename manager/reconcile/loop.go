@@ -28,7 +28,6 @@ import (
 
 	"github.com/skep-project/skep/internal/id"
 	"github.com/skep-project/skep/manager/store"
-	logv1 "github.com/skep-project/skep/proto/skep/log/v1"
 )
 
 // Config configures a Loop. Every field but OnRound is required.
@@ -79,6 +78,7 @@ func (l *Loop) Run(ctx context.Context) error {
 		for _, service := range dirty {
 			w.planned(service, r.service(service))
 		}
+		planning := time.Since(begin)
 		advanced, err := l.commit(ctx, w, r)
 		if l.OnRound != nil {
 			l.OnRound(len(dirty), r.dropped, time.Since(begin))
@@ -92,17 +92,19 @@ func (l *Loop) Run(ctx context.Context) error {
 		case err != nil:
 			l.Log.LogAttrs(ctx, slog.LevelWarn, "reconcile round got no answer, planning again", slog.Any("err", err))
 		}
-		pause = nextPause(pause, advanced)
+		pause = nextPause(pause, planning, advanced)
 		w.wait(ctx, pause)
 	}
 	return nil
 }
 
 // nextPause returns how long to wait before looking again, whatever happened
-// meanwhile: not at all after a round that advanced.
-func nextPause(last time.Duration, advanced bool) time.Duration {
+// meanwhile: after a round that advanced as long as it planned, so that however
+// many tasks a service has, planning takes no more than half of a core and what
+// changes meanwhile is planned for once.
+func nextPause(last, planning time.Duration, advanced bool) time.Duration {
 	if advanced {
-		return 0
+		return min(planning, maxPause)
 	}
 	return min(max(2*last, firstPause), maxPause)
 }
@@ -116,42 +118,30 @@ func now(snap *store.Snapshot) time.Time {
 	return t
 }
 
-// commit proposes the round's units; the moves first, then the records of the
-// services, whose versions the moves expect. What was dropped keeps its service
+// commit proposes the round's units; the plans first, then the records of the
+// services, whose versions the plans rely on. What was dropped keeps its service
 // dirty. advanced is false if there were units and none was applied.
 func (l *Loop) commit(ctx context.Context, w *watcher, r *round) (advanced bool, err error) {
 	proposed, applied := 0, 0
-	for _, batch := range []*batch{&r.moves, &r.records} {
-		if len(batch.units) == 0 {
+	for _, batch := range []*batch{&r.plans, &r.records} {
+		if len(batch.parcels) == 0 {
 			continue
 		}
-		proposed += len(batch.units)
-		dropped, err := l.DB.Units(ctx, batch.units)
+		dropped, err := l.DB.Units(ctx, batch.parcels)
 		if err != nil {
-			w.mark(slices.Concat(r.moves.owners, r.records.owners)...)
+			w.mark(slices.Concat(r.plans.owners, r.records.owners)...)
 			return false, err
 		}
 		for _, i := range dropped {
 			w.mark(batch.owners[i])
 		}
-		applied += len(batch.units) - len(dropped)
+		proposed, applied = proposed+batch.units(), applied+batch.units()-len(dropped)
 		r.dropped += len(dropped)
 		if len(dropped) > 0 {
 			l.Log.LogAttrs(ctx, slog.LevelDebug, "units dropped, planning their services again", slog.Int("dropped", len(dropped)))
 		}
 	}
 	return proposed == 0 || applied > 0, nil
-}
-
-// A batch is units and the service each belongs to.
-type batch struct {
-	units  []*logv1.Unit
-	owners []id.ID
-}
-
-func (b *batch) add(service id.ID, expects []*logv1.Expect, ops []*logv1.Operation) {
-	b.units = append(b.units, &logv1.Unit{Expects: expects, Operations: ops})
-	b.owners = append(b.owners, service)
 }
 
 // sortedIDs returns the keys of m in order.

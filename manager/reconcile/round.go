@@ -26,7 +26,8 @@ type round struct {
 	groups map[revision]*schedule.Group
 	board  *schedule.Board // made when first needed
 
-	moves, records batch
+	// plans are what the services' tasks become, records what the services do.
+	plans, records batch
 	dropped        int // units that conflicted
 }
 
@@ -64,11 +65,10 @@ func (r *round) service(service id.ID) outcome {
 	}
 	o := outcome{global: svc.GetSpec().GetGlobal() != nil}
 	d := draft{round: r, service: svc, id: service, decided: make(map[id.ID]bool)}
+	d.moves.service, d.moves.version = service, svc.GetMeta().GetVersion()
 	d.list = slices.Collect(r.snap.TasksByService(service))
-	d.tasks = make(map[id.ID]*store.Task, len(d.list))
 	tasks := make([]orchestrate.Task, 0, len(d.list))
 	for _, t := range d.list {
-		d.tasks[t.ID] = t
 		tasks = append(tasks, orchestrate.Task{
 			ID: t.ID, Node: t.Node, Revision: t.Revision, Slot: t.Slot, CreatedIndex: t.CreatedIndex,
 			Desired: t.Desired, Observed: t.Observed,
@@ -81,11 +81,14 @@ func (r *round) service(service id.ID) outcome {
 		Misfit: func(number uint64, node id.ID) string { return r.misfit(revision{service, number}, node) },
 	})
 	o.wake = plan.Wake
-	d.moves(plan.Moves, &o)
+	d.settle(plan.Moves, &o)
 	if plan.Service != nil {
 		d.record(plan.Service)
 	}
 	d.reap(&o)
+	for _, m := range d.moves.pages {
+		r.plans.put(service, store.Parcel{Moves: m})
+	}
 	return o
 }
 

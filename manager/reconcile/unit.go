@@ -16,17 +16,6 @@ func (d *draft) expectService() *logv1.Expect {
 	return &logv1.Expect{Kind: store.KindService, Key: d.id.Bytes(), Version: d.service.GetMeta().GetVersion()}
 }
 
-// expectNode relies on what the operator says of the node. What the node reports
-// of itself does not move the version: a task placed on a node that is just being
-// lost is found lost by the next round.
-func (d *draft) expectNode(node id.ID) *logv1.Expect {
-	return &logv1.Expect{Kind: store.KindNode, Key: node.Bytes(), Version: d.nodes[node].version}
-}
-
-func decide(d *logv1.Decide) *logv1.Operation {
-	return &logv1.Operation{Op: &logv1.Operation_Decide{Decide: d}}
-}
-
 func remove(kind logv1.Kind, key []byte) *logv1.Operation {
 	return &logv1.Operation{Op: &logv1.Operation_Delete{Delete: &logv1.Delete{Kind: kind, Key: key}}}
 }

@@ -97,6 +97,11 @@ func unreadable(tx *logv1.Transaction) string {
 			}
 		}
 	}
+	for _, m := range tx.GetMoves() {
+		if unknownMoves(m) {
+			return "has moves with a field of a later version"
+		}
+	}
 	return ""
 }
 
@@ -105,31 +110,43 @@ func known(k logv1.Kind) bool { return k >= KindCluster && k <= KindUser }
 // transact applies one transaction to the working state.
 func (s *state) transact(tx *logv1.Transaction) error {
 	if req := tx.GetRequest(); req != nil {
-		return s.answer(req, tx.GetUnits())
+		return s.answer(req, tx)
 	}
 	var p Partial
-	for i, u := range tx.GetUnits() {
-		if c := s.unit(u); c != nil {
-			p.Units = append(p.Units, i)
+	number := 0
+	count := func(c *Conflict) {
+		if c != nil {
+			p.Units = append(p.Units, number)
 			p.Conflicts = append(p.Conflicts, c)
+		}
+		number++
+	}
+	for _, u := range tx.GetUnits() {
+		count(s.unit(u))
+	}
+	for _, m := range tx.GetMoves() {
+		v := s.newMover(m)
+		for _, move := range m.GetMoves() {
+			count(v.move(move))
 		}
 	}
 	switch {
 	case len(p.Units) == 0:
 		return nil
-	case len(tx.GetUnits()) == 1:
+	case number == 1:
 		return p.Conflicts[0]
 	}
 	return &p
 }
 
 // answer applies the one unit of a request once (R10).
-func (s *state) answer(req *logv1.Request, units []*logv1.Unit) error {
+func (s *state) answer(req *logv1.Request, tx *logv1.Transaction) error {
 	if a, ok := s.answered.get(&logv1.Answered{Request: req}); ok {
 		return duplicate(a)
 	}
-	if len(units) != 1 {
-		return refuse(0, nil, "request with %d units, want one", len(units))
+	units := tx.GetUnits()
+	if len(units) != 1 || len(tx.GetMoves()) > 0 {
+		return refuse(0, nil, "request with %d units and %d moves, want one unit", len(units), len(tx.GetMoves()))
 	}
 	if c := s.unit(units[0]); c != nil {
 		return c
@@ -182,16 +199,22 @@ func (s *state) unit(u *logv1.Unit) *Conflict {
 
 func (s *state) expect(e *logv1.Expect) *Conflict {
 	have := s.version(e.GetKind(), e.GetKey())
-	switch want := e.GetVersion(); {
-	case have == want:
+	if have == e.GetVersion() {
 		return nil
-	case have == 0:
-		return refuse(e.GetKind(), e.GetKey(), "does not exist, expected version %d", want)
-	case want == 0:
-		return refuse(e.GetKind(), e.GetKey(), "exists already, with version %d", have)
-	default:
-		return refuse(e.GetKind(), e.GetKey(), "has version %d, expected %d", have, want)
 	}
+	return outdated(e.GetKind(), e.GetKey(), have, e.GetVersion())
+}
+
+// outdated builds the Conflict of an object that has another version than was
+// relied on.
+func outdated(kind logv1.Kind, key []byte, have, want uint64) *Conflict {
+	switch {
+	case have == 0:
+		return refuse(kind, key, "does not exist, expected version %d", want)
+	case want == 0:
+		return refuse(kind, key, "exists already, with version %d", have)
+	}
+	return refuse(kind, key, "has version %d, expected %d", have, want)
 }
 
 // refuse builds the Conflict of one object.

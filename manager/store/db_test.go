@@ -382,7 +382,7 @@ func TestUnitsAreCutAndDroppedByNumber(t *testing.T) {
 		}
 		return nil
 	}
-	var units []*logv1.Unit
+	var units []store.Parcel
 	var want []int
 	for i := range 12_000 {
 		task := &modelv1.Task{Id: id.New().Bytes(), Service: web.Bytes(), Node: node.Bytes(), Slot: uint64(i + 1), Desired: taskstate.Running}
@@ -391,7 +391,7 @@ func TestUnitsAreCutAndDroppedByNumber(t *testing.T) {
 			u.Expects = []*logv1.Expect{{Kind: store.KindService, Key: web.Bytes(), Version: 999}}
 			want = append(want, i)
 		}
-		units = append(units, u)
+		units = append(units, store.Parcel{Unit: u})
 	}
 	dropped, err := db.Units(t.Context(), units)
 	if err != nil || !slices.Equal(dropped, want) {
@@ -408,6 +408,26 @@ func TestUnitsAreCutAndDroppedByNumber(t *testing.T) {
 	}
 	if dropped, err := db.Units(t.Context(), nil); err != nil || len(dropped) != 0 {
 		t.Errorf("no units: %v, %v", dropped, err)
+	}
+	moves := []store.Parcel{{Unit: &logv1.Unit{}}}
+	want = nil
+	for n := range 3 {
+		p := &logv1.Moves{Service: web.Bytes(), Version: s.Snapshot().Version(store.KindService, web.Bytes())}
+		for i := range 2000 {
+			p.Moves = append(p.Moves, &logv1.Move{Make: &logv1.Make{Task: id.New().Bytes(), Revision: 1, Slot: uint64(i + 1)}})
+		}
+		if n != 1 { // a task that is not there
+			p.Moves[7].Choices = []*logv1.Choice{{Task: id.New().Bytes(), Version: 1, Forget: true}}
+			want = append(want, n+1)
+		}
+		moves = append(moves, store.Parcel{Moves: p})
+	}
+	had := s.Snapshot().CountTasks()
+	if dropped, err := db.Units(t.Context(), moves); err != nil || !slices.Equal(dropped, want) {
+		t.Errorf("moves: %v, %v; want of parcels %v one each", dropped, err, want)
+	}
+	if got := s.Snapshot().CountTasks() - had; got != 5998 {
+		t.Errorf("%d tasks made, want all but those whose move was dropped", got)
 	}
 	broken := errors.New("no quorum")
 	log.Before = func([]byte) error { return broken }

@@ -153,7 +153,11 @@ func (s *state) take(rec *logv1.Record) bool {
 	case *logv1.Record_Revision:
 		s.revisions.set(r.Revision)
 	case *logv1.Record_Task:
-		s.tasks.set(TaskFromProto(r.Task))
+		t := TaskFromProto(r.Task)
+		s.tasks.set(t)
+		if t.UnderWay() {
+			s.underWay++
+		}
 	case *logv1.Record_Claim:
 		s.claims.set(r.Claim)
 	case *logv1.Record_User:

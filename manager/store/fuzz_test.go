@@ -3,6 +3,9 @@ package store
 import (
 	"bytes"
 	"testing"
+
+	"github.com/skep-project/skep/internal/taskstate"
+	logv1 "github.com/skep-project/skep/proto/skep/log/v1"
 )
 
 // FuzzApply holds apply to its promises for any bytes: it ends, it answers each
@@ -11,6 +14,8 @@ func FuzzApply(f *testing.F) {
 	f.Add(marshal(f, transaction(unit(opNode(node1), opService(web, "web"), opTask(task1, web, node1, 1)))))
 	f.Add(marshal(f, transaction(unit(opDelete(KindService, web.Bytes())), unit(opDelete(KindRevision, RevisionKey(web, 1))))))
 	f.Add(marshal(f, transaction(unit(opClaim("k", "a", web), opMember(3, node2)), unit(opRelease("k", "a", web)))))
+	f.Add(marshal(f, &logv1.Transaction{Moves: []*logv1.Moves{{Service: web.Bytes(), Version: 1, Nodes: []*logv1.Ground{{Node: node1.Bytes(), Version: 1}},
+		Moves: []*logv1.Move{{Choices: []*logv1.Choice{{Task: task1.Bytes(), Version: 1, Desired: taskstate.Shutdown}}, Make: &logv1.Make{Task: num(77).Bytes(), Revision: 1, Slot: 1, Node: 1}}}}}}))
 	f.Add([]byte{0xff})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		s := full(t)

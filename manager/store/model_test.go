@@ -58,6 +58,46 @@ func (m model) unit(index uint64, u *logv1.Unit) (model, bool) {
 	return next, true
 }
 
+// move returns the model after a move of ms, as if it were a unit that says it all.
+func (m model) move(index uint64, ms *logv1.Moves, v *logv1.Move) (model, bool) {
+	u := &logv1.Unit{Expects: []*logv1.Expect{{Kind: KindService, Key: ms.GetService(), Version: ms.GetVersion()}}}
+	sound := ms.GetVersion() != 0
+	node := func(number uint32) []byte {
+		if number == 0 {
+			return nil
+		}
+		if int(number) > len(ms.GetNodes()) {
+			sound = false
+			return nil
+		}
+		g := ms.GetNodes()[number-1]
+		u.Expects = append(u.Expects, &logv1.Expect{Kind: KindNode, Key: g.GetNode(), Version: g.GetVersion()})
+		sound = sound && g.GetVersion() != 0
+		return g.GetNode()
+	}
+	decided := map[string]bool{}
+	for _, c := range v.GetChoices() {
+		// What is decided of a task twice relies on a version that the first moved, if
+		// it moved it; a drawn move does not do so.
+		sound = sound && !decided[string(c.GetTask())] && m.tasks[asID(c.GetTask())].decided != 0
+		decided[string(c.GetTask())] = true
+		u.Expects = append(u.Expects, &logv1.Expect{Kind: KindTask, Key: c.GetTask(), Version: c.GetVersion()})
+		if c.GetForget() {
+			u.Operations = append(u.Operations, opDelete(KindTask, c.GetTask()))
+			continue
+		}
+		u.Operations = append(u.Operations, opDecide(&logv1.Decide{Task: c.GetTask(), Desired: c.GetDesired(), Node: node(c.GetNode()), Reason: c.Reason}))
+	}
+	if k := v.GetMake(); k != nil {
+		op := opTask(asID(k.GetTask()), asID(ms.GetService()), asID(node(k.GetNode())), k.GetSlot())
+		u.Operations = append(u.Operations, op)
+	}
+	if !sound {
+		return m, false
+	}
+	return m.unit(index, u)
+}
+
 func (m model) operate(index uint64, op *logv1.Operation) bool {
 	switch op := op.GetOp().(type) {
 	case *logv1.Operation_PutNode:
@@ -73,6 +113,18 @@ func (m model) operate(index uint64, op *logv1.Operation) bool {
 		if t, ok := m.tasks[x]; ok && t.node == asID(op.Report.GetNode()) && !t.node.IsZero() && st > t.observed {
 			t.observed = st
 			m.tasks[x] = t
+		}
+	case *logv1.Operation_Reports:
+		for _, seen := range op.Reports.GetSeen() {
+			st := seen.GetStatus()
+			if st == nil {
+				st = &modelv1.TaskStatus{State: seen.GetState()}
+			}
+			x, node := asID(seen.GetTask()), asID(op.Reports.GetNode())
+			if node.IsZero() {
+				node = m.tasks[x].node
+			}
+			m.operate(index, opReport(x, node, st))
 		}
 	case *logv1.Operation_Delete:
 		return m.remove(op.Delete.GetKind(), asID(op.Delete.GetKey()))
@@ -192,7 +244,7 @@ func drawOperation(t *rapid.T) *logv1.Operation {
 	}
 	state := rapid.SampledFrom(drawnStates).Draw(t, "state")
 	key := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "key")
-	switch rapid.IntRange(0, 9).Draw(t, "op") {
+	switch rapid.IntRange(0, 10).Draw(t, "op") {
 	case 0:
 		return opNode(node)
 	case 1:
@@ -210,6 +262,12 @@ func drawOperation(t *rapid.T) *logv1.Operation {
 		return opDelete(d.GetKind(), d.GetKey())
 	case 8:
 		return opClaim("k", key, service)
+	case 9:
+		reports := &logv1.Reports{Node: maybe.Bytes(), Seen: []*logv1.Seen{{Task: task.Bytes(), State: state, AgentAt: 7}}}
+		if rapid.Bool().Draw(t, "in full") {
+			reports.Seen[0] = &logv1.Seen{Task: task.Bytes(), Status: &modelv1.TaskStatus{State: state, Error: key}}
+		}
+		return &logv1.Operation{Op: &logv1.Operation_Reports{Reports: reports}}
 	}
 	return opRelease("k", key, service)
 }
@@ -238,13 +296,56 @@ func drawTransaction(t *rapid.T, m model) *logv1.Transaction {
 		}
 		tx.Units = append(tx.Units, u)
 	}
+	if rapid.Bool().Draw(t, "plans") {
+		tx.Moves = append(tx.Moves, drawMoves(t, m))
+	}
 	return tx
+}
+
+// drawMoves draws the moves of a service, most of them right about what they rely
+// on.
+func drawMoves(t *rapid.T, m model) *logv1.Moves {
+	stale := func(version uint64) uint64 {
+		if rapid.IntRange(0, 7).Draw(t, "stale") == 0 {
+			return version + 1
+		}
+		return version
+	}
+	service := num(rapid.Uint64Range(10, 12).Draw(t, "service"))
+	ms := &logv1.Moves{Service: service.Bytes(), Version: stale(m.version(KindService, service.Bytes()))}
+	for n := uint64(1); n <= 3; n++ {
+		ms.Nodes = append(ms.Nodes, &logv1.Ground{Node: num(n).Bytes(), Version: stale(m.version(KindNode, num(n).Bytes()))})
+	}
+	for range rapid.IntRange(1, 3).Draw(t, "moves") {
+		v, drawn := &logv1.Move{}, map[uint64]bool{}
+		for range rapid.IntRange(0, 2).Draw(t, "choices") {
+			n := rapid.Uint64Range(100, 105).Draw(t, "task")
+			if drawn[n] {
+				continue
+			}
+			drawn[n] = true
+			x := num(n)
+			v.Choices = append(v.Choices, &logv1.Choice{
+				Task: x.Bytes(), Version: stale(m.version(KindTask, x.Bytes())), Desired: rapid.SampledFrom(drawnStates).Draw(t, "desired"),
+				Node: rapid.Uint32Range(0, 4).Draw(t, "node"), Forget: rapid.IntRange(0, 4).Draw(t, "forget") == 0,
+			})
+		}
+		if rapid.Bool().Draw(t, "make") {
+			x := num(rapid.Uint64Range(100, 105).Draw(t, "made"))
+			v.Make = &logv1.Make{Task: x.Bytes(), Revision: 1, Slot: 1, Node: rapid.Uint32Range(0, 4).Draw(t, "ground")}
+		}
+		ms.Moves = append(ms.Moves, v)
+	}
+	return ms
 }
 
 // checkIndexes holds every index to the primary order.
 func checkIndexes(t *rapid.T, snap *Snapshot) {
-	byService, byNode := 0, 0
+	byService, byNode, underWay := 0, 0, 0
 	for task := range snap.Tasks() {
+		if task.UnderWay() {
+			underWay++
+		}
 		if !slices.Contains(slices.Collect(snap.TasksBySlot(task.Service, task.Slot)), task) {
 			t.Fatalf("task %v is not under its slot", task.ID)
 		}
@@ -256,6 +357,9 @@ func checkIndexes(t *rapid.T, snap *Snapshot) {
 		if !slices.Contains(slices.Collect(snap.TasksByNode(task.Node)), task) {
 			t.Fatalf("task %v is not under its node", task.ID)
 		}
+	}
+	if got := snap.TasksUnderWay(); got != underWay {
+		t.Fatalf("%d tasks are counted as under way, %d are", got, underWay)
 	}
 	if got := snap.state.tasks.trees[taskByService].Len(); got != byService {
 		t.Fatalf("%d tasks by service, want %d", got, byService)
@@ -295,10 +399,19 @@ func TestApplyAgreesWithTheSerialModel(t *testing.T) {
 			got, again := s.ApplyProto(index, int64(index), txs), twin.Apply(index, int64(index), data)
 			for i, tx := range txs {
 				var want []int
-				for n, u := range tx.GetUnits() {
-					next, ok := m.unit(index, u)
+				number := 0
+				count := func(next model, ok bool) {
 					if m = next; !ok {
-						want = append(want, n)
+						want = append(want, number)
+					}
+					number++
+				}
+				for _, u := range tx.GetUnits() {
+					count(m.unit(index, u))
+				}
+				for _, ms := range tx.GetMoves() {
+					for _, v := range ms.GetMoves() {
+						count(m.move(index, ms, v))
 					}
 				}
 				if dropped := droppedBy(got[i]); !slices.Equal(dropped, want) {

@@ -46,6 +46,9 @@ func (s *state) operate(op *logv1.Operation) *Conflict {
 	case *logv1.Operation_Note:
 		s.note(Change{Kind: KindNote, Note: op.Note})
 		return nil
+	case *logv1.Operation_Reports:
+		s.reported(op.Reports)
+		return nil
 	case *logv1.Operation_PutUser:
 		return s.putUser(op.PutUser)
 	}
@@ -197,7 +200,7 @@ func (s *state) remove(d *logv1.Delete) *Conflict {
 		return nil
 	case KindTask:
 		if t, ok := s.tasks.get(&Task{ID: asID(d.GetKey())}); ok {
-			drop(s, &s.tasks, t, taskChange(t, t))
+			s.dropTask(t)
 		}
 		return nil
 	case KindUser:

@@ -12,18 +12,25 @@ import (
 // createTask adds a task. It is ASSIGNED if it has a node, else PENDING, unless it
 // comes with a greater state.
 func (s *state) createTask(p *modelv1.Task) *Conflict {
-	if bad := badID(KindTask, p.GetId()); bad != nil {
-		return bad
-	}
 	if bad := badID(KindService, p.GetService()); bad != nil {
 		return bad
 	}
-	t := TaskFromProto(p)
-	if _, had := s.tasks.get(t); had {
-		return refuse(KindTask, p.GetId(), "exists already")
-	}
 	if _, ok := s.services.get(&modelv1.Service{Id: p.GetService()}); !ok {
 		return refuse(KindService, p.GetService(), "does not exist, a task of it cannot be created")
+	}
+	if bad := badID(KindTask, p.GetId()); bad != nil {
+		return bad
+	}
+	return s.addTask(TaskFromProto(p))
+}
+
+// addTask adds t, whose service exists.
+func (s *state) addTask(t *Task) *Conflict {
+	if bad := badID(KindTask, t.ID[:]); bad != nil {
+		return bad
+	}
+	if _, had := s.tasks.get(t); had {
+		return refuse(KindTask, t.ID.Bytes(), "exists already")
 	}
 	first := taskstate.Pending
 	if !t.Node.IsZero() {
@@ -58,6 +65,28 @@ func (s *state) setTask(old, t *Task, at int64) {
 		t.Detail.At = at
 	}
 	put(s, &s.tasks, t, taskChange(t, old))
+	s.count(old, t)
+}
+
+// dropTask deletes a task.
+func (s *state) dropTask(t *Task) {
+	drop(s, &s.tasks, t, taskChange(t, t))
+	s.count(t, nil)
+}
+
+// count notes that a task is what it is now, instead of old; nil is none.
+func (s *state) count(old, now *Task) {
+	by := 0
+	if old != nil && old.UnderWay() {
+		by--
+	}
+	if now != nil && now.UnderWay() {
+		by++
+	}
+	if by != 0 {
+		s.undo = append(s.undo, func() { s.underWay -= by })
+		s.underWay += by
+	}
 }
 
 func taskChange(t, was *Task) Change {
@@ -71,17 +100,23 @@ func (s *state) decide(d *logv1.Decide) *Conflict {
 	if !ok {
 		return refuse(KindTask, d.GetTask(), "does not exist")
 	}
+	return s.decideOf(old, d.GetDesired(), asID(d.GetNode()), d.Reason)
+}
+
+// decideOf is decide of the task that old is now. No reason leaves it as it was,
+// and so does no node.
+func (s *state) decideOf(old *Task, desired modelv1.TaskState, node id.ID, reason *string) *Conflict {
 	t := *old
-	if d.GetDesired() > t.Desired {
-		t.Desired, t.DesiredAt, t.DecidedIndex = d.GetDesired(), s.now, s.index
+	if desired > t.Desired {
+		t.Desired, t.DesiredAt, t.DecidedIndex = desired, s.now, s.index
 	}
-	if d.Reason != nil {
-		t.Reason = d.GetReason()
+	if reason != nil {
+		t.Reason = *reason
 	}
 	at := t.ObservedAt
-	if node := asID(d.GetNode()); !node.IsZero() && node != t.Node {
+	if !node.IsZero() && node != t.Node {
 		if !t.Node.IsZero() {
-			return refuse(KindTask, d.GetTask(), "is placed on node %s already", t.Node)
+			return refuse(KindTask, t.ID.Bytes(), "is placed on node %s already", t.Node)
 		}
 		if c := s.placeable(node); c != nil {
 			return c
@@ -102,9 +137,15 @@ func (s *state) decide(d *logv1.Decide) *Conflict {
 // report joins what an agent observed into a task (R5). It never conflicts: what
 // is unknown, of another node, or no news changes nothing.
 func (s *state) report(r *logv1.Report) {
-	old, ok := s.tasks.get(&Task{ID: asID(r.GetTask())})
-	news := r.GetStatus()
-	if !ok || old.Node != asID(r.GetNode()) || old.Node.IsZero() {
+	if node := asID(r.GetNode()); !node.IsZero() {
+		s.observed(asID(r.GetTask()), node, r.GetStatus())
+	}
+}
+
+// observed joins what a node saw of a task; a node of zero is the task's own.
+func (s *state) observed(task, node id.ID, news *modelv1.TaskStatus) {
+	old, ok := s.tasks.get(&Task{ID: task})
+	if !ok || old.Node.IsZero() || !node.IsZero() && old.Node != node {
 		return
 	}
 	if news.GetState() <= old.Observed || news.GetState() == taskstate.Remove {

@@ -90,13 +90,17 @@ func (s *Snapshot) Tasks() iter.Seq[*Task] { return s.state.tasks.all() }
 // CountTasks returns the number of tasks.
 func (s *Snapshot) CountTasks() int { return s.state.tasks.len() }
 
-// TasksByService walks the tasks of a service by slot, then id.
+// TasksUnderWay returns how many tasks are under way (see Task.UnderWay). It walks
+// nothing.
+func (s *Snapshot) TasksUnderWay() int { return s.state.underWay }
+
+// TasksByService walks the tasks of a service by slot, then age, then id.
 func (s *Snapshot) TasksByService(service id.ID) iter.Seq[*Task] {
 	return s.state.tasks.run(taskByService, &Task{Service: service},
 		func(t *Task) bool { return t.Service == service })
 }
 
-// TasksBySlot walks the tasks that are or were in a slot, by id.
+// TasksBySlot walks the tasks that are or were in a slot, oldest first.
 func (s *Snapshot) TasksBySlot(service id.ID, slot uint64) iter.Seq[*Task] {
 	return s.state.tasks.run(taskByService, &Task{Service: service, Slot: slot},
 		func(t *Task) bool { return t.Service == service && t.Slot == slot })

@@ -34,6 +34,8 @@ type state struct {
 	claims    table[*modelv1.Claim]
 	users     table[*modelv1.User]
 	answered  table[*logv1.Answered]
+	// underWay counts the tasks that are (see Task.UnderWay).
+	underWay int
 
 	// The two below belong to a working state: what to do, last first, to take
 	// back the unit in hand, and what was changed so far.
@@ -65,7 +67,7 @@ func (s *state) fork() *state {
 		index: s.index, now: s.now, cluster: s.cluster,
 		nodes: s.nodes.fork(), members: s.members.fork(), services: s.services.fork(),
 		revisions: s.revisions.fork(), tasks: s.tasks.fork(), claims: s.claims.fork(),
-		users: s.users.fork(), answered: s.answered.fork(),
+		users: s.users.fork(), answered: s.answered.fork(), underWay: s.underWay,
 	}
 }
 
@@ -100,6 +102,9 @@ func taskOrders() []order[*Task] {
 			}
 			if a.Slot != b.Slot {
 				return a.Slot < b.Slot
+			}
+			if a.CreatedIndex != b.CreatedIndex { // oldest first, as plans go through a slot
+				return a.CreatedIndex < b.CreatedIndex
 			}
 			return id.Compare(a.ID, b.ID) < 0
 		}},

@@ -42,6 +42,12 @@ func (t *Task) Status() *modelv1.TaskStatus {
 // Terminal reports whether t has ended.
 func (t *Task) Terminal() bool { return taskstate.Terminal(t.Observed) }
 
+// UnderWay reports whether its node is yet to report what t is meant to be: that it
+// runs, or has ended.
+func (t *Task) UnderWay() bool {
+	return !t.Node.IsZero() && !t.Terminal() && (t.Desired > modelv1.TaskState_TASK_STATE_RUNNING || t.Observed < modelv1.TaskState_TASK_STATE_RUNNING)
+}
+
 // Proto returns t as it is on the wire, in the log and in snapshots. The status
 // may be shared with the store: it is not to be changed.
 func (t *Task) Proto() *modelv1.Task {

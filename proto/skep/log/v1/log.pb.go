@@ -275,12 +275,14 @@ func (x *Entry) GetNonce() []byte {
 	return nil
 }
 
-// Transaction is a list of units; each holds or is dropped by itself (R11).
+// Transaction is a list of units; each holds or is dropped by itself (R11). The
+// moves are units as well, and are counted behind them.
 type Transaction struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Absent: not deduplicated.
 	Request       *Request `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
 	Units         []*Unit  `protobuf:"bytes,2,rep,name=units,proto3" json:"units,omitempty"`
+	Moves         []*Moves `protobuf:"bytes,3,rep,name=moves,proto3" json:"moves,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -325,6 +327,13 @@ func (x *Transaction) GetRequest() *Request {
 func (x *Transaction) GetUnits() []*Unit {
 	if x != nil {
 		return x.Units
+	}
+	return nil
+}
+
+func (x *Transaction) GetMoves() []*Moves {
+	if x != nil {
+		return x.Moves
 	}
 	return nil
 }
@@ -454,6 +463,351 @@ func (x *Unit) GetOperations() []*Operation {
 	return nil
 }
 
+// Moves are what was planned for the tasks of one service. Each is a unit: it
+// relies on the service's version, on the tasks it decides of, and on the nodes it
+// places on. What many of them say is said once.
+type Moves struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Service []byte                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Version uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	// What a move's node counts from 1.
+	Nodes         []*Ground `protobuf:"bytes,3,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Moves         []*Move   `protobuf:"bytes,4,rep,name=moves,proto3" json:"moves,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Moves) Reset() {
+	*x = Moves{}
+	mi := &file_skep_log_v1_log_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Moves) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Moves) ProtoMessage() {}
+
+func (x *Moves) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_log_v1_log_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Moves.ProtoReflect.Descriptor instead.
+func (*Moves) Descriptor() ([]byte, []int) {
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Moves) GetService() []byte {
+	if x != nil {
+		return x.Service
+	}
+	return nil
+}
+
+func (x *Moves) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Moves) GetNodes() []*Ground {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *Moves) GetMoves() []*Move {
+	if x != nil {
+		return x.Moves
+	}
+	return nil
+}
+
+// Ground is a node that tasks are placed on, by the version that was relied on.
+type Ground struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          []byte                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Version       uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ground) Reset() {
+	*x = Ground{}
+	mi := &file_skep_log_v1_log_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ground) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ground) ProtoMessage() {}
+
+func (x *Ground) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_log_v1_log_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ground.ProtoReflect.Descriptor instead.
+func (*Ground) Descriptor() ([]byte, []int) {
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Ground) GetNode() []byte {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *Ground) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+type Move struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Choices       []*Choice              `protobuf:"bytes,1,rep,name=choices,proto3" json:"choices,omitempty"`
+	Make          *Make                  `protobuf:"bytes,2,opt,name=make,proto3" json:"make,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Move) Reset() {
+	*x = Move{}
+	mi := &file_skep_log_v1_log_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Move) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Move) ProtoMessage() {}
+
+func (x *Move) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_log_v1_log_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Move.ProtoReflect.Descriptor instead.
+func (*Move) Descriptor() ([]byte, []int) {
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Move) GetChoices() []*Choice {
+	if x != nil {
+		return x.Choices
+	}
+	return nil
+}
+
+func (x *Move) GetMake() *Make {
+	if x != nil {
+		return x.Make
+	}
+	return nil
+}
+
+// Choice is what is decided of one task, as Decide says.
+type Choice struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Task  []byte                 `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
+	// Its decided_index that was relied on.
+	Version uint64 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	// UNSPECIFIED: as it was.
+	Desired v1.TaskState `protobuf:"varint,3,opt,name=desired,proto3,enum=skep.model.v1.TaskState" json:"desired,omitempty"`
+	// 0: as it was.
+	Node   uint32  `protobuf:"varint,4,opt,name=node,proto3" json:"node,omitempty"`
+	Reason *string `protobuf:"bytes,5,opt,name=reason,proto3,oneof" json:"reason,omitempty"`
+	// It is deleted; nothing else is said then.
+	Forget        bool `protobuf:"varint,6,opt,name=forget,proto3" json:"forget,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Choice) Reset() {
+	*x = Choice{}
+	mi := &file_skep_log_v1_log_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Choice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Choice) ProtoMessage() {}
+
+func (x *Choice) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_log_v1_log_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Choice.ProtoReflect.Descriptor instead.
+func (*Choice) Descriptor() ([]byte, []int) {
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Choice) GetTask() []byte {
+	if x != nil {
+		return x.Task
+	}
+	return nil
+}
+
+func (x *Choice) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Choice) GetDesired() v1.TaskState {
+	if x != nil {
+		return x.Desired
+	}
+	return v1.TaskState(0)
+}
+
+func (x *Choice) GetNode() uint32 {
+	if x != nil {
+		return x.Node
+	}
+	return 0
+}
+
+func (x *Choice) GetReason() string {
+	if x != nil && x.Reason != nil {
+		return *x.Reason
+	}
+	return ""
+}
+
+func (x *Choice) GetForget() bool {
+	if x != nil {
+		return x.Forget
+	}
+	return false
+}
+
+// Make is a task of the service that is to run. The id is drawn by who plans.
+type Make struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Task     []byte                 `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
+	Revision uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// 1-based; 0 for a task that belongs to a node, not to a slot.
+	Slot uint64 `protobuf:"varint,3,opt,name=slot,proto3" json:"slot,omitempty"`
+	// 0: none yet, for the reason.
+	Node          uint32 `protobuf:"varint,4,opt,name=node,proto3" json:"node,omitempty"`
+	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Make) Reset() {
+	*x = Make{}
+	mi := &file_skep_log_v1_log_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Make) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Make) ProtoMessage() {}
+
+func (x *Make) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_log_v1_log_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Make.ProtoReflect.Descriptor instead.
+func (*Make) Descriptor() ([]byte, []int) {
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Make) GetTask() []byte {
+	if x != nil {
+		return x.Task
+	}
+	return nil
+}
+
+func (x *Make) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *Make) GetSlot() uint64 {
+	if x != nil {
+		return x.Slot
+	}
+	return 0
+}
+
+func (x *Make) GetNode() uint32 {
+	if x != nil {
+		return x.Node
+	}
+	return 0
+}
+
+func (x *Make) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // Expect holds if the object has this version; 0 means it does not exist. For
 // a task the version is its decided_index.
 type Expect struct {
@@ -469,7 +823,7 @@ type Expect struct {
 
 func (x *Expect) Reset() {
 	*x = Expect{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[5]
+	mi := &file_skep_log_v1_log_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -481,7 +835,7 @@ func (x *Expect) String() string {
 func (*Expect) ProtoMessage() {}
 
 func (x *Expect) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[5]
+	mi := &file_skep_log_v1_log_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -494,7 +848,7 @@ func (x *Expect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Expect.ProtoReflect.Descriptor instead.
 func (*Expect) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{5}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Expect) GetKind() Kind {
@@ -536,6 +890,7 @@ type Operation struct {
 	//	*Operation_NodeSeen
 	//	*Operation_NodeRole
 	//	*Operation_PutUser
+	//	*Operation_Reports
 	//	*Operation_Note
 	Op            isOperation_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
@@ -544,7 +899,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[6]
+	mi := &file_skep_log_v1_log_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -556,7 +911,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[6]
+	mi := &file_skep_log_v1_log_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -569,7 +924,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{6}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Operation) GetOp() isOperation_Op {
@@ -705,6 +1060,15 @@ func (x *Operation) GetPutUser() *v1.User {
 	return nil
 }
 
+func (x *Operation) GetReports() *Reports {
+	if x != nil {
+		if x, ok := x.Op.(*Operation_Reports); ok {
+			return x.Reports
+		}
+	}
+	return nil
+}
+
 func (x *Operation) GetNote() *Note {
 	if x != nil {
 		if x, ok := x.Op.(*Operation_Note); ok {
@@ -776,6 +1140,10 @@ type Operation_PutUser struct {
 	PutUser *v1.User `protobuf:"bytes,14,opt,name=put_user,json=putUser,proto3,oneof"`
 }
 
+type Operation_Reports struct {
+	Reports *Reports `protobuf:"bytes,18,opt,name=reports,proto3,oneof"`
+}
+
 type Operation_Note struct {
 	Note *Note `protobuf:"bytes,30,opt,name=note,proto3,oneof"`
 }
@@ -808,6 +1176,8 @@ func (*Operation_NodeRole) isOperation_Op() {}
 
 func (*Operation_PutUser) isOperation_Op() {}
 
+func (*Operation_Reports) isOperation_Op() {}
+
 func (*Operation_Note) isOperation_Op() {}
 
 type Delete struct {
@@ -820,7 +1190,7 @@ type Delete struct {
 
 func (x *Delete) Reset() {
 	*x = Delete{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[7]
+	mi := &file_skep_log_v1_log_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -832,7 +1202,7 @@ func (x *Delete) String() string {
 func (*Delete) ProtoMessage() {}
 
 func (x *Delete) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[7]
+	mi := &file_skep_log_v1_log_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -845,7 +1215,7 @@ func (x *Delete) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delete.ProtoReflect.Descriptor instead.
 func (*Delete) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{7}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Delete) GetKind() Kind {
@@ -877,7 +1247,7 @@ type Decide struct {
 
 func (x *Decide) Reset() {
 	*x = Decide{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[8]
+	mi := &file_skep_log_v1_log_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -889,7 +1259,7 @@ func (x *Decide) String() string {
 func (*Decide) ProtoMessage() {}
 
 func (x *Decide) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[8]
+	mi := &file_skep_log_v1_log_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -902,7 +1272,7 @@ func (x *Decide) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decide.ProtoReflect.Descriptor instead.
 func (*Decide) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{8}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Decide) GetTask() []byte {
@@ -947,7 +1317,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[9]
+	mi := &file_skep_log_v1_log_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -959,7 +1329,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[9]
+	mi := &file_skep_log_v1_log_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -972,7 +1342,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{9}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Report) GetTask() []byte {
@@ -996,6 +1366,140 @@ func (x *Report) GetStatus() *v1.TaskStatus {
 	return nil
 }
 
+// Reports are what nodes observed of their tasks, as Report says.
+type Reports struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The node that reports. Empty: the leader has seen that each task is placed on
+	// the node that reported it; a placed task is never moved.
+	Node []byte  `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Seen []*Seen `protobuf:"bytes,2,rep,name=seen,proto3" json:"seen,omitempty"`
+	// What agent_at counts from, Unix nanoseconds.
+	At            int64 `protobuf:"varint,3,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reports) Reset() {
+	*x = Reports{}
+	mi := &file_skep_log_v1_log_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reports) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reports) ProtoMessage() {}
+
+func (x *Reports) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_log_v1_log_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reports.ProtoReflect.Descriptor instead.
+func (*Reports) Descriptor() ([]byte, []int) {
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Reports) GetNode() []byte {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *Reports) GetSeen() []*Seen {
+	if x != nil {
+		return x.Seen
+	}
+	return nil
+}
+
+func (x *Reports) GetAt() int64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+type Seen struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Task  []byte                 `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
+	State v1.TaskState           `protobuf:"varint,2,opt,name=state,proto3,enum=skep.model.v1.TaskState" json:"state,omitempty"`
+	// As in TaskStatus, from the reports' at on.
+	AgentAt int64 `protobuf:"zigzag64,3,opt,name=agent_at,json=agentAt,proto3" json:"agent_at,omitempty"`
+	// All of it, if it says more than the fields above; they are absent then.
+	Status        *v1.TaskStatus `protobuf:"bytes,4,opt,name=status,proto3" json:"status,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Seen) Reset() {
+	*x = Seen{}
+	mi := &file_skep_log_v1_log_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Seen) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Seen) ProtoMessage() {}
+
+func (x *Seen) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_log_v1_log_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Seen.ProtoReflect.Descriptor instead.
+func (*Seen) Descriptor() ([]byte, []int) {
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Seen) GetTask() []byte {
+	if x != nil {
+		return x.Task
+	}
+	return nil
+}
+
+func (x *Seen) GetState() v1.TaskState {
+	if x != nil {
+		return x.State
+	}
+	return v1.TaskState(0)
+}
+
+func (x *Seen) GetAgentAt() int64 {
+	if x != nil {
+		return x.AgentAt
+	}
+	return 0
+}
+
+func (x *Seen) GetStatus() *v1.TaskStatus {
+	if x != nil {
+		return x.Status
+	}
+	return nil
+}
+
 // NodeSeen is the liveness loop's word on one node: it replaces status and
 // description and leaves the rest of the record alone, so that it never
 // conflicts with an operator's edit. A node that does not exist is dropped.
@@ -1011,7 +1515,7 @@ type NodeSeen struct {
 
 func (x *NodeSeen) Reset() {
 	*x = NodeSeen{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[10]
+	mi := &file_skep_log_v1_log_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1023,7 +1527,7 @@ func (x *NodeSeen) String() string {
 func (*NodeSeen) ProtoMessage() {}
 
 func (x *NodeSeen) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[10]
+	mi := &file_skep_log_v1_log_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1036,7 +1540,7 @@ func (x *NodeSeen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeSeen.ProtoReflect.Descriptor instead.
 func (*NodeSeen) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{10}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *NodeSeen) GetNode() []byte {
@@ -1076,7 +1580,7 @@ type NodeRole struct {
 
 func (x *NodeRole) Reset() {
 	*x = NodeRole{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[11]
+	mi := &file_skep_log_v1_log_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1088,7 +1592,7 @@ func (x *NodeRole) String() string {
 func (*NodeRole) ProtoMessage() {}
 
 func (x *NodeRole) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[11]
+	mi := &file_skep_log_v1_log_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1101,7 +1605,7 @@ func (x *NodeRole) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeRole.ProtoReflect.Descriptor instead.
 func (*NodeRole) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{11}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *NodeRole) GetNode() []byte {
@@ -1142,7 +1646,7 @@ type Note struct {
 
 func (x *Note) Reset() {
 	*x = Note{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[12]
+	mi := &file_skep_log_v1_log_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1154,7 +1658,7 @@ func (x *Note) String() string {
 func (*Note) ProtoMessage() {}
 
 func (x *Note) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[12]
+	mi := &file_skep_log_v1_log_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1167,7 +1671,7 @@ func (x *Note) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Note.ProtoReflect.Descriptor instead.
 func (*Note) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{12}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Note) GetType() string {
@@ -1228,7 +1732,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[13]
+	mi := &file_skep_log_v1_log_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1240,7 +1744,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[13]
+	mi := &file_skep_log_v1_log_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1253,7 +1757,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{13}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Record) GetRecord() isRecord_Record {
@@ -1443,7 +1947,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[14]
+	mi := &file_skep_log_v1_log_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1455,7 +1959,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[14]
+	mi := &file_skep_log_v1_log_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1468,7 +1972,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{14}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -1501,7 +2005,7 @@ type SnapshotEnd struct {
 
 func (x *SnapshotEnd) Reset() {
 	*x = SnapshotEnd{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[15]
+	mi := &file_skep_log_v1_log_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1513,7 +2017,7 @@ func (x *SnapshotEnd) String() string {
 func (*SnapshotEnd) ProtoMessage() {}
 
 func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[15]
+	mi := &file_skep_log_v1_log_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1526,7 +2030,7 @@ func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotEnd.ProtoReflect.Descriptor instead.
 func (*SnapshotEnd) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{15}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SnapshotEnd) GetRecords() uint64 {
@@ -1548,7 +2052,7 @@ type Answered struct {
 
 func (x *Answered) Reset() {
 	*x = Answered{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[16]
+	mi := &file_skep_log_v1_log_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1560,7 +2064,7 @@ func (x *Answered) String() string {
 func (*Answered) ProtoMessage() {}
 
 func (x *Answered) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[16]
+	mi := &file_skep_log_v1_log_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1573,7 +2077,7 @@ func (x *Answered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answered.ProtoReflect.Descriptor instead.
 func (*Answered) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{16}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Answered) GetRequest() *Request {
@@ -1618,7 +2122,7 @@ type Manifest struct {
 
 func (x *Manifest) Reset() {
 	*x = Manifest{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[17]
+	mi := &file_skep_log_v1_log_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1630,7 +2134,7 @@ func (x *Manifest) String() string {
 func (*Manifest) ProtoMessage() {}
 
 func (x *Manifest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[17]
+	mi := &file_skep_log_v1_log_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1643,7 +2147,7 @@ func (x *Manifest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Manifest.ProtoReflect.Descriptor instead.
 func (*Manifest) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{17}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Manifest) GetFormat() uint32 {
@@ -1728,7 +2232,7 @@ type Ring struct {
 
 func (x *Ring) Reset() {
 	*x = Ring{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[18]
+	mi := &file_skep_log_v1_log_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1740,7 +2244,7 @@ func (x *Ring) String() string {
 func (*Ring) ProtoMessage() {}
 
 func (x *Ring) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[18]
+	mi := &file_skep_log_v1_log_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1753,7 +2257,7 @@ func (x *Ring) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ring.ProtoReflect.Descriptor instead.
 func (*Ring) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{18}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Ring) GetKeys() []*RingKey {
@@ -1781,7 +2285,7 @@ type RingKey struct {
 
 func (x *RingKey) Reset() {
 	*x = RingKey{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[19]
+	mi := &file_skep_log_v1_log_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1793,7 +2297,7 @@ func (x *RingKey) String() string {
 func (*RingKey) ProtoMessage() {}
 
 func (x *RingKey) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[19]
+	mi := &file_skep_log_v1_log_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1806,7 +2310,7 @@ func (x *RingKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RingKey.ProtoReflect.Descriptor instead.
 func (*RingKey) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{19}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RingKey) GetId() uint32 {
@@ -1837,7 +2341,7 @@ type WALMetadata struct {
 
 func (x *WALMetadata) Reset() {
 	*x = WALMetadata{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[20]
+	mi := &file_skep_log_v1_log_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1849,7 +2353,7 @@ func (x *WALMetadata) String() string {
 func (*WALMetadata) ProtoMessage() {}
 
 func (x *WALMetadata) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[20]
+	mi := &file_skep_log_v1_log_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1862,7 +2366,7 @@ func (x *WALMetadata) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WALMetadata.ProtoReflect.Descriptor instead.
 func (*WALMetadata) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{20}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *WALMetadata) GetFormat() uint32 {
@@ -1913,7 +2417,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[21]
+	mi := &file_skep_log_v1_log_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1925,7 +2429,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[21]
+	mi := &file_skep_log_v1_log_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1938,7 +2442,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{21}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Mark) GetRaftId() uint64 {
@@ -1987,10 +2491,11 @@ const file_skep_log_v1_log_proto_rawDesc = "" +
 	"\bsequence\x18\x03 \x01(\x04R\bsequence\x12\x14\n" +
 	"\x05clock\x18\x04 \x01(\x03R\x05clock\x12\"\n" +
 	"\ftransactions\x18\x05 \x03(\fR\ftransactions\x12\x14\n" +
-	"\x05nonce\x18\x06 \x01(\fR\x05nonce\"f\n" +
+	"\x05nonce\x18\x06 \x01(\fR\x05nonce\"\x90\x01\n" +
 	"\vTransaction\x12.\n" +
 	"\arequest\x18\x01 \x01(\v2\x14.skep.log.v1.RequestR\arequest\x12'\n" +
-	"\x05units\x18\x02 \x03(\v2\x11.skep.log.v1.UnitR\x05units\"_\n" +
+	"\x05units\x18\x02 \x03(\v2\x11.skep.log.v1.UnitR\x05units\x12(\n" +
+	"\x05moves\x18\x03 \x03(\v2\x12.skep.log.v1.MovesR\x05moves\"_\n" +
 	"\aRequest\x12\x16\n" +
 	"\x06caller\x18\x01 \x01(\tR\x06caller\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x12\n" +
@@ -2000,11 +2505,36 @@ const file_skep_log_v1_log_proto_rawDesc = "" +
 	"\aexpects\x18\x01 \x03(\v2\x13.skep.log.v1.ExpectR\aexpects\x126\n" +
 	"\n" +
 	"operations\x18\x02 \x03(\v2\x16.skep.log.v1.OperationR\n" +
-	"operations\"[\n" +
+	"operations\"\x8f\x01\n" +
+	"\x05Moves\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\fR\aservice\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\x12)\n" +
+	"\x05nodes\x18\x03 \x03(\v2\x13.skep.log.v1.GroundR\x05nodes\x12'\n" +
+	"\x05moves\x18\x04 \x03(\v2\x11.skep.log.v1.MoveR\x05moves\"6\n" +
+	"\x06Ground\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\fR\x04node\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\"\\\n" +
+	"\x04Move\x12-\n" +
+	"\achoices\x18\x01 \x03(\v2\x13.skep.log.v1.ChoiceR\achoices\x12%\n" +
+	"\x04make\x18\x02 \x01(\v2\x11.skep.log.v1.MakeR\x04make\"\xbe\x01\n" +
+	"\x06Choice\x12\x12\n" +
+	"\x04task\x18\x01 \x01(\fR\x04task\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\x122\n" +
+	"\adesired\x18\x03 \x01(\x0e2\x18.skep.model.v1.TaskStateR\adesired\x12\x12\n" +
+	"\x04node\x18\x04 \x01(\rR\x04node\x12\x1b\n" +
+	"\x06reason\x18\x05 \x01(\tH\x00R\x06reason\x88\x01\x01\x12\x16\n" +
+	"\x06forget\x18\x06 \x01(\bR\x06forgetB\t\n" +
+	"\a_reason\"v\n" +
+	"\x04Make\x12\x12\n" +
+	"\x04task\x18\x01 \x01(\fR\x04task\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x12\n" +
+	"\x04slot\x18\x03 \x01(\x04R\x04slot\x12\x12\n" +
+	"\x04node\x18\x04 \x01(\rR\x04node\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\"[\n" +
 	"\x06Expect\x12%\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x11.skep.log.v1.KindR\x04kind\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x18\n" +
-	"\aversion\x18\x03 \x01(\x04R\aversion\"\x9b\x06\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\"\xcd\x06\n" +
 	"\tOperation\x129\n" +
 	"\vput_cluster\x18\x01 \x01(\v2\x16.skep.model.v1.ClusterH\x00R\n" +
 	"putCluster\x120\n" +
@@ -2024,7 +2554,8 @@ const file_skep_log_v1_log_proto_rawDesc = "" +
 	"\arelease\x18\v \x01(\v2\x14.skep.model.v1.ClaimH\x00R\arelease\x124\n" +
 	"\tnode_seen\x18\f \x01(\v2\x15.skep.log.v1.NodeSeenH\x00R\bnodeSeen\x124\n" +
 	"\tnode_role\x18\r \x01(\v2\x15.skep.log.v1.NodeRoleH\x00R\bnodeRole\x120\n" +
-	"\bput_user\x18\x0e \x01(\v2\x13.skep.model.v1.UserH\x00R\aputUser\x12'\n" +
+	"\bput_user\x18\x0e \x01(\v2\x13.skep.model.v1.UserH\x00R\aputUser\x120\n" +
+	"\areports\x18\x12 \x01(\v2\x14.skep.log.v1.ReportsH\x00R\areports\x12'\n" +
 	"\x04note\x18\x1e \x01(\v2\x11.skep.log.v1.NoteH\x00R\x04noteB\x04\n" +
 	"\x02op\"A\n" +
 	"\x06Delete\x12%\n" +
@@ -2039,7 +2570,16 @@ const file_skep_log_v1_log_proto_rawDesc = "" +
 	"\x06Report\x12\x12\n" +
 	"\x04task\x18\x01 \x01(\fR\x04task\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\fR\x04node\x121\n" +
-	"\x06status\x18\x03 \x01(\v2\x19.skep.model.v1.TaskStatusR\x06status\"\x93\x01\n" +
+	"\x06status\x18\x03 \x01(\v2\x19.skep.model.v1.TaskStatusR\x06status\"T\n" +
+	"\aReports\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\fR\x04node\x12%\n" +
+	"\x04seen\x18\x02 \x03(\v2\x11.skep.log.v1.SeenR\x04seen\x12\x0e\n" +
+	"\x02at\x18\x03 \x01(\x03R\x02at\"\x98\x01\n" +
+	"\x04Seen\x12\x12\n" +
+	"\x04task\x18\x01 \x01(\fR\x04task\x12.\n" +
+	"\x05state\x18\x02 \x01(\x0e2\x18.skep.model.v1.TaskStateR\x05state\x12\x19\n" +
+	"\bagent_at\x18\x03 \x01(\x12R\aagentAt\x121\n" +
+	"\x06status\x18\x04 \x01(\v2\x19.skep.model.v1.TaskStatusR\x06status\"\x93\x01\n" +
 	"\bNodeSeen\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x121\n" +
 	"\x06status\x18\x02 \x01(\v2\x19.skep.model.v1.NodeStatusR\x06status\x12@\n" +
@@ -2138,7 +2678,7 @@ func file_skep_log_v1_log_proto_rawDescGZIP() []byte {
 }
 
 var file_skep_log_v1_log_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_skep_log_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_skep_log_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_skep_log_v1_log_proto_goTypes = []any{
 	(Kind)(0),                  // 0: skep.log.v1.Kind
 	(*Sealed)(nil),             // 1: skep.log.v1.Sealed
@@ -2146,84 +2686,101 @@ var file_skep_log_v1_log_proto_goTypes = []any{
 	(*Transaction)(nil),        // 3: skep.log.v1.Transaction
 	(*Request)(nil),            // 4: skep.log.v1.Request
 	(*Unit)(nil),               // 5: skep.log.v1.Unit
-	(*Expect)(nil),             // 6: skep.log.v1.Expect
-	(*Operation)(nil),          // 7: skep.log.v1.Operation
-	(*Delete)(nil),             // 8: skep.log.v1.Delete
-	(*Decide)(nil),             // 9: skep.log.v1.Decide
-	(*Report)(nil),             // 10: skep.log.v1.Report
-	(*NodeSeen)(nil),           // 11: skep.log.v1.NodeSeen
-	(*NodeRole)(nil),           // 12: skep.log.v1.NodeRole
-	(*Note)(nil),               // 13: skep.log.v1.Note
-	(*Record)(nil),             // 14: skep.log.v1.Record
-	(*SnapshotHeader)(nil),     // 15: skep.log.v1.SnapshotHeader
-	(*SnapshotEnd)(nil),        // 16: skep.log.v1.SnapshotEnd
-	(*Answered)(nil),           // 17: skep.log.v1.Answered
-	(*Manifest)(nil),           // 18: skep.log.v1.Manifest
-	(*Ring)(nil),               // 19: skep.log.v1.Ring
-	(*RingKey)(nil),            // 20: skep.log.v1.RingKey
-	(*WALMetadata)(nil),        // 21: skep.log.v1.WALMetadata
-	(*Mark)(nil),               // 22: skep.log.v1.Mark
-	nil,                        // 23: skep.log.v1.Note.AttributesEntry
-	(*v1.Cluster)(nil),         // 24: skep.model.v1.Cluster
-	(*v1.Node)(nil),            // 25: skep.model.v1.Node
-	(*v1.Member)(nil),          // 26: skep.model.v1.Member
-	(*v1.Service)(nil),         // 27: skep.model.v1.Service
-	(*v1.Revision)(nil),        // 28: skep.model.v1.Revision
-	(*v1.Task)(nil),            // 29: skep.model.v1.Task
-	(*v1.Claim)(nil),           // 30: skep.model.v1.Claim
-	(*v1.User)(nil),            // 31: skep.model.v1.User
-	(v1.TaskState)(0),          // 32: skep.model.v1.TaskState
-	(*v1.TaskStatus)(nil),      // 33: skep.model.v1.TaskStatus
-	(*v1.NodeStatus)(nil),      // 34: skep.model.v1.NodeStatus
-	(*v1.NodeDescription)(nil), // 35: skep.model.v1.NodeDescription
-	(v1.Role)(0),               // 36: skep.model.v1.Role
+	(*Moves)(nil),              // 6: skep.log.v1.Moves
+	(*Ground)(nil),             // 7: skep.log.v1.Ground
+	(*Move)(nil),               // 8: skep.log.v1.Move
+	(*Choice)(nil),             // 9: skep.log.v1.Choice
+	(*Make)(nil),               // 10: skep.log.v1.Make
+	(*Expect)(nil),             // 11: skep.log.v1.Expect
+	(*Operation)(nil),          // 12: skep.log.v1.Operation
+	(*Delete)(nil),             // 13: skep.log.v1.Delete
+	(*Decide)(nil),             // 14: skep.log.v1.Decide
+	(*Report)(nil),             // 15: skep.log.v1.Report
+	(*Reports)(nil),            // 16: skep.log.v1.Reports
+	(*Seen)(nil),               // 17: skep.log.v1.Seen
+	(*NodeSeen)(nil),           // 18: skep.log.v1.NodeSeen
+	(*NodeRole)(nil),           // 19: skep.log.v1.NodeRole
+	(*Note)(nil),               // 20: skep.log.v1.Note
+	(*Record)(nil),             // 21: skep.log.v1.Record
+	(*SnapshotHeader)(nil),     // 22: skep.log.v1.SnapshotHeader
+	(*SnapshotEnd)(nil),        // 23: skep.log.v1.SnapshotEnd
+	(*Answered)(nil),           // 24: skep.log.v1.Answered
+	(*Manifest)(nil),           // 25: skep.log.v1.Manifest
+	(*Ring)(nil),               // 26: skep.log.v1.Ring
+	(*RingKey)(nil),            // 27: skep.log.v1.RingKey
+	(*WALMetadata)(nil),        // 28: skep.log.v1.WALMetadata
+	(*Mark)(nil),               // 29: skep.log.v1.Mark
+	nil,                        // 30: skep.log.v1.Note.AttributesEntry
+	(v1.TaskState)(0),          // 31: skep.model.v1.TaskState
+	(*v1.Cluster)(nil),         // 32: skep.model.v1.Cluster
+	(*v1.Node)(nil),            // 33: skep.model.v1.Node
+	(*v1.Member)(nil),          // 34: skep.model.v1.Member
+	(*v1.Service)(nil),         // 35: skep.model.v1.Service
+	(*v1.Revision)(nil),        // 36: skep.model.v1.Revision
+	(*v1.Task)(nil),            // 37: skep.model.v1.Task
+	(*v1.Claim)(nil),           // 38: skep.model.v1.Claim
+	(*v1.User)(nil),            // 39: skep.model.v1.User
+	(*v1.TaskStatus)(nil),      // 40: skep.model.v1.TaskStatus
+	(*v1.NodeStatus)(nil),      // 41: skep.model.v1.NodeStatus
+	(*v1.NodeDescription)(nil), // 42: skep.model.v1.NodeDescription
+	(v1.Role)(0),               // 43: skep.model.v1.Role
 }
 var file_skep_log_v1_log_proto_depIdxs = []int32{
 	4,  // 0: skep.log.v1.Transaction.request:type_name -> skep.log.v1.Request
 	5,  // 1: skep.log.v1.Transaction.units:type_name -> skep.log.v1.Unit
-	6,  // 2: skep.log.v1.Unit.expects:type_name -> skep.log.v1.Expect
-	7,  // 3: skep.log.v1.Unit.operations:type_name -> skep.log.v1.Operation
-	0,  // 4: skep.log.v1.Expect.kind:type_name -> skep.log.v1.Kind
-	24, // 5: skep.log.v1.Operation.put_cluster:type_name -> skep.model.v1.Cluster
-	25, // 6: skep.log.v1.Operation.put_node:type_name -> skep.model.v1.Node
-	26, // 7: skep.log.v1.Operation.put_member:type_name -> skep.model.v1.Member
-	27, // 8: skep.log.v1.Operation.put_service:type_name -> skep.model.v1.Service
-	28, // 9: skep.log.v1.Operation.put_revision:type_name -> skep.model.v1.Revision
-	29, // 10: skep.log.v1.Operation.create_task:type_name -> skep.model.v1.Task
-	9,  // 11: skep.log.v1.Operation.decide:type_name -> skep.log.v1.Decide
-	10, // 12: skep.log.v1.Operation.report:type_name -> skep.log.v1.Report
-	8,  // 13: skep.log.v1.Operation.delete:type_name -> skep.log.v1.Delete
-	30, // 14: skep.log.v1.Operation.claim:type_name -> skep.model.v1.Claim
-	30, // 15: skep.log.v1.Operation.release:type_name -> skep.model.v1.Claim
-	11, // 16: skep.log.v1.Operation.node_seen:type_name -> skep.log.v1.NodeSeen
-	12, // 17: skep.log.v1.Operation.node_role:type_name -> skep.log.v1.NodeRole
-	31, // 18: skep.log.v1.Operation.put_user:type_name -> skep.model.v1.User
-	13, // 19: skep.log.v1.Operation.note:type_name -> skep.log.v1.Note
-	0,  // 20: skep.log.v1.Delete.kind:type_name -> skep.log.v1.Kind
-	32, // 21: skep.log.v1.Decide.desired:type_name -> skep.model.v1.TaskState
-	33, // 22: skep.log.v1.Report.status:type_name -> skep.model.v1.TaskStatus
-	34, // 23: skep.log.v1.NodeSeen.status:type_name -> skep.model.v1.NodeStatus
-	35, // 24: skep.log.v1.NodeSeen.description:type_name -> skep.model.v1.NodeDescription
-	36, // 25: skep.log.v1.NodeRole.role:type_name -> skep.model.v1.Role
-	23, // 26: skep.log.v1.Note.attributes:type_name -> skep.log.v1.Note.AttributesEntry
-	15, // 27: skep.log.v1.Record.header:type_name -> skep.log.v1.SnapshotHeader
-	24, // 28: skep.log.v1.Record.cluster:type_name -> skep.model.v1.Cluster
-	25, // 29: skep.log.v1.Record.node:type_name -> skep.model.v1.Node
-	26, // 30: skep.log.v1.Record.member:type_name -> skep.model.v1.Member
-	27, // 31: skep.log.v1.Record.service:type_name -> skep.model.v1.Service
-	28, // 32: skep.log.v1.Record.revision:type_name -> skep.model.v1.Revision
-	29, // 33: skep.log.v1.Record.task:type_name -> skep.model.v1.Task
-	30, // 34: skep.log.v1.Record.claim:type_name -> skep.model.v1.Claim
-	17, // 35: skep.log.v1.Record.answered:type_name -> skep.log.v1.Answered
-	16, // 36: skep.log.v1.Record.end:type_name -> skep.log.v1.SnapshotEnd
-	31, // 37: skep.log.v1.Record.user:type_name -> skep.model.v1.User
-	4,  // 38: skep.log.v1.Answered.request:type_name -> skep.log.v1.Request
-	20, // 39: skep.log.v1.Ring.keys:type_name -> skep.log.v1.RingKey
-	40, // [40:40] is the sub-list for method output_type
-	40, // [40:40] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	6,  // 2: skep.log.v1.Transaction.moves:type_name -> skep.log.v1.Moves
+	11, // 3: skep.log.v1.Unit.expects:type_name -> skep.log.v1.Expect
+	12, // 4: skep.log.v1.Unit.operations:type_name -> skep.log.v1.Operation
+	7,  // 5: skep.log.v1.Moves.nodes:type_name -> skep.log.v1.Ground
+	8,  // 6: skep.log.v1.Moves.moves:type_name -> skep.log.v1.Move
+	9,  // 7: skep.log.v1.Move.choices:type_name -> skep.log.v1.Choice
+	10, // 8: skep.log.v1.Move.make:type_name -> skep.log.v1.Make
+	31, // 9: skep.log.v1.Choice.desired:type_name -> skep.model.v1.TaskState
+	0,  // 10: skep.log.v1.Expect.kind:type_name -> skep.log.v1.Kind
+	32, // 11: skep.log.v1.Operation.put_cluster:type_name -> skep.model.v1.Cluster
+	33, // 12: skep.log.v1.Operation.put_node:type_name -> skep.model.v1.Node
+	34, // 13: skep.log.v1.Operation.put_member:type_name -> skep.model.v1.Member
+	35, // 14: skep.log.v1.Operation.put_service:type_name -> skep.model.v1.Service
+	36, // 15: skep.log.v1.Operation.put_revision:type_name -> skep.model.v1.Revision
+	37, // 16: skep.log.v1.Operation.create_task:type_name -> skep.model.v1.Task
+	14, // 17: skep.log.v1.Operation.decide:type_name -> skep.log.v1.Decide
+	15, // 18: skep.log.v1.Operation.report:type_name -> skep.log.v1.Report
+	13, // 19: skep.log.v1.Operation.delete:type_name -> skep.log.v1.Delete
+	38, // 20: skep.log.v1.Operation.claim:type_name -> skep.model.v1.Claim
+	38, // 21: skep.log.v1.Operation.release:type_name -> skep.model.v1.Claim
+	18, // 22: skep.log.v1.Operation.node_seen:type_name -> skep.log.v1.NodeSeen
+	19, // 23: skep.log.v1.Operation.node_role:type_name -> skep.log.v1.NodeRole
+	39, // 24: skep.log.v1.Operation.put_user:type_name -> skep.model.v1.User
+	16, // 25: skep.log.v1.Operation.reports:type_name -> skep.log.v1.Reports
+	20, // 26: skep.log.v1.Operation.note:type_name -> skep.log.v1.Note
+	0,  // 27: skep.log.v1.Delete.kind:type_name -> skep.log.v1.Kind
+	31, // 28: skep.log.v1.Decide.desired:type_name -> skep.model.v1.TaskState
+	40, // 29: skep.log.v1.Report.status:type_name -> skep.model.v1.TaskStatus
+	17, // 30: skep.log.v1.Reports.seen:type_name -> skep.log.v1.Seen
+	31, // 31: skep.log.v1.Seen.state:type_name -> skep.model.v1.TaskState
+	40, // 32: skep.log.v1.Seen.status:type_name -> skep.model.v1.TaskStatus
+	41, // 33: skep.log.v1.NodeSeen.status:type_name -> skep.model.v1.NodeStatus
+	42, // 34: skep.log.v1.NodeSeen.description:type_name -> skep.model.v1.NodeDescription
+	43, // 35: skep.log.v1.NodeRole.role:type_name -> skep.model.v1.Role
+	30, // 36: skep.log.v1.Note.attributes:type_name -> skep.log.v1.Note.AttributesEntry
+	22, // 37: skep.log.v1.Record.header:type_name -> skep.log.v1.SnapshotHeader
+	32, // 38: skep.log.v1.Record.cluster:type_name -> skep.model.v1.Cluster
+	33, // 39: skep.log.v1.Record.node:type_name -> skep.model.v1.Node
+	34, // 40: skep.log.v1.Record.member:type_name -> skep.model.v1.Member
+	35, // 41: skep.log.v1.Record.service:type_name -> skep.model.v1.Service
+	36, // 42: skep.log.v1.Record.revision:type_name -> skep.model.v1.Revision
+	37, // 43: skep.log.v1.Record.task:type_name -> skep.model.v1.Task
+	38, // 44: skep.log.v1.Record.claim:type_name -> skep.model.v1.Claim
+	24, // 45: skep.log.v1.Record.answered:type_name -> skep.log.v1.Answered
+	23, // 46: skep.log.v1.Record.end:type_name -> skep.log.v1.SnapshotEnd
+	39, // 47: skep.log.v1.Record.user:type_name -> skep.model.v1.User
+	4,  // 48: skep.log.v1.Answered.request:type_name -> skep.log.v1.Request
+	27, // 49: skep.log.v1.Ring.keys:type_name -> skep.log.v1.RingKey
+	50, // [50:50] is the sub-list for method output_type
+	50, // [50:50] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_skep_log_v1_log_proto_init() }
@@ -2231,7 +2788,8 @@ func file_skep_log_v1_log_proto_init() {
 	if File_skep_log_v1_log_proto != nil {
 		return
 	}
-	file_skep_log_v1_log_proto_msgTypes[6].OneofWrappers = []any{
+	file_skep_log_v1_log_proto_msgTypes[8].OneofWrappers = []any{}
+	file_skep_log_v1_log_proto_msgTypes[11].OneofWrappers = []any{
 		(*Operation_PutCluster)(nil),
 		(*Operation_PutNode)(nil),
 		(*Operation_PutMember)(nil),
@@ -2246,10 +2804,11 @@ func file_skep_log_v1_log_proto_init() {
 		(*Operation_NodeSeen)(nil),
 		(*Operation_NodeRole)(nil),
 		(*Operation_PutUser)(nil),
+		(*Operation_Reports)(nil),
 		(*Operation_Note)(nil),
 	}
-	file_skep_log_v1_log_proto_msgTypes[8].OneofWrappers = []any{}
-	file_skep_log_v1_log_proto_msgTypes[13].OneofWrappers = []any{
+	file_skep_log_v1_log_proto_msgTypes[13].OneofWrappers = []any{}
+	file_skep_log_v1_log_proto_msgTypes[20].OneofWrappers = []any{
 		(*Record_Header)(nil),
 		(*Record_Cluster)(nil),
 		(*Record_Node)(nil),
@@ -2268,7 +2827,7 @@ func file_skep_log_v1_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_skep_log_v1_log_proto_rawDesc), len(file_skep_log_v1_log_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   23,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
