@@ -74,3 +74,54 @@ func TestSubnetsAreChecked(t *testing.T) {
 		}
 	}
 }
+
+func TestTheVDSOIsFoundAmongTheMappings(t *testing.T) {
+	t.Parallel()
+	const list = "00400000-004b2000 r-xp 00000000 fe:00 123 /bin/ctl\n" +
+		"7f9c76c41000-7f9c76c45000 r--p 00000000 00:00 0                          [vvar]\n" +
+		"7f9c76c45000-7f9c76c47000 r-xp 00000000 00:00 0                          [vdso]\n"
+	if from, to, err := findVDSO(list); err != nil || from != 0x7f9c76c45000 || to != 0x7f9c76c47000 {
+		t.Errorf("findVDSO = %x, %x, %v", from, to, err)
+	}
+	for _, list := range []string{"", "nonsense [vdso]\n", "2000-1000 r-xp [vdso]\n", "0-ffffffffffffffff r-xp [vdso]\n"} {
+		if from, to, err := findVDSO(list); err == nil {
+			t.Errorf("findVDSO(%q) = %x, %x", list, from, to)
+		}
+	}
+}
+
+func TestAThreadStandsWhereTheKernelSays(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]uint64{
+		"202 0x635960 0x80 0x0 0x0 0x0 0x0 0x30e4a8471e68 0x486a83\n": 0x486a83,
+		"-1 0x7ffd00 0x7f9c76c45af0\n":                                0x7f9c76c45af0,
+	} {
+		if pc, still := standsAt(text); !still || pc != want {
+			t.Errorf("standsAt(%q) = %x, %v; want %x", text, pc, still, want)
+		}
+	}
+	for _, text := range []string{"running\n", "", "-1 0x1 there\n"} {
+		if pc, still := standsAt(text); still {
+			t.Errorf("standsAt(%q) = %x; it does not stand", text, pc)
+		}
+	}
+}
+
+// FuzzTheVDSOOfAProcess holds the reading of mappings and of the code to bounds.
+func FuzzTheVDSOOfAProcess(f *testing.F) {
+	f.Add("7f9c76c45000-7f9c76c47000 r-xp 00000000 00:00 0 [vdso]\n", []byte("\x7fELF"))
+	f.Fuzz(func(t *testing.T, list string, code []byte) {
+		if from, to, err := findVDSO(list); err == nil && (from >= to || to-from > maxVDSO) {
+			t.Errorf("findVDSO(%q) = %x, %x", list, from, to)
+		}
+		v := vdso{code: code}
+		if entry, err := v.entry(); err == nil {
+			if at, ok := v.stepped(entry); ok && at >= uint64(len(code)) {
+				t.Errorf("stepped code at %d of %d", at, len(code))
+			}
+		}
+		if at, err := v.room(); err == nil && at+uint64(len(steppedClock)) > uint64(len(code)) {
+			t.Errorf("room at %d of %d", at, len(code))
+		}
+	})
+}
