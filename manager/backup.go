@@ -46,7 +46,7 @@ const restoreGap = 1 << 40
 func Restore(l Log, s *store.Store, self *modelv1.Node, address string) (uint64, error) {
 	snap := s.Snapshot()
 	began := snap.Index() + restoreGap
-	txs, err := one(append(renew(snap, l, address, self), unheard(snap, l, time.Now())...))
+	txs, err := one(append(renew(snap, l, address, self), unheard(snap, l, snap.Now())...))
 	if err != nil {
 		return 0, err
 	}
@@ -56,9 +56,6 @@ func Restore(l Log, s *store.Store, self *modelv1.Node, address string) (uint64,
 // unheard takes back what the state says of the lives of nodes: it was true when
 // the backup was made. A node that was Down has not been heard since either.
 func unheard(snap *store.Snapshot, l Log, now time.Time) []*logv1.Operation {
-	if log := snap.LogTime(); log.After(now) {
-		now = log
-	}
 	var ops []*logv1.Operation
 	for n := range snap.Nodes() {
 		if n.GetStatus().GetState() == modelv1.NodeState_NODE_STATE_DOWN || string(n.GetId()) == string(l.Node.Bytes()) {

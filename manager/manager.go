@@ -92,7 +92,8 @@ func Open(cfg Config) (*Manager, error) {
 	m.store.Observe(m.chronicle)
 	raft, err := consensus.Open(consensus.Config{
 		Dir: cfg.Dir, Cluster: cfg.Cluster, Node: cfg.Node, Ring: cfg.Ring,
-		Machine: counted{machine{m.store}, &m.tally}, Transport: m.transport, OnTenure: m.tenure, Snapshots: m.snapshots, Log: cfg.Log,
+		Machine: counted{machine{m.store}, &m.tally}, Transport: m.transport, OnTenure: m.tenure, Snapshots: m.snapshots,
+		Clock: m.store.Now, Log: cfg.Log,
 	})
 	if err != nil {
 		return nil, err

@@ -162,7 +162,7 @@ func New(certificates [][]byte, key sealed.Secret) (*Issuer, error) {
 func (is *Issuer) Roots() *ca.Bundle { return is.bundle }
 
 // Prepare returns the record of a leaf that may be signed once the record is
-// committed. now is log time or the leader's clock.
+// committed. now is the leader's clock.
 func (is *Issuer) Prepare(p ca.Profile, key ca.PublicKey, now time.Time) (*modelv1.Certificate, error) {
 	if err := p.Check(); err != nil {
 		return nil, fmt.Errorf("prepare certificate: %w", err)

@@ -115,7 +115,7 @@ func (r *Runner) ChangeMembership(ctx context.Context, ch Change, tx []byte) err
 func (r *Runner) changeOnce(ctx context.Context, ch Change, tx []byte) error {
 	p, nonce := NewProposal(tx), make([]byte, 16)
 	_, _ = rand.Read(nonce) // never fails: the runtime ends the process when there is no randomness
-	clock := time.Now().UnixNano()
+	clock := r.cfg.Clock().UnixNano()
 	r.inbox.put(func(w *work) {
 		w.calls = append(w.calls, func(c *Core) {
 			if lost := r.lost.Load(); lost != nil {

@@ -116,6 +116,8 @@ type Config struct {
 	// followers, 16 MiB of them at most. Zero means half of what Snapshots says
 	// is between two, 5,000 at most.
 	Margin uint64
+	// Clock says what entries are stamped with. Nil means time.Now.
+	Clock func() time.Time
 	// Log receives records. Required.
 	Log *slog.Logger
 
@@ -123,6 +125,9 @@ type Config struct {
 }
 
 func (c Config) filled() (Config, error) {
+	if c.Clock == nil {
+		c.Clock = time.Now
+	}
 	if c.Tick == 0 {
 		c.Tick = 50 * time.Millisecond
 	}

@@ -31,7 +31,7 @@ func (r *Runner) step(ctx context.Context) error {
 		if r.lost.Load() != nil {
 			continue
 		}
-		out := r.core.Flush(time.Now().UnixNano())
+		out := r.core.Flush(r.cfg.Clock().UnixNano())
 		if err := r.core.Failed(); err != nil {
 			return err
 		}
@@ -136,7 +136,7 @@ func (r *Runner) fail(ctx context.Context, err error) {
 	r.inbox.put(func(w *work) {
 		w.calls = append(w.calls, func(c *Core) {
 			if c.Transfer(whyFailed) {
-				r.cfg.Transport.Send(c.Flush(time.Now().UnixNano()).Send)
+				r.cfg.Transport.Send(c.Flush(r.cfg.Clock().UnixNano()).Send)
 			}
 			r.lost.Store(&lost)
 			c.Abandon(lost)

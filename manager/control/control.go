@@ -14,7 +14,6 @@ package control
 
 import (
 	"errors"
-	"time"
 
 	"github.com/skep-project/skep/internal/id"
 	"github.com/skep-project/skep/manager/control/events"
@@ -98,11 +97,8 @@ func New(cfg Config) (*Server, error) {
 
 func (s *Server) snapshot() *store.Snapshot { return s.cfg.DB.Snapshot() }
 
-// now is the time answers are given and updates begin at: log time, or later if
-// nothing was logged for a while.
-func now(snap *store.Snapshot) int64 {
-	return max(snap.LogTime().UnixNano(), time.Now().UnixNano())
-}
+// now is the time answers are given and updates begin at; never behind log time.
+func now(snap *store.Snapshot) int64 { return snap.Now().UnixNano() }
 
 // idOf returns the id of a stored object, whose bytes apply has checked.
 func idOf(b []byte) id.ID {

@@ -144,18 +144,17 @@ func (s *Server) createUser(ctx context.Context, tx *store.Tx, x id.ID, msg *con
 
 // certify makes key's certificate the current one of u.
 func (s *Server) certify(ctx context.Context, tx *store.Tx, u *modelv1.User, key ca.PublicKey) error {
-	at := time.Unix(0, now(tx.Base()))
 	p, err := profile(tx.Snapshot, u)
 	if err != nil {
 		return err
 	}
 	p.Generation, p.Lifetime = u.GetCurrent().GetGeneration()+1, time.Duration(u.GetTtl())
-	next, err := s.cfg.Users.PrepareUser(ctx, p, key, at)
+	next, err := s.cfg.Users.PrepareUser(ctx, p, key, time.Now()) // clocks judge it, and not log time
 	if err != nil {
 		return err
 	}
 	if u.Previous = u.GetCurrent(); u.Previous != nil {
-		u.Previous.SupersededAt = at.UnixNano()
+		u.Previous.SupersededAt = now(tx.Base())
 	}
 	u.Current = next
 	return nil
@@ -285,7 +284,7 @@ func mayRenew(tx *store.Tx, u *modelv1.User, who ca.UserIdentity) error {
 	}
 	issued := time.Unix(0, current.GetIssuedAt())
 	at := issued.Add(ca.RenewPause(issued, time.Unix(0, current.GetNotAfter())))
-	if t := time.Unix(0, now(tx.Base())); t.Before(at) {
+	if t := time.Now(); t.Before(at) {
 		return rpc.Refuse(rpc.Errorf(errdefs.ErrFailedPrecondition, "the certificate of user %s is only %v old and is not renewed yet",
 			who.Name, t.Sub(issued).Round(time.Second)), "it may be renewed from "+at.UTC().Format(time.RFC3339)+" on")
 	}

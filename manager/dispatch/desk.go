@@ -170,13 +170,7 @@ func (d *desk) tick(ctx context.Context) error {
 }
 
 // now is the time that statuses are stamped with; never behind log time.
-func (d *desk) now() time.Time {
-	now := time.Now()
-	if lt := d.cfg.Store.Snapshot().LogTime(); lt.After(now) {
-		return lt
-	}
-	return now
-}
+func (d *desk) now() time.Time { return d.cfg.Store.Now() }
 
 // connect opens a line for manager.
 func (d *desk) connect(manager id.ID) (*line, error) {

@@ -72,7 +72,7 @@ func (m *Members) Enrol(ctx context.Context, e authority.Enrolment, prepare auth
 			return err
 		}
 		node = fresh
-		made, err := prepare(fresh, e.Role, 1, now(tx.Base()))
+		made, err := prepare(fresh, e.Role, 1, time.Now())
 		if err != nil {
 			return err
 		}
@@ -130,6 +130,9 @@ func newNode(node id.ID, e authority.Enrolment, record *modelv1.Certificate) *mo
 // certificate newer than its record is of a history that a restore has cut off:
 // its holder is the node again if a join token vouches for it, as it could be
 // another node with that token alone.
+//
+// A certificate is dated by the leader's clock and not by log time: clocks judge
+// it, and log time may be ahead of them all.
 func (m *Members) Renew(ctx context.Context, r authority.Renewal, prepare authority.Prepare) (*modelv1.Certificate, error) {
 	var record *modelv1.Certificate
 	_, err := m.db.Update(ctx, nil, func(tx *store.Tx) error {
@@ -149,8 +152,7 @@ func (m *Members) Renew(ctx context.Context, r authority.Renewal, prepare author
 			// The former slot may only repeat the request that superseded it.
 			return superseded(r.Caller)
 		}
-		at := now(tx.Base())
-		next, err := prepare(r.Caller.Node, old.GetSpec().GetRole(), max(old.GetCurrent().GetGeneration(), r.Caller.Generation)+1, at)
+		next, err := prepare(r.Caller.Node, old.GetSpec().GetRole(), max(old.GetCurrent().GetGeneration(), r.Caller.Generation)+1, time.Now())
 		if err != nil {
 			return err
 		}
@@ -160,20 +162,11 @@ func (m *Members) Renew(ctx context.Context, r authority.Renewal, prepare author
 		if ahead { // what the caller holds, so that it may ask again
 			n.Previous = heldBy(r.Caller)
 		}
-		n.Previous.SupersededAt = at.UnixNano()
+		n.Previous.SupersededAt = tx.Base().Now().UnixNano()
 		n.Current = next
 		return tx.PutNode(n)
 	})
 	return record, err
-}
-
-// now is the leader's clock, and never before log time (R12).
-func now(snap *store.Snapshot) time.Time {
-	t := time.Now()
-	if log := snap.LogTime(); log.After(t) {
-		return log
-	}
-	return t
 }
 
 // heldBy is the record of a certificate of which only the proof is known.

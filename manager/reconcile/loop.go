@@ -109,15 +109,6 @@ func nextPause(last, planning time.Duration, advanced bool) time.Duration {
 	return min(max(2*last, firstPause), maxPause)
 }
 
-// now is the time a plan is made for: never behind log time.
-func now(snap *store.Snapshot) time.Time {
-	t := time.Now()
-	if lt := snap.LogTime(); lt.After(t) {
-		return lt
-	}
-	return t
-}
-
 // commit proposes the round's units; the plans first, then the records of the
 // services, whose versions the plans rely on. What was dropped keeps its service
 // dirty. advanced is false if there were units and none was applied.

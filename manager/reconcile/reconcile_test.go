@@ -105,6 +105,25 @@ func TestAFailedTaskIsFollowedAfterTheDelay(t *testing.T) {
 	})
 }
 
+// TestDelaysEndThoughALeadersClockWasWrong: log time is an hour ahead, and nobody
+// logs anything while the delay runs.
+func TestDelaysEndThoughALeadersClockWasWrong(t *testing.T) {
+	bubble(t, 1, func(t *testing.T, w *world, f *fleet) {
+		w.create(1, 1, nil)
+		f.settle(synctest.Wait)
+		w.clockWasOff(time.Hour)
+		for range 3 {
+			w.report(w.tasks(1, running)[0], taskstate.Failed)
+			time.Sleep(4900 * time.Millisecond)
+			f.settle(synctest.Wait)
+			w.want(0, "before the delay is over", w.tasks(1, wanted))
+			time.Sleep(800 * time.Millisecond)
+			f.settle(synctest.Wait)
+			w.want(1, "after the delay", w.tasks(1, running))
+		}
+	})
+}
+
 // TestATaskLostWithItsHostIsFollowedAtOnce: a reboot is no failure of the task,
 // whose successor may fail like any other.
 func TestATaskLostWithItsHostIsFollowedAtOnce(t *testing.T) {

@@ -101,7 +101,7 @@ func (w *watcher) everything(snap *store.Snapshot) {
 func (w *watcher) look() *store.Snapshot {
 	changes, reset := w.watch.Take()
 	snap := w.store.Snapshot() // after Take: it holds at least the changes taken
-	w.now = now(snap)
+	w.now = snap.Now()
 	if reset {
 		w.everything(snap)
 	}
@@ -211,7 +211,7 @@ func (w *watcher) wait(ctx context.Context, pause time.Duration) {
 	var due <-chan time.Time
 	if !next.IsZero() {
 		// Plans may live ahead of this clock, by log time; so does the timer.
-		t := time.NewTimer(max(next.Sub(now(w.store.Snapshot())), 0))
+		t := time.NewTimer(max(next.Sub(w.store.Now()), 0))
 		defer t.Stop()
 		due = t.C
 	}

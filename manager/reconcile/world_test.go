@@ -51,7 +51,7 @@ func (w *world) Propose(_ context.Context, tx []byte) (uint64, error) {
 	defer w.mu.Unlock()
 	w.entries++
 	w.index++
-	return w.index, w.store.Apply(w.index, time.Now().UnixNano(), [][]byte{tx})[0]
+	return w.index, w.store.Apply(w.index, w.store.Now().UnixNano(), [][]byte{tx})[0]
 }
 
 func newWorld(t *testing.T) *world {
@@ -85,9 +85,17 @@ func (w *world) write(ops ...*logv1.Operation) {
 	defer w.mu.Unlock()
 	w.index++
 	tx := &logv1.Transaction{Units: []*logv1.Unit{{Operations: ops}}}
-	if err := w.store.ApplyProto(w.index, time.Now().UnixNano(), []*logv1.Transaction{tx})[0]; err != nil {
+	if err := w.store.ApplyProto(w.index, w.store.Now().UnixNano(), []*logv1.Transaction{tx})[0]; err != nil {
 		w.t.Errorf("write: %v", err)
 	}
+}
+
+// clockWasOff logs an entry of a leader whose clock was that far ahead.
+func (w *world) clockWasOff(d time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.index++
+	w.store.Apply(w.index, time.Now().Add(d).UnixNano(), nil)
 }
 
 // idN returns the n-th id of a kind.

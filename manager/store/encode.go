@@ -87,7 +87,7 @@ func (s *Store) Restore(r io.Reader) error {
 	}
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	now := &Snapshot{state: next}
+	now := &Snapshot{state: next, pace: pace{}.after(next.now)}
 	s.snap.Store(now)
 	if s.observer != nil {
 		s.observer.Restored(now)

@@ -19,6 +19,7 @@ import (
 // A lookup that finds nothing returns nil.
 type Snapshot struct {
 	state *state
+	pace  pace
 	// forking is held while the trees are forked (see table.fork).
 	forking sync.Mutex
 }

@@ -32,7 +32,8 @@ func (s *Store) Snapshot() *Snapshot { return s.snap.Load() }
 func (s *Store) publish(next *state) {
 	changes := next.changes
 	next.undo, next.changes = nil, nil
-	before, after := s.snap.Load(), &Snapshot{state: next}
+	before := s.snap.Load()
+	after := &Snapshot{state: next, pace: before.pace.after(next.now)}
 	s.snap.Store(after)
 	if s.observer != nil && len(changes) > 0 {
 		s.observer.Published(before, after, changes)

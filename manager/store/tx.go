@@ -26,7 +26,7 @@ type Tx struct {
 func newTx(base *Snapshot) *Tx {
 	view := base.fork()
 	view.index++
-	return &Tx{Snapshot: &Snapshot{state: view}, base: base, touched: make(map[string]bool)}
+	return &Tx{Snapshot: &Snapshot{state: view, pace: base.pace}, base: base, touched: make(map[string]bool)}
 }
 
 // finish returns what was recorded.
