@@ -9,7 +9,8 @@ import (
 )
 
 const (
-	// clockPeriod is how often the leader compares its clock with its peers'.
+	// clockPeriod is how often managers tell the leader their clocks, and how often
+	// it compares its own with them.
 	clockPeriod = 5 * time.Second
 	// clockTolerance is how far off them it may be (R12).
 	clockTolerance = 5 * time.Second

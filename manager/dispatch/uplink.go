@@ -114,22 +114,7 @@ func (s *Server) pump(ctx context.Context, stop context.CancelFunc, p pipe, chan
 			s.sessions.heard(resp)
 		}
 	})
-	g.Go(func() error {
-		for {
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-changed:
-				return errLeaderChanged
-			case <-s.sessions.wake:
-			}
-			if req := s.sessions.news(time.Now()); req != nil {
-				if err := p.Send(req); err != nil && !errors.Is(err, io.EOF) {
-					return fmt.Errorf("tell the leader: %w", err)
-				}
-			}
-		}
-	})
+	g.Go(func() error { return s.tell(ctx, p, changed) })
 	<-ctx.Done()
 	stop() // ends the pipe, so that Recv returns
 	err := g.Wait()
@@ -137,6 +122,35 @@ func (s *Server) pump(ctx context.Context, stop context.CancelFunc, p pipe, chan
 		return nil
 	}
 	return err
+}
+
+// tell sends what is new, and from time to time the clock here at the least: a
+// manager without sessions has no other news, and the leader holds its own clock
+// against those of all.
+func (s *Server) tell(ctx context.Context, p pipe, changed <-chan struct{}) error {
+	clock := time.NewTicker(clockPeriod)
+	defer clock.Stop()
+	for {
+		var req *dispatchv1.RelayRequest
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+			return errLeaderChanged
+		case <-s.sessions.wake:
+		case <-clock.C:
+			req = &dispatchv1.RelayRequest{Clock: time.Now().UnixNano()}
+		}
+		if news := s.sessions.news(time.Now()); news != nil {
+			req = news
+		}
+		if req == nil {
+			continue
+		}
+		if err := p.Send(req); err != nil && !errors.Is(err, io.EOF) {
+			return fmt.Errorf("tell the leader: %w", err)
+		}
+	}
 }
 
 var errLeaderChanged = errors.New("another leader")

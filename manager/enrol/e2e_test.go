@@ -221,3 +221,35 @@ func TestAKeyEnrolsForOneRole(t *testing.T) {
 		t.Errorf("the same key with the other token: %v, want refused", err)
 	}
 }
+
+// TestCertificatesAreGoodThoughLogTimeIsAhead: a leader whose clock was wrong has
+// left log time a day ahead of every clock.
+func TestCertificatesAreGoodThoughLogTimeIsAhead(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	m := w.serve(t, w.node(t, asManager))
+	w.log.Advance(time.Since(w.store.Snapshot().LogTime()) + 24*time.Hour)
+	w.editNode(t, m.holder.Get().Identity.Node, func(*modelv1.Node) {}) // an entry, of that time
+	if ahead := time.Until(w.store.Snapshot().LogTime()); ahead < 23*time.Hour {
+		t.Fatalf("log time is %v ahead, want a day", ahead)
+	}
+	got, err := w.join(t, w.worker, newKey(t), m.address)
+	if err != nil {
+		t.Fatalf("join: %v", err)
+	}
+	h := &ca.Holder{}
+	h.Set(got.Credential)
+	next := newKey(t)
+	issued, err := renew(t, w.dial(t, m, h), next)
+	if err != nil {
+		t.Fatalf("renew: %v", err)
+	}
+	cred, err := client.Accept(issued, next)
+	if err != nil {
+		t.Fatalf("a renewed certificate: %v", err)
+	}
+	h.Set(cred)
+	if _, err := session(t, w.dial(t, m, h)); err != nil {
+		t.Errorf("a session with it: %v", err)
+	}
+}
