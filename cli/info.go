@@ -62,7 +62,8 @@ func look(ctx context.Context, api *conn.Conn) (info, error) {
 	}
 	cluster, err := clusterOf(ctx, api, local)
 	if err != nil {
-		local.Error = err.Error() // the rest is worth showing all the same
+		// The rest is worth showing all the same, and the daemon may know why.
+		local.Error = strings.TrimSuffix(err.Error()+"; "+local.GetError(), "; ")
 	}
 	return newInfo(local, cluster), nil
 }

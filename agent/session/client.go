@@ -94,6 +94,7 @@ type Client struct {
 	description *modelv1.NodeDescription
 	described   uint64 // counts the descriptions
 	renewals    uint64 // counts the certificates that followed the first
+	alone       Alone  // of the time without main
 	parting     bool   // Farewell was said: no other session is opened
 	refused     *cav1.ManagerList
 	named       []*cav1.Manager
@@ -204,6 +205,17 @@ type Status struct {
 	Confirmed bool
 	// Waiting is how many states wait to be committed.
 	Waiting int
+	// Alone is why there is no manager; zero while there is one, and until every
+	// manager has been tried a few times.
+	Alone Alone
+}
+
+// Alone is a time without a session.
+type Alone struct {
+	// Since is when the last session ended, or when the client began.
+	Since time.Time
+	// Err is why the newest try failed.
+	Err error
 }
 
 // Status returns how the session stands now.
@@ -211,6 +223,9 @@ func (c *Client) Status() Status {
 	s := Status{Waiting: c.outbox.waiting()}
 	c.mu.Lock()
 	main := c.main
+	if c.alone.Err != nil {
+		s.Alone = c.alone
+	}
 	c.mu.Unlock()
 	if main != nil {
 		s.Manager = main.manager
@@ -223,10 +238,19 @@ func (c *Client) Status() Status {
 func (c *Client) setMain(l *link) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.main = l
-	if l != nil {
-		poke(l.wake) // a description may have come since it was opened
+	c.main, c.alone = l, Alone{}
+	if l == nil {
+		c.alone.Since = time.Now()
+		return
 	}
+	poke(l.wake) // a description may have come since it was opened
+}
+
+// setAlone takes note of why there is still no stream that counts.
+func (c *Client) setAlone(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.alone.Err = err
 }
 
 // candidates are the managers that may be dialled.

@@ -142,6 +142,34 @@ func TestThatNoManagerAnswersIsSaidOnceForEach(t *testing.T) {
 	})
 }
 
+func TestAClientWithoutASessionSaysSinceWhenAndWhy(t *testing.T) {
+	onStage(t, 2, func(t *testing.T, s *stage) {
+		s.start(t)
+		s.current(t)
+		time.Sleep(time.Minute)
+		began := time.Now()
+		for _, m := range s.managers {
+			m.kill()
+		}
+		synctest.Wait()
+		if alone := s.Status().Alone; alone.Err != nil {
+			t.Errorf("before others were tried it says %v", alone.Err)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		alone := s.Status().Alone
+		if alone.Err == nil || !alone.Since.Equal(began) || !strings.Contains(alone.Err.Error(), s.managers[0].entry.GetAddress()) &&
+			!strings.Contains(alone.Err.Error(), s.managers[1].entry.GetAddress()) {
+			t.Errorf("it says %v since %v, want the address of a manager and %v", alone.Err, alone.Since, began)
+		}
+		s.managers[0].start(t)
+		within(t, longestPause+firstPatience, "a session", func() bool { return s.Status().Confirmed })
+		if alone := s.Status().Alone; alone.Err != nil {
+			t.Errorf("with a session it says %v", alone.Err)
+		}
+	})
+}
+
 func TestStatesAreSentAgainUntilTheyAreCommitted(t *testing.T) {
 	onStage(t, 2, func(t *testing.T, s *stage) {
 		for _, m := range s.managers {

@@ -3,6 +3,7 @@ package session
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
@@ -55,6 +56,7 @@ func (c *Client) Run(ctx context.Context) error {
 	defer stop()
 	l := &loop{Client: c, links: &links, retry: time.NewTimer(0)}
 	defer l.retry.Stop()
+	c.setMain(nil)
 	defer c.setMain(nil)
 	l.due = true
 	for {
@@ -158,6 +160,9 @@ func (l *loop) lost(ctx context.Context, k *link, err error) {
 		return
 	}
 	l.cfg.Log.LogAttrs(ctx, level, "no session with a manager", attrs...)
+	if l.main == nil && l.rounds >= quietRounds {
+		l.setAlone(fmt.Errorf("%s: %w", k.manager.GetAddress(), err))
+	}
 }
 
 // isNews reports whether the end of a link is to be said: once per manager and

@@ -357,6 +357,9 @@ func (l *life) describe(out *localv1.InfoResponse) {
 		out.State, out.Error = localv1.State_STATE_ERROR, v.revoked
 	case v.fault != nil:
 		out.State, out.Error = localv1.State_STATE_ERROR, v.fault.Error()
+	case s.Session.Alone.Err != nil:
+		out.Error = fmt.Sprintf("no session with a manager for %v; every one is tried on, of late %v",
+			time.Since(s.Session.Alone.Since).Round(time.Second), s.Session.Alone.Err)
 	}
 	if v.manager != nil {
 		v.manager.Describe(out)
