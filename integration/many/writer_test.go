@@ -178,12 +178,13 @@ func (s *swarm) more(n int, without ...string) {
 	defer stop()
 	for i, w := range s.writers {
 		for w.runs() && !slices.Contains(without, w.host) {
-			if now, err := w.account(); err != nil || now.acks >= from[i].acks+n {
+			now, err := w.account()
+			if err != nil || now.acks >= from[i].acks+n {
 				break
 			}
 			select {
 			case <-ctx.Done():
-				s.Fatalf("writer %s has no answer", w.prefix)
+				s.Fatalf("writer %s on %s has %d answers of %d more", w.prefix, w.host, now.acks-from[i].acks, n)
 			case <-time.After(20 * time.Millisecond):
 			}
 		}

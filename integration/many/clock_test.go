@@ -1,0 +1,132 @@
+//go:build lab
+
+package many
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/skep-project/skep/integration/stage"
+)
+
+// TestClocks is the life of a swarm whose hosts do not agree about the time.
+func TestClocks(t *testing.T) {
+	s := &swarm{Stage: stage.Hosts(t, "m1", "m2", "m3", "w1"), names: []string{"m1", "m2", "m3"}}
+	s.Must("m1", "ctl swarm init")
+	for host, role := range map[string]string{"m2": "manager", "m3": "manager", "w1": "worker"} {
+		s.Must(host, "ctl swarm join --token "+strings.TrimSpace(s.Must("m1", "ctl swarm join-token -q "+role))+" m1:2377")
+	}
+	s.whole("m1")
+	s.Must("m1", "ctl service create --quiet --name still --replicas 4 --replicas-max-per-node 1 alpine sleep 1000000")
+	s.stay("still", func() {
+		s.leaderStepped(time.Hour)
+		s.delaysEnd("ahead")
+		s.leaderStepped(-time.Hour)
+		s.delaysEnd("behind")
+		s.followerStepped(24 * time.Hour)
+		s.followerStepped(-30 * time.Minute)
+		s.followerRefuses()
+		s.workerStepped()
+	})
+	s.workerRefuses()
+}
+
+func (s *swarm) step(host string, d time.Duration) {
+	s.Helper()
+	s.Logf("== the clock of %s is now %v off", host, d)
+	if err := s.Hosts[host].StepClock(s.Ctx, d); err != nil {
+		s.Fatal(err)
+	}
+}
+
+// leaderStepped steps the leader's clock. It notices, hands leadership on, and
+// says why; nobody else calls for an election. Writes go on all the time.
+func (s *swarm) leaderStepped(d time.Duration) {
+	s.Helper()
+	lead := s.leader("m1")
+	next := s.others(lead)[0]
+	s.writing(s.names...)
+	s.more(5)
+	s.step(lead, d)
+	s.more(5)
+	s.Until(next, `ctl node ls --format '{{.Hostname}} {{.ManagerStatus}}' | grep -c -v '^`+lead+` Leader' | grep -q 4 && echo handed on`, "handed on")
+	if said := s.Hosts[lead].LogTail(1 << 20); !strings.Contains(said, "this leader's clock is not that of the other managers") {
+		s.Errorf("%s handed leadership on and did not say why", lead)
+	}
+	s.more(5)
+	s.step(lead, 0)
+	s.more(5)
+	s.rested("the leader's clock stepped by " + d.String())
+	s.whole(next)
+}
+
+// followerStepped steps a follower's clock: nothing changes.
+func (s *swarm) followerStepped(d time.Duration) {
+	s.Helper()
+	lead := s.leader("m1")
+	s.writing(s.names...)
+	s.step(s.others(lead)[0], d)
+	s.more(400) // the leader has looked at clocks twice meanwhile
+	s.step(s.others(lead)[0], 0)
+	s.more(5)
+	s.rested("a follower's clock stepped by " + d.String())
+	if now := s.leader("m1"); now != lead {
+		s.Errorf("%s leads, it was %s: a follower's clock is nobody's affair", now, lead)
+	}
+}
+
+// followerRefuses has a follower whose clock is a day behind lose its connections,
+// as gRPC gives up each of which it cannot tell by the time of day that it lives.
+// It makes no other while certificates are not valid yet, says that it is the
+// clock, and is back as soon as that is right. The others go on without it.
+func (s *swarm) followerRefuses() {
+	s.Helper()
+	lead := s.leader("m1")
+	late := s.others(lead)[0]
+	s.writing(s.others(late)...)
+	s.step(late, -24*time.Hour)
+	s.Until(late, "ctl info", "but the clock here says")
+	s.more(20)
+	s.step(late, 0)
+	s.whole(late)
+	s.rested("a follower's clock a day behind")
+	if now := s.leader("m1"); now != lead {
+		s.Errorf("%s leads, it was %s", now, lead)
+	}
+}
+
+// delaysEnd has a task fail again and again: each is followed after the delay,
+// though log time is off.
+func (s *swarm) delaysEnd(name string) {
+	s.Helper()
+	s.Must("m1", "ctl service create --quiet --detach --restart-delay 1s --name "+name+" alpine sh -c 'exit 1'")
+	s.Until("m1", "test $(ctl service ps -q "+name+" | wc -l) -ge 4 && echo followed", "followed")
+	s.Must("m1", "ctl service rm "+name)
+}
+
+// workerStepped steps a worker's clock both ways, for longer than a lease: it has
+// a session, or another at once, and what it runs goes on.
+func (s *swarm) workerStepped() {
+	s.Helper()
+	for _, d := range []time.Duration{24 * time.Hour, -30 * time.Minute} {
+		s.step("w1", d)
+		for range 2 { // five seconds each
+			s.Must("m1", "ctl service create --quiet --name there --constraint node.hostname==w1 alpine sleep 999999")
+			s.Must("m1", "ctl service rm there")
+		}
+		s.Until("m1", "ctl node ls --format '{{.Hostname}} {{.Status}}'", "w1 Ready")
+		s.step("w1", 0)
+	}
+}
+
+// workerRefuses has a worker's clock be a day behind for longer than a lease: it is
+// cut off as a manager is by that, and says so.
+func (s *swarm) workerRefuses() {
+	s.Helper()
+	s.step("w1", -24*time.Hour)
+	s.Until("w1", "ctl info", "but the clock here says")
+	s.Until("m1", "ctl node ls --format '{{.Hostname}} {{.Status}}'", "w1 Down")
+	s.step("w1", 0)
+	s.Until("m1", "ctl node ls --format '{{.Hostname}} {{.Status}}'", "w1 Ready")
+}
