@@ -163,17 +163,21 @@ func duplicate(a *logv1.Answered) *Duplicate {
 	return d
 }
 
-// How long an answered request is remembered (R10), in log time and in number.
+// How long an answered request is remembered (R10), in log time and in number. The
+// newest stay whatever their age: a leader whose clock jumps by a day makes all of
+// them a day old at once, while the requests that they answer are tried again.
 const (
 	maxAnsweredAge = 24 * 3600 * 1e9
 	maxAnswered    = 100_000
+	minAnswered    = 10_000
 )
 
 // forgetAnswers drops the oldest answers beyond the bounds.
 func (s *state) forgetAnswers() {
 	for {
 		oldest, ok := s.answered.trees[answeredByIndex].Min()
-		if !ok || (oldest.GetAt() >= s.now-maxAnsweredAge && s.answered.len() <= maxAnswered) {
+		kept := s.answered.len()
+		if !ok || kept <= minAnswered || oldest.GetAt() >= s.now-maxAnsweredAge && kept <= maxAnswered {
 			return
 		}
 		drop(s, &s.answered, oldest, Change{})

@@ -137,13 +137,34 @@ func TestARequestIsAnsweredOnce(t *testing.T) {
 	if a := s.Snapshot().Answered("user:a", []byte("r")); a.GetIndex() != 2 || a.GetAt() != now {
 		t.Errorf("answered = %v, want index 2 at %d", a, now)
 	}
-	s.ApplyProto(3, now+maxAnsweredAge, nil)
-	if s.Snapshot().Answered("user:a", []byte("r")) == nil {
-		t.Error("the answer was forgotten within its day")
+}
+
+// TestAnswersAreForgottenAfterADay, but for the newest: that a day has gone by may
+// be no more than a leader's clock that was wrong.
+func TestAnswersAreForgottenAfterADay(t *testing.T) {
+	t.Parallel()
+	s := New()
+	caller := func(n uint64) *logv1.Request { return &logv1.Request{Caller: "c", Id: num(n).Bytes()} }
+	var txs []*logv1.Transaction
+	for n := range uint64(minAnswered + 2) {
+		txs = append(txs, &logv1.Transaction{Request: caller(n + 1), Units: []*logv1.Unit{{}}})
 	}
-	s.ApplyProto(4, now+maxAnsweredAge+1, nil)
-	if s.Snapshot().Answered("user:a", []byte("r")) != nil {
-		t.Error("the answer outlived its day")
+	s.ApplyProto(1, 1, txs)
+	for index, tt := range []struct {
+		clock int64
+		want  int
+	}{{1 + maxAnsweredAge, minAnswered + 2}, {2 + maxAnsweredAge, minAnswered}, {9 * maxAnsweredAge, minAnswered}} {
+		s.ApplyProto(uint64(2+index), tt.clock, nil)
+		snap := s.Snapshot()
+		if got := snap.state.answered.len(); got != tt.want {
+			t.Errorf("at %d %d answers are kept, want %d", tt.clock, got, tt.want)
+		}
+		if newest := caller(minAnswered + 2); snap.Answered("c", newest.GetId()) == nil {
+			t.Errorf("at %d the newest answer is forgotten", tt.clock)
+		}
+	}
+	if s.Snapshot().Answered("c", num(2).Bytes()) != nil {
+		t.Error("the oldest answers outlived their day")
 	}
 }
 

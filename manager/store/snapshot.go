@@ -176,7 +176,7 @@ func (s *Snapshot) ClaimsOn(kind, prefix string) iter.Seq[*modelv1.Claim] {
 }
 
 // Answered returns the row of a request that was answered within the last 24 h
-// of log time (R10).
+// of log time, or is one of the newest (R10).
 func (s *Snapshot) Answered(caller string, request []byte) *logv1.Answered {
 	a, _ := s.state.answered.get(&logv1.Answered{Request: &logv1.Request{Caller: caller, Id: request}})
 	return a
