@@ -3,7 +3,9 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -82,6 +84,28 @@ func TestSlotsAreHeldToOneContainer(t *testing.T) {
 		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v, want %q", name, err, tt.want)
 		}
+	}
+}
+
+func TestEachFaultComesOnceBeforeAnyComesAgain(t *testing.T) {
+	t.Parallel()
+	faults := allFaults()
+	orders := map[string]bool{}
+	for seed := range uint64(20) {
+		d, rng := deck{faults: faults}, rand.New(rand.NewPCG(seed, 0))
+		for range 3 {
+			var order []string
+			for range faults {
+				order = append(order, d.draw(rng).name)
+			}
+			orders[strings.Join(order, ",")] = true
+			if slices.Sort(order); len(slices.Compact(order)) != len(faults) {
+				t.Errorf("seed %d: %d of %d faults came in as many draws", seed, len(slices.Compact(order)), len(faults))
+			}
+		}
+	}
+	if len(orders) != 60 {
+		t.Errorf("60 decks came in %d orders", len(orders))
 	}
 }
 

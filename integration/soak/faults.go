@@ -15,33 +15,36 @@ import (
 func allFaults() []fault {
 	const s = time.Second
 	return []fault{
-		{"daemon killed", 3, 15 * s, anyOne, killDaemons},
-		{"leader's daemon killed", 3, 5 * s, theLeader, killDaemons},
-		{"every daemon killed", 1, 3 * s, everyone, killDaemons},
-		{"daemon stopped in order", 2, 5 * s, anyOne, stopDaemons},
-		{"containerd killed", 1, 3 * s, anyOne, killContainerd},
-		{"plug pulled", 3, 20 * s, anyOne, pullPlugs},
-		{"leader's plug pulled", 2, 8 * s, theLeader, pullPlugs},
-		{"power cut", 1, 3 * s, everyone, pullPlugs},
-		{"paused", 2, 20 * s, anyOne, pause},
-		{"leader paused", 2, 8 * s, theLeader, pause},
-		{"cut off", 2, 20 * s, anyOne, isolate(lab.Both)},
-		{"leader cut off", 2, 8 * s, theLeader, isolate(lab.Both)},
-		{"deaf", 2, 15 * s, anyOne, isolate(lab.ToB)},
-		{"mute", 2, 15 * s, anyOne, isolate(lab.ToA)},
-		{"leader deaf", 1, 8 * s, theLeader, isolate(lab.ToB)},
-		{"leader mute", 1, 8 * s, theLeader, isolate(lab.ToA)},
-		{"two do not reach each other", 2, 15 * s, anyTwo, part(lab.Both)},
-		{"one does not reach another", 2, 15 * s, anyTwo, part(lab.ToB)},
-		{"packets lost by one", 2, 10 * s, anyOne, lossy},
-		{"packets lost by all", 1, 8 * s, everyone, lossy},
-		{"disk full", 2, 15 * s, anyOne, fill},
-		{"disk of the leader full", 1, 10 * s, theLeader, fill},
-		{"disk hangs", 2, 10 * s, anyOne, hang},
-		{"disk of the leader hangs", 1, 5 * s, theLeader, hang},
-		{"disk slow", 2, 15 * s, anyOne, slow},
-		{"disks of all managers slow", 1, 10 * s, allManagers, slow},
-		{"directory copied back", 1, 5 * s, anyManager, copyBack},
+		{"daemon killed", 15 * s, anyOne, killDaemons},
+		{"leader's daemon killed", 5 * s, theLeader, killDaemons},
+		{"every daemon killed", 3 * s, everyone, killDaemons},
+		{"daemon stopped in order", 5 * s, anyOne, stopDaemons},
+		{"containerd killed", 3 * s, anyOne, killContainerd},
+		{"plug pulled", 20 * s, anyOne, pullPlugs},
+		{"leader's plug pulled", 8 * s, theLeader, pullPlugs},
+		{"power cut", 3 * s, everyone, pullPlugs},
+		{"paused", 20 * s, anyOne, pause},
+		{"leader paused", 8 * s, theLeader, pause},
+		{"cut off", 20 * s, anyOne, isolate(lab.Both)},
+		{"leader cut off", 8 * s, theLeader, isolate(lab.Both)},
+		{"deaf", 15 * s, anyOne, isolate(lab.ToB)},
+		{"mute", 15 * s, anyOne, isolate(lab.ToA)},
+		{"leader deaf", 8 * s, theLeader, isolate(lab.ToB)},
+		{"leader mute", 8 * s, theLeader, isolate(lab.ToA)},
+		{"two do not reach each other", 15 * s, anyTwo, part(lab.Both)},
+		{"one does not reach another", 15 * s, anyTwo, part(lab.ToB)},
+		{"packets lost by one", 10 * s, anyOne, lossy},
+		{"packets lost by all", 8 * s, everyone, lossy},
+		{"disk full", 15 * s, anyOne, fill},
+		{"disk of the leader full", 10 * s, theLeader, fill},
+		{"disk hangs", 10 * s, anyOne, hang},
+		{"disk of the leader hangs", 5 * s, theLeader, hang},
+		{"disk slow", 15 * s, anyOne, slow},
+		{"disks of all managers slow", 10 * s, allManagers, slow},
+		{"clock stepped", 30 * s, anyOne, stepClocks},
+		{"leader's clock stepped", 30 * s, theLeader, stepClocks},
+		{"clocks of all stepped", 15 * s, everyone, stepClocks},
+		{"directory copied back", 5 * s, anyManager, copyBack},
 	}
 }
 
@@ -149,6 +152,25 @@ func stutter(ctx context.Context, victims []*fleet.Member, seed int64) (err erro
 		rest(ctx, time.Duration(20+n%100)*time.Millisecond)
 	}
 	return err
+}
+
+// steps are by how much a clock goes wrong: less and more than the leader's may be
+// off, than certificates are dated back, and than a request is remembered.
+var steps = []time.Duration{
+	-49 * time.Hour, -2 * time.Hour, -20 * time.Minute, -7 * time.Second,
+	2 * time.Second, time.Minute, 2 * time.Hour, 49 * time.Hour,
+}
+
+// stepClocks sets the clock of each victim's daemon wrong, each by an amount of its
+// own.
+func stepClocks(n *nemesis, ctx context.Context, victims []*fleet.Member) (func(context.Context) error, error) {
+	return func(ctx context.Context) error {
+			return each(victims, func(v *fleet.Member) error { return v.StepClock(ctx, 0) })
+		}, each(victims, func(v *fleet.Member) error {
+			by := steps[n.rng.IntN(len(steps))]
+			n.say("    the clock of %s goes %v off", v.Name(), by)
+			return v.StepClock(ctx, by)
+		})
 }
 
 // copyBack copies a manager's log, lets it go on, and puts the copy in the place

@@ -25,8 +25,7 @@ type nemesis struct {
 
 // A fault is one thing that goes wrong with hosts. make returns how it is mended.
 type fault struct {
-	name   string
-	weight int
+	name string
 	// most bounds how long it lasts.
 	most time.Duration
 	// victims draws the hosts that feel it.
@@ -36,8 +35,9 @@ type fault struct {
 
 // run makes faults until ctx ends; the last one is mended.
 func (n *nemesis) run(ctx context.Context, faults []fault) error {
+	d := deck{faults: faults}
 	for ctx.Err() == nil {
-		f := n.draw(faults)
+		f := d.draw(n.rng)
 		lasts := time.Second + time.Duration(n.rng.Int64N(int64(f.most)))
 		calm := n.rng.IntN(2) == 0
 		if err := n.torment(ctx, f, lasts); err != nil {
@@ -53,18 +53,20 @@ func (n *nemesis) run(ctx context.Context, faults []fault) error {
 	return nil
 }
 
-func (n *nemesis) draw(faults []fault) fault {
-	total := 0
-	for _, f := range faults {
-		total += f.weight
+// A deck is faults in an order that is drawn anew whenever all have come: each
+// comes once before any comes again, so a run of a known length has met them all.
+type deck struct {
+	faults []fault
+	left   []int // of faults, those to come
+}
+
+func (d *deck) draw(rng *rand.Rand) fault {
+	if len(d.left) == 0 {
+		d.left = rng.Perm(len(d.faults))
 	}
-	at := n.rng.IntN(total)
-	for _, f := range faults {
-		if at -= f.weight; at < 0 {
-			return f
-		}
-	}
-	return faults[0] // not reached: at is below the total
+	next := d.left[0]
+	d.left = d.left[1:]
+	return d.faults[next]
 }
 
 // torment makes one fault, lets it last, and mends it.

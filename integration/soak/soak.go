@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -64,7 +63,8 @@ func torture(ctx context.Context, c config, f *fleet.Fleet, r *recorder) error {
 		},
 	}
 	span, end := context.WithTimeout(ctx, c.span)
-	err := n.run(span, some(allFaults(), c.only))
+	faults := some(allFaults(), c.only)
+	err := n.run(span, faults)
 	end()
 	if err == nil && ctx.Err() == nil {
 		err = n.calm(ctx)
@@ -74,7 +74,7 @@ func torture(ctx context.Context, c config, f *fleet.Fleet, r *recorder) error {
 	}
 	stop()
 	all.Wait()
-	n.tell()
+	n.tell(faults)
 	return err
 }
 
@@ -83,10 +83,10 @@ func some(faults []fault, word string) []fault {
 	return slices.DeleteFunc(faults, func(f fault) bool { return !strings.Contains(f.name, word) })
 }
 
-// tell says what was done.
-func (n *nemesis) tell() {
-	for _, name := range slices.Sorted(maps.Keys(n.done)) {
-		n.say("%3d × %s", n.done[name], name)
+// tell says what was done, and what there was no time for.
+func (n *nemesis) tell(faults []fault) {
+	for _, f := range faults {
+		n.say("%3d × %s", n.done[f.name], f.name)
 	}
 }
 
