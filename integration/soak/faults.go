@@ -13,38 +13,54 @@ import (
 
 // allFaults are what a host can meet.
 func allFaults() []fault {
+	heard := quietFaults()
+	for i := range heard {
+		heard[i].heard = true
+	}
+	return append(losses(), heard...)
+}
+
+// losses keep hosts from being heard, some only if they last.
+func losses() []fault {
 	const s = time.Second
 	return []fault{
-		{"daemon killed", 15 * s, anyOne, killDaemons},
-		{"leader's daemon killed", 5 * s, theLeader, killDaemons},
-		{"every daemon killed", 3 * s, everyone, killDaemons},
-		{"daemon stopped in order", 5 * s, anyOne, stopDaemons},
-		{"containerd killed", 3 * s, anyOne, killContainerd},
-		{"plug pulled", 20 * s, anyOne, pullPlugs},
-		{"leader's plug pulled", 8 * s, theLeader, pullPlugs},
-		{"power cut", 3 * s, everyone, pullPlugs},
-		{"paused", 20 * s, anyOne, pause},
-		{"leader paused", 8 * s, theLeader, pause},
-		{"cut off", 20 * s, anyOne, isolate(lab.Both)},
-		{"leader cut off", 8 * s, theLeader, isolate(lab.Both)},
-		{"deaf", 15 * s, anyOne, isolate(lab.ToB)},
-		{"mute", 15 * s, anyOne, isolate(lab.ToA)},
-		{"leader deaf", 8 * s, theLeader, isolate(lab.ToB)},
-		{"leader mute", 8 * s, theLeader, isolate(lab.ToA)},
-		{"two do not reach each other", 15 * s, anyTwo, part(lab.Both)},
-		{"one does not reach another", 15 * s, anyTwo, part(lab.ToB)},
-		{"packets lost by one", 10 * s, anyOne, lossy},
-		{"packets lost by all", 8 * s, everyone, lossy},
-		{"disk full", 15 * s, anyOne, fill},
-		{"disk of the leader full", 10 * s, theLeader, fill},
-		{"disk hangs", 10 * s, anyOne, hang},
-		{"disk of the leader hangs", 5 * s, theLeader, hang},
-		{"disk slow", 15 * s, anyOne, slow},
-		{"disks of all managers slow", 10 * s, allManagers, slow},
-		{"clock stepped", 30 * s, anyOne, stepClocks},
-		{"leader's clock stepped", 30 * s, theLeader, stepClocks},
-		{"clocks of all stepped", 15 * s, everyone, stepClocks},
-		{"directory copied back", 5 * s, anyManager, copyBack},
+		{name: "daemon killed", most: 15 * s, victims: anyOne, make: killDaemons},
+		{name: "leader's daemon killed", most: 5 * s, victims: theLeader, make: killDaemons},
+		{name: "every daemon killed", most: 3 * s, victims: everyone, make: killDaemons},
+		{name: "daemon stopped in order", most: 5 * s, victims: anyOne, make: stopDaemons},
+		{name: "plug pulled", most: 20 * s, victims: anyOne, make: pullPlugs},
+		{name: "leader's plug pulled", most: 8 * s, victims: theLeader, make: pullPlugs},
+		{name: "power cut", most: 3 * s, victims: everyone, make: pullPlugs},
+		{name: "paused", most: 20 * s, victims: anyOne, make: pause},
+		{name: "leader paused", most: 8 * s, victims: theLeader, make: pause},
+		{name: "cut off", most: 20 * s, victims: anyOne, make: isolate(lab.Both)},
+		{name: "leader cut off", most: 8 * s, victims: theLeader, make: isolate(lab.Both)},
+		{name: "deaf", most: 15 * s, victims: anyOne, make: isolate(lab.ToB)},
+		{name: "mute", most: 15 * s, victims: anyOne, make: isolate(lab.ToA)},
+		{name: "leader deaf", most: 8 * s, victims: theLeader, make: isolate(lab.ToB)},
+		{name: "leader mute", most: 8 * s, victims: theLeader, make: isolate(lab.ToA)},
+		{name: "packets lost by one", most: 10 * s, victims: anyOne, make: lossy},
+		{name: "packets lost by all", most: 8 * s, victims: everyone, make: lossy},
+		{name: "clock stepped", most: 30 * s, victims: anyOne, make: stepClocks},
+		{name: "leader's clock stepped", most: 30 * s, victims: theLeader, make: stepClocks},
+		{name: "clocks of all stepped", most: 15 * s, victims: everyone, make: stepClocks},
+		{name: "directory copied back", most: 5 * s, victims: anyManager, make: copyBack},
+	}
+}
+
+// quietFaults leave a way by which every host is heard.
+func quietFaults() []fault {
+	const s = time.Second
+	return []fault{
+		{name: "containerd killed", most: 3 * s, victims: anyOne, make: killContainerd},
+		{name: "two do not reach each other", most: 15 * s, victims: anyTwo, make: part(lab.Both)},
+		{name: "one does not reach another", most: 15 * s, victims: anyTwo, make: part(lab.ToB)},
+		{name: "disk full", most: 15 * s, victims: anyOne, make: fill},
+		{name: "disk of the leader full", most: 10 * s, victims: theLeader, make: fill},
+		{name: "disk hangs", most: 10 * s, victims: anyOne, make: hang},
+		{name: "disk of the leader hangs", most: 5 * s, victims: theLeader, make: hang},
+		{name: "disk slow", most: 15 * s, victims: anyOne, make: slow},
+		{name: "disks of all managers slow", most: 10 * s, victims: allManagers, make: slow},
 	}
 }
 

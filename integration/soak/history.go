@@ -50,6 +50,7 @@ type ran struct {
 type touch struct {
 	Host  string `json:"host"`
 	Fault string `json:"fault"`
+	Heard bool   `json:"heard,omitempty"` // it is to be heard all the same
 	From  int64  `json:"from"`
 	To    int64  `json:"to"`
 }

@@ -31,6 +31,9 @@ type fault struct {
 	// victims draws the hosts that feel it.
 	victims func(*nemesis, context.Context) []*fleet.Member
 	make    func(*nemesis, context.Context, []*fleet.Member) (mend func(context.Context) error, err error)
+	// heard: the swarm goes on hearing the victims, so their tasks stay where they
+	// are.
+	heard bool
 }
 
 // run makes faults until ctx ends; the last one is mended.
@@ -88,7 +91,7 @@ func (n *nemesis) torment(ctx context.Context, f fault, lasts time.Duration) err
 		err = errors.Join(err, mend(whole))
 	}
 	for _, v := range victims {
-		n.record.put(line{Touch: &touch{Host: v.Name(), Fault: f.name, From: from, To: n.record.now()}})
+		n.record.put(line{Touch: &touch{Host: v.Name(), Fault: f.name, Heard: f.heard, From: from, To: n.record.now()}})
 	}
 	return err
 }
