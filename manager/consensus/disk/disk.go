@@ -26,7 +26,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 
 	"github.com/containerd/errdefs"
 	"github.com/skep-project/skep/internal/durable"
@@ -147,110 +146,6 @@ func Open(dir string, log *slog.Logger) (*Log, State, error) {
 		return nil, State{}, errors.Join(fmt.Errorf("open log %s: %w", dir, err), l.Close())
 	}
 	return l, st, nil
-}
-
-// read reads from the newest snapshot that is whole.
-func (l *Log) read(log *slog.Logger) (State, error) {
-	known, err := wal.ValidSnapshotEntries(zap.NewNop(), l.walDir())
-	if err != nil {
-		return State{}, corrupt(err)
-	}
-	for len(known) > 0 {
-		s, err := l.snap.LoadNewestAvailable(known)
-		if errors.Is(err, snap.ErrNoSnapshot) {
-			break
-		}
-		if err != nil {
-			return State{}, err
-		}
-		if err = l.checkState(s); err == nil {
-			return l.readFrom(s)
-		}
-		log.Warn("snapshot is not whole and is passed over", "index", s.GetMetadata().GetIndex(), "err", err)
-		known = without(known, s.GetMetadata())
-	}
-	return l.readFrom(nil)
-}
-
-func without(known []*walpb.Snapshot, m *raftpb.SnapshotMetadata) []*walpb.Snapshot {
-	var out []*walpb.Snapshot
-	for _, k := range known {
-		if k.GetIndex() != m.GetIndex() || k.GetTerm() != m.GetTerm() {
-			out = append(out, k)
-		}
-	}
-	return out
-}
-
-func (l *Log) readFrom(s *raftpb.Snapshot) (State, error) {
-	at := &walpb.Snapshot{Index: new(s.GetMetadata().GetIndex()), Term: new(s.GetMetadata().GetTerm())}
-	for repaired := false; ; repaired = true {
-		w, err := wal.Open(zap.NewNop(), l.walDir(), at)
-		if err != nil {
-			return State{}, fmt.Errorf("at snapshot %d: %w", at.GetIndex(), err)
-		}
-		data, hs, entries, err := w.ReadAll()
-		if err == nil {
-			l.wal = w
-			meta, err := parseMeta(data)
-			return State{Meta: meta, HardState: hs, Snapshot: s, Entries: entries}, err
-		}
-		err = errors.Join(err, w.Close())
-		torn := errors.Is(err, errUnexpectedEOF)
-		switch {
-		case torn && !repaired && wal.Repair(zap.NewNop(), l.walDir()):
-			continue
-		default:
-			return State{}, fmt.Errorf("at snapshot %d: %w", at.GetIndex(), corrupt(err))
-		}
-	}
-}
-
-// corrupt adds to an error about what the log holds that this member must
-// rejoin. An error of the operating system is left as it is: it may pass.
-func corrupt(err error) error {
-	var path *fs.PathError
-	var number syscall.Errno
-	if errors.As(err, &path) || errors.As(err, &number) {
-		return err
-	}
-	return fmt.Errorf("its log is corrupt (%w): %w", err, ErrRolledBack)
-}
-
-func parseMeta(data []byte) (*logv1.WALMetadata, error) {
-	meta := &logv1.WALMetadata{}
-	if err := proto.Unmarshal(data, meta); err != nil {
-		return nil, fmt.Errorf("its metadata: %w: %w", err, errdefs.ErrDataLoss)
-	}
-	if meta.GetFormat() != Format {
-		return nil, fmt.Errorf("format %d, this version knows %d; run the version that wrote it: %w", meta.GetFormat(), Format, errdefs.ErrNotImplemented)
-	}
-	return meta, nil
-}
-
-// check holds what was read against what was promised (R24).
-func (l *Log) check(st State) error {
-	last := st.Snapshot.GetMetadata().GetIndex()
-	if n := len(st.Entries); n > 0 {
-		last = st.Entries[n-1].GetIndex()
-	}
-	if hs := st.HardState; last < hs.GetCommit() {
-		return fmt.Errorf("it ends at entry %d, but entry %d was committed: %w", last, hs.GetCommit(), ErrRolledBack)
-	}
-	mark, err := l.Mark()
-	if err != nil || mark == nil {
-		return err
-	}
-	switch {
-	case mark.GetRaftId() != st.Meta.GetRaftId():
-		return fmt.Errorf("its mark is of member %016x, its log of %016x: %w", mark.GetRaftId(), st.Meta.GetRaftId(), ErrRolledBack)
-	case last < mark.GetCommitted():
-		return fmt.Errorf("it ends at entry %d, but entry %d was marked committed: %w", last, mark.GetCommitted(), ErrRolledBack)
-	case st.HardState.GetTerm() < mark.GetTerm():
-		return fmt.Errorf("it is at term %d, but term %d was marked: %w", st.HardState.GetTerm(), mark.GetTerm(), ErrRolledBack)
-	default:
-		return nil
-	}
 }
 
 // Save makes entries and hard state durable, with one write and one sync. Either
