@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -111,6 +113,71 @@ func TestEachFaultComesOnceBeforeAnyComesAgain(t *testing.T) {
 	if len(orders) != 60 {
 		t.Errorf("60 decks came in %d orders", len(orders))
 	}
+}
+
+// segment makes a segment of records of some sizes, each multiple of eight.
+func segment(sizes ...int) []byte {
+	var out []byte
+	for _, n := range sizes {
+		filled := 3 // what stands behind a record so that the next begins at a word
+		out = binary.LittleEndian.AppendUint64(out, uint64(n-filled)|uint64(0x80|filled)<<56)
+		out = append(out, bytes.Repeat([]byte{7}, n)...)
+	}
+	return out
+}
+
+func TestTheRecordsOfALogAreFound(t *testing.T) {
+	t.Parallel()
+	full := segment(16, 1024, 8)
+	for name, tt := range map[string]struct {
+		segment []byte
+		want    []int64
+	}{
+		"zeros behind":         {append(bytes.Clone(full), make([]byte, 600)...), []int64{0, 24, 1056, 1072}},
+		"nothing behind":       {full, []int64{0, 24, 1056, 1072}},
+		"empty":                {nil, []int64{0}},
+		"a record without end": {full[:900], nil},
+	} {
+		if got, err := records(tt.segment); !slices.Equal(got, tt.want) || (err != nil) != (tt.want == nil) {
+			t.Errorf("%s: %v, %v; want %v", name, got, err, tt.want)
+		}
+	}
+}
+
+func TestATornRecordEndsAtASectorWithinIt(t *testing.T) {
+	t.Parallel()
+	for at := int64(0); at < 3*sectorBytes; at += 8 {
+		half := halfWritten(at)
+		if end := at + int64(len(half)); end%sectorBytes != 0 || len(half) < lengthBytes || len(half) > 3*sectorBytes {
+			t.Errorf("at byte %d: %d bytes are written, to byte %d", at, len(half), end)
+		}
+	}
+	for _, zeros := range []bool{true, false} {
+		path := filepath.Join(t.TempDir(), "segment")
+		if err := os.WriteFile(path, bytes.Repeat([]byte{7}, 3000), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := overwrite(path, 1000, []byte("half"), zeros); err != nil {
+			t.Fatal(err)
+		}
+		want := append(bytes.Repeat([]byte{7}, 1000), "half"...)
+		if zeros {
+			want = append(want, make([]byte, 3000-1004)...)
+		}
+		if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("zeros %v: %d bytes, %v; want %d", zeros, len(got), err, len(want))
+		}
+	}
+}
+
+func FuzzRecords(f *testing.F) {
+	f.Add(segment(16, 1024, 8))
+	f.Fuzz(func(t *testing.T, segment []byte) {
+		at, err := records(segment)
+		if err == nil && (!slices.IsSorted(at) || at[len(at)-1] > int64(len(segment))) {
+			t.Errorf("records of %d bytes at %v", len(segment), at)
+		}
+	})
 }
 
 func TestAHistoryIsReadAsItWasWritten(t *testing.T) {

@@ -44,6 +44,8 @@ func losses() []fault {
 		{name: "clock stepped", most: 30 * s, victims: anyOne, make: stepClocks},
 		{name: "leader's clock stepped", most: 30 * s, victims: theLeader, make: stepClocks},
 		{name: "clocks of all stepped", most: 15 * s, victims: everyone, make: stepClocks},
+		{name: "log torn", most: 5 * s, victims: anyManager, make: tearTail},
+		{name: "tail of the log lost", most: 5 * s, victims: anyManager, make: loseTail},
 		{name: "directory copied back", most: 5 * s, victims: anyManager, make: copyBack},
 	}
 }
