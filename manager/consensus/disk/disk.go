@@ -43,7 +43,7 @@ const Format = 1
 
 // ErrRolledBack says that the directory holds less than this member has
 // promised to others: it was restored from a copy, or files of it are gone.
-var ErrRolledBack = fmt.Errorf("this directory is older than what this manager has promised; it must rejoin: on another manager run \"ctl node demote\" and \"ctl node promote\" for this node: %w", errdefs.ErrFailedPrecondition)
+var ErrRolledBack = fmt.Errorf("this directory is older than what this manager has promised; it must rejoin: on another manager run \"ctl node demote\" and \"ctl node promote\" for this node, or, if there is no other, \"ctl swarm restore\" a backup: %w", errdefs.ErrFailedPrecondition)
 
 // A Log is an open directory. It is safe for use by many; Save, Release and
 // SetMark are each for one goroutine at a time, since their order has a meaning.
