@@ -55,7 +55,7 @@ func (c teller) off(want time.Duration) (mono time.Duration) {
 		if _, err := fmt.Sscan(c.out.Text(), &day, &mono); err != nil {
 			c.Fatalf("it says %q: %v", c.out.Text(), err)
 		}
-		if off := time.Unix(0, day).Sub(time.Now()) - want; off.Abs() < time.Second {
+		if off := time.Until(time.Unix(0, day)) - want; off.Abs() < time.Second {
 			return mono
 		}
 	}

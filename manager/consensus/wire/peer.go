@@ -196,7 +196,7 @@ func (p *peer) set(up bool) {
 // run keeps a stream to the peer until ctx ends.
 func (p *peer) run(ctx context.Context, h consensus.Handler) {
 	wait := retryMin
-	said := ""
+	said := news{}
 	var probe sync.WaitGroup // of a process that lives takes a while, and its stream is not to wait for that
 	defer probe.Wait()
 	for ctx.Err() == nil {
@@ -208,16 +208,15 @@ func (p *peer) run(ctx context.Context, h consensus.Handler) {
 		}
 		h.ReportUnreachable(p.id)
 		if wasUp {
-			wait, said = retryMin, ""
+			wait, said = retryMin, news{}
 			probe.Go(func() {
 				if p.refuses(ctx) {
 					h.PeerGone(p.id)
 				}
 			})
 		}
-		if text := fmt.Sprint(err); text != said {
+		if err != nil && said.fresh(err) {
 			p.t.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "stream to member broke", slog.String("member", fmt.Sprintf("%016x", p.id)), slog.String("addr", p.address), slog.Any("err", err))
-			said = text
 		}
 		select {
 		case <-ctx.Done():
