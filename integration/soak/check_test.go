@@ -76,7 +76,7 @@ func TestSlotsAreHeldToOneContainer(t *testing.T) {
 		"the fault was another host's":           {[]ran{a, b}, []touch{{Host: "w3", From: 5 * s, To: 60 * s}}, "both live"},
 		"they live on too long after it":         {[]ran{{Slot: a.Slot, Task: "a", Host: "w1", To: 100 * s}, b}, []touch{long}, "both live"},
 		"the fault came after the second began":  {[]ran{a, b}, []touch{{Host: "w1", From: 25 * s, To: 60 * s}}, "both live"},
-		"two faults, one after the other":        {[]ran{{Slot: a.Slot, Task: "a", Host: "w1", To: 100 * s}, b}, []touch{long, {Host: "w1", From: 55 * s, To: 90 * s}}, ""},
+		"two faults, one after the other":        {[]ran{{Slot: a.Slot, Task: "a", Host: "w1", To: 100 * s}, b}, []touch{long, {Host: "w1", From: 45 * s, To: 90 * s}}, ""},
 		"the second was another host's":          {[]ran{{Slot: a.Slot, Task: "a", Host: "w1", To: 100 * s}, b}, []touch{long, {Host: "w2", From: 55 * s, To: 90 * s}}, "both live"},
 		"it was to be heard through the fault":   {[]ran{a, b}, []touch{{Host: "w1", Heard: true, From: 5 * s, To: 30 * s}}, "both live"},
 		"the second began before the lease ends": {[]ran{a, b}, []touch{{Host: "w1", From: 15 * s, To: 30 * s}}, "both live"},

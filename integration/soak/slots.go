@@ -12,7 +12,7 @@ const (
 	// settleTime is how long after a fault was mended its host may still show what
 	// the fault did: the node must be heard again, learn what became of its tasks,
 	// and end those that have successors.
-	settleTime = 30 * time.Second
+	settleTime = 20 * time.Second
 	// lossTime is the least after which a host that is not heard any more is taken
 	// for lost: the lease, without the time from its last beat to the fault.
 	lossTime = 7 * time.Second
