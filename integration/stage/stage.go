@@ -7,6 +7,7 @@ package stage
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -40,6 +41,21 @@ func Raise(t *testing.T, names ...string) *Stage {
 // Hosts makes hosts whose daemons run and are in no swarm.
 func Hosts(t *testing.T, names ...string) *Stage {
 	t.Helper()
+	s := Bare(t, names...)
+	for _, h := range s.Hosts {
+		if err := errors.Join(h.Boot(s.Ctx), h.Daemon(s.Ctx)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name := range s.Hosts {
+		s.Until(name, "ctl info", "Swarm: inactive")
+	}
+	return s
+}
+
+// Bare makes hosts that are dark and have nothing on them yet.
+func Bare(t *testing.T, names ...string) *Stage {
+	t.Helper()
 	ctl := os.Getenv("SKEP_BIN")
 	if ctl == "" {
 		ctl = "../../bin/ctl"
@@ -66,19 +82,10 @@ func Hosts(t *testing.T, names ...string) *Stage {
 	})
 	for _, name := range names {
 		h, err := l.Host(name)
-		if err == nil {
-			err = h.Boot(ctx)
-		}
-		if err == nil {
-			err = h.Daemon(ctx)
-		}
 		if err != nil {
 			t.Fatal(err)
 		}
 		s.Hosts[name] = h
-	}
-	for name := range s.Hosts {
-		s.Until(name, "ctl info", "Swarm: inactive")
 	}
 	return s
 }
