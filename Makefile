@@ -16,6 +16,8 @@ pinned   = $(CACHE)/$(1)-$(shell cat internal/tools/$(1)/go.mod internal/tools/$
 RUNTIME := $(call pinned,runtime)
 LINT    := $(call pinned,lint)/golangci-lint
 BUF     := $(call pinned,buf)/buf
+# The program that packs is ours, so its source counts too.
+NFPM    := $(CACHE)/nfpm-$(shell cat internal/tools/nfpm/go.mod internal/tools/nfpm/go.sum internal/tools/nfpm/main.go | sha256sum | cut -c1-16)/nfpm
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X github.com/skep-project/skep/internal/version.Version=$(VERSION)
@@ -31,7 +33,7 @@ UNITS = $$($(GO) list ./... | grep -v '/skep/integration')
 phase = @echo "== $(1)"; began=$$SECONDS; $(2); echo "== $(1): $$((SECONDS - began)) s"
 
 .PHONY: all build static deps packages runtime test check lint proto proto-lint proto-current \
-	mod-current unit race sim bubble script lab lab-test man demo calm soak soak-short recovery bench microbench fuzz cover clean help
+	mod-current unit race sim bubble script lab lab-test man demo calm soak soak-short recovery bench microbench deb deb-lint fuzz cover clean help
 
 all: build ## build bin/ctl
 
@@ -71,6 +73,11 @@ $(BUF):
 	@echo "building buf (once; two to five minutes)"
 	@mkdir -p $(@D)
 	CGO_ENABLED=0 $(GO) build -C internal/tools/buf -trimpath -o $@ github.com/bufbuild/buf/cmd/buf
+
+$(NFPM):
+	@echo "building nfpm (once; half a minute)"
+	@mkdir -p $(@D)
+	CGO_ENABLED=0 $(GO) build -C internal/tools/nfpm -trimpath -o $@ .
 
 # --- what must be true -----------------------------------------------------
 
@@ -121,6 +128,12 @@ lab: build runtime ## leave five hosts up to play with (as root); SWARM=3 for th
 
 man: build ## the manual pages, written from the commands into bin/man/
 	rm -rf bin/man && bin/ctl man bin/man
+
+deb: build runtime $(NFPM) ## the Debian package, into bin/: the same bytes for the same commit
+	@packaging/deb.sh bin $(NFPM) bin
+
+deb-lint: deb ## what lintian (a Debian package) says of the newest one; nothing, if all is well
+	lintian --fail-on warning "$$(ls -t bin/skep_*.deb | head -n 1)"
 
 demo: build runtime ## replay the walkthrough on lab hosts for a person to watch (as root)
 	@$(GO) build -o bin/demo ./integration/demo
