@@ -115,9 +115,9 @@ bubble: ## whole nodes in a synctest bubble
 script: build ## CLI stories
 	$(call phase,script,$(GO) test ./integration/script/...)
 
-lab-test: build runtime ## hosts on this machine: the lab's own tests and every story on it (as root)
+lab-test: build runtime $(NFPM) ## hosts on this machine: the lab's own tests and every story on it (as root)
 	$(call phase,lab,$(GO) test -tags lab -count=1 -timeout 20m ./internal/lab/... && \
-		SKEP_BIN=$(CURDIR)/bin/ctl $(GO) test -p 1 -tags lab -count=1 -timeout 20m ./integration/walkthrough/... ./integration/services/... ./integration/cluster/... ./integration/many/... ./integration/lab/...)
+		SKEP_BIN=$(CURDIR)/bin/ctl SKEP_NFPM=$(NFPM) $(GO) test -p 1 -tags lab -count=1 -timeout 20m ./integration/walkthrough/... ./integration/services/... ./integration/cluster/... ./integration/many/... ./integration/lab/... ./integration/deb/...)
 
 # --- what people look at ---------------------------------------------------
 
