@@ -2,12 +2,12 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/urfave/cli/v2"
 
 	"github.com/skep-project/skep/cli/conn"
@@ -82,7 +82,7 @@ func clusterOf(ctx context.Context, api *conn.Conn, local *localv1.InfoResponse)
 	if err != nil {
 		return nil, err
 	}
-	return last, errors.New(rpc.NoLeader)
+	return last, rpc.Errorf(errdefs.ErrUnavailable, "%s", rpc.NoLeader)
 }
 
 // info is what "ctl info" knows. The names are Docker's; the set only grows.

@@ -76,9 +76,7 @@ func TestATurnThatIsHeldIsNoCrowd(t *testing.T) {
 	q, other := &queuer{lines: &ls}, &queuer{lines: &ls}
 	u := &logv1.Unit{Expects: []*logv1.Expect{{Kind: KindService, Key: web.Bytes()}, {Kind: KindNode, Key: node1.Bytes()}}}
 	claim := &modelv1.Claim{Kind: ClaimServiceName, Key: "web", Owner: web.Bytes()}
-	for _, op := range []*logv1.Operation{{Op: &logv1.Operation_Claim{Claim: claim}}, {Op: &logv1.Operation_Release{Release: claim}}, opService(web, "web")} {
-		u.Operations = append(u.Operations, op)
-	}
+	u.Operations = []*logv1.Operation{{Op: &logv1.Operation_Claim{Claim: claim}}, {Op: &logv1.Operation_Release{Release: claim}}, opService(web, "web")}
 	service, name := spot(KindService, web.Bytes()), spot(KindClaim, ClaimKey(ClaimServiceName, "web"))
 	if got := q.crowded(u); got != nil {
 		t.Errorf("with no lines: %q", got)
