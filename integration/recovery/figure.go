@@ -4,11 +4,13 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/skep-project/skep/integration/loss"
 )
 
 // A figure is what was measured of one loss.
 type figure struct {
-	loss
+	loss.Loss
 	took []time.Duration
 }
 
@@ -20,7 +22,7 @@ func median(took []time.Duration) time.Duration {
 
 // verdict holds a figure to its targets.
 func (f figure) verdict() string {
-	if m := median(f.took); m > f.typical || slices.Max(f.took) > f.worst {
+	if m := median(f.took); m > f.Typical || slices.Max(f.took) > f.Worst {
 		return "missed"
 	}
 	return "met"
@@ -32,8 +34,8 @@ func print(figures []figure) {
 		if len(f.took) == 0 {
 			continue
 		}
-		fmt.Printf("%-46s %6d %8s %8s %8s   %v, %v: %s\n", f.name, len(f.took), seconds(slices.Min(f.took)),
-			seconds(median(f.took)), seconds(slices.Max(f.took)), f.typical, f.worst, f.verdict())
+		fmt.Printf("%-46s %6d %8s %8s %8s   %v, %v: %s\n", f.Name, len(f.took), seconds(slices.Min(f.took)),
+			seconds(median(f.took)), seconds(slices.Max(f.took)), f.Typical, f.Worst, f.verdict())
 	}
 }
 

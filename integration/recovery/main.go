@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/skep-project/skep/integration/fleet"
+	"github.com/skep-project/skep/integration/loss"
 	"github.com/skep-project/skep/internal/lab"
 )
 
@@ -44,15 +45,14 @@ func run(ctx context.Context, ctl string, trials int, only string, explain bool)
 	if err != nil {
 		return err
 	}
-	r := &rig{Fleet: f, explain: explain}
 	var figures []figure
-	err = r.Create(ctx, service, "--replicas 6 --constraint node.role==worker")
-	for _, l := range losses() {
-		if err != nil || !strings.Contains(l.name, only) {
+	err = loss.Prepare(ctx, f)
+	for _, l := range loss.All() {
+		if err != nil || !strings.Contains(l.Name, only) {
 			continue
 		}
 		var got figure
-		got, err = r.measure(ctx, l, trials)
+		got, err = measure(ctx, f, l, trials, explain)
 		figures = append(figures, got)
 	}
 	print(figures)
@@ -62,21 +62,18 @@ func run(ctx context.Context, ctl string, trials int, only string, explain bool)
 	return errors.Join(err, f.Close())
 }
 
-// measure tries one loss so many times, each on a fleet that is whole.
-func (r *rig) measure(ctx context.Context, l loss, trials int) (figure, error) {
-	got := figure{loss: l}
-	fmt.Printf("== %s\n", l.name)
+// measure tries one loss so many times.
+func measure(ctx context.Context, f *fleet.Fleet, l loss.Loss, trials int, explain bool) (figure, error) {
+	got := figure{Loss: l}
+	fmt.Printf("== %s\n", l.Name)
 	for i := range trials {
-		if err := r.Whole(ctx, wholeTime); err != nil {
-			return got, fmt.Errorf("before a trial of %q: %w", l.name, err)
-		}
-		took, err := l.try(ctx, r)
+		took, err := l.Try(ctx, f)
 		if err != nil {
-			return got, fmt.Errorf("%s, trial %d: %w", l.name, i+1, err)
+			return got, fmt.Errorf("trial %d: %w", i+1, err)
 		}
 		fmt.Printf("   %2d  %8v   load %s\n", i+1, took.Round(time.Millisecond), load())
-		if r.explain && took > l.worst {
-			fmt.Println(r.Logs(8 << 10))
+		if explain && took > l.Worst {
+			fmt.Println(f.Logs(8 << 10))
 		}
 		got.took = append(got.took, took)
 	}

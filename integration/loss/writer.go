@@ -1,4 +1,4 @@
-package main
+package loss
 
 import (
 	"context"

@@ -1,4 +1,4 @@
-package main
+package loss
 
 import (
 	"context"
@@ -12,38 +12,65 @@ import (
 )
 
 const (
-	service   = "still"
 	wholeTime = 2 * time.Minute
 	// taskTime bounds the wait for tasks to run elsewhere; the lease is 10 s.
 	taskTime = time.Minute
 )
 
-// A loss is something that is done to a fleet, and what is promised of it.
-type loss struct {
-	name           string
-	typical, worst time.Duration
+// A Loss is something that is done to a fleet, and what is promised of it.
+type Loss struct {
+	Name string
+	// Typical and Worst are what the median and the longest of many trials are to
+	// be at most.
+	Typical, Worst time.Duration
 	// try does it once, mends it, and returns how long it was felt.
 	try func(context.Context, *rig) (time.Duration, error)
 }
 
-// A rig is a fleet to try losses on.
-type rig struct {
-	*fleet.Fleet
-	explain bool // what took too long
-}
+// The losses that are named elsewhere.
+var (
+	// LeaderDark is felt until a survivor has a write acknowledged.
+	LeaderDark = Loss{"leader's host dark: no write", time.Second, 2500 * time.Millisecond, leaderDark}
+	// HostGoes and HostDark are felt until what the host ran runs elsewhere.
+	HostGoes = Loss{"host says it goes down: tasks elsewhere", 2 * time.Second, 2 * time.Second, hostGoes}
+	HostDark = Loss{"host dark: tasks elsewhere", 12 * time.Second, 12 * time.Second, hostDark}
+)
 
-func losses() []loss {
+// All returns every loss, in the order in which they are best tried.
+func All() []Loss {
 	const ms, s = time.Millisecond, time.Second
-	return []loss{
+	return []Loss{
 		{"leader's process killed: no write", 300 * ms, 1 * s, leaderKilled},
 		{"leader stopped in order: no write", 300 * ms, 300 * ms, leaderStopped},
-		{"leader's host dark: no write", 1 * s, 2500 * ms, leaderDark},
+		LeaderDark,
 		{"worker's daemon killed and back: tasks moved", 0, 0, daemonBack},
-		{"host says it goes down: tasks elsewhere", 2 * s, 2 * s, hostGoes},
+		HostGoes,
 		{"host back after a reboot: tasks run again", 2 * s, 2 * s, hostReboots},
-		{"host dark: tasks elsewhere", 12 * s, 12 * s, hostDark},
+		HostDark,
 	}
 }
+
+// Prepare gives a fleet of three managers and two workers the service whose
+// tasks are lost.
+func Prepare(ctx context.Context, f *fleet.Fleet) error {
+	return f.Create(ctx, "still", "--replicas 6 --constraint node.role==worker")
+}
+
+// Try waits until the fleet, which Prepare was called for, is whole, has the loss
+// happen once and mends it. It returns how long the loss was felt.
+func (l Loss) Try(ctx context.Context, f *fleet.Fleet) (time.Duration, error) {
+	if err := f.Whole(ctx, wholeTime); err != nil {
+		return 0, fmt.Errorf("before a trial of %q: %w", l.Name, err)
+	}
+	took, err := l.try(ctx, &rig{f})
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", l.Name, err)
+	}
+	return took, nil
+}
+
+// A rig is a fleet to try losses on.
+type rig struct{ *fleet.Fleet }
 
 func leaderKilled(ctx context.Context, r *rig) (time.Duration, error) {
 	return r.lead(ctx, func(m *fleet.Member) error { return m.KillDaemon(ctx) })
