@@ -1,14 +1,19 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
+	"strings"
 	"text/tabwriter"
 )
 
-// A target is what a figure is to be, as the project has set it.
+// A target is what a figure is to be, as the project has set it; the zero one
+// is none.
 type target struct {
 	limit float64
 	least bool // the figure is to be at least the limit, not at most
@@ -55,14 +60,70 @@ type book struct {
 	rows    []*row
 }
 
+// find returns a row by the words of its scenario; nil if there is none.
+func (b *book) find(scenario, metric string) *row {
+	i := slices.IndexFunc(b.rows, func(r *row) bool { return r.scenario.String() == scenario && r.metric == metric })
+	if i < 0 {
+		return nil
+	}
+	return b.rows[i]
+}
+
 // note adds the value of one run.
 func (b *book) note(s scenario, metric, unit string, how bound, v float64) {
-	i := slices.IndexFunc(b.rows, func(r *row) bool { return r.scenario.String() == s.String() && r.metric == metric })
-	if i < 0 {
-		b.rows = append(b.rows, &row{scenario: s, metric: metric, unit: unit, bound: how})
-		i = len(b.rows) - 1
+	r := b.find(s.String(), metric)
+	if r == nil {
+		r = &row{scenario: s, metric: metric, unit: unit, bound: how}
+		b.rows = append(b.rows, r)
 	}
-	b.rows[i].values = append(b.rows[i].values, v)
+	r.values = append(r.values, v)
+}
+
+// The rows that are made of others when all has run.
+const (
+	againstBase = ", against base"
+	worstOf     = "worst "
+)
+
+// conclude makes those rows for the scenarios that were played, and returns what
+// figures one of them owes.
+func (b *book) conclude(played []scenario) error {
+	var owed []error
+	for _, s := range played {
+		for _, metric := range slices.Sorted(maps.Keys(s.rows)) {
+			if of, ok := strings.CutSuffix(metric, againstBase); ok {
+				b.compare(s, metric, of)
+			} else if of, ok := strings.CutPrefix(metric, worstOf); ok {
+				if r := b.find(s.String(), of); r != nil {
+					b.note(s, metric, r.unit, r.bound, slices.Max(r.values))
+				}
+			}
+			if b.find(s.String(), metric) == nil {
+				owed = append(owed, fmt.Errorf("%s: no figure %q", s, metric))
+			}
+		}
+	}
+	slices.SortStableFunc(b.rows, func(x, y *row) int { return cmp.Compare(place(played, x), place(played, y)) })
+	return errors.Join(owed...)
+}
+
+// place is where the scenario of a row stands among those played.
+func place(played []scenario, r *row) int {
+	return slices.IndexFunc(played, func(s scenario) bool { return s.String() == r.scenario.String() })
+}
+
+// compare divides what the scenario gave in each run by what its base gave in
+// the same: the machine was the same one then.
+func (b *book) compare(s scenario, metric, of string) {
+	own, base := b.find(s.String(), of), b.find(s.base, of)
+	if own == nil || base == nil {
+		return
+	}
+	for i := range min(len(own.values), len(base.values)) {
+		if base.values[i] > 0 {
+			b.note(s, metric, "×", plain, own.values[i]/base.values[i])
+		}
+	}
 }
 
 // A line is a row as it is printed.
@@ -86,11 +147,11 @@ type line struct {
 // line sums a row up. The median, scaled to the machine of the targets, is what
 // the target is held against.
 func (b *book) line(r *row) line {
-	slices.Sort(r.values)
+	values := slices.Sorted(slices.Values(r.values)) // the row keeps the order of the runs
 	l := line{
 		Scenario: r.scenario.name, Metric: r.metric, Unit: r.unit, Managers: r.scenario.managers,
 		Agents: r.scenario.agents, Kind: r.scenario.kind,
-		Min: r.values[0], Median: r.values[len(r.values)/2], Max: r.values[len(r.values)-1],
+		Min: values[0], Median: values[len(values)/2], Max: values[len(values)-1],
 	}
 	switch l.Scaled = l.Median; r.bound {
 	case cpu:
@@ -98,7 +159,7 @@ func (b *book) line(r *row) line {
 	case rate:
 		l.Scaled = l.Median * b.machine.slower()
 	}
-	if t, ok := r.scenario.targets[r.metric]; ok {
+	if t := r.scenario.rows[r.metric]; t != none {
 		met := t.met(l.Scaled)
 		l.target, l.Target, l.OK = t, &t.limit, &met
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/skep-project/skep/cli/conn"
@@ -40,6 +41,81 @@ func deploy(ctx context.Context, s *stage) error {
 	}
 	s.note("live heap a task", "B", plain, (float64(full.LiveBytes)-float64(idle.LiveBytes))/float64(s.replicas))
 	return s.scaleDown(ctx)
+}
+
+// curve deploys ten times as many tasks again and again, up to the scenario's
+// replicas, each beside nothing else, and tells what a task cost at each size.
+func curve(ctx context.Context, s *stage) error {
+	idle, err := s.swarm.managers[0].heap(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range sizes(s.replicas) {
+		if err := s.point(ctx, n, idle); err != nil {
+			return fmt.Errorf("%d tasks: %w", n, err)
+		}
+	}
+	return nil
+}
+
+// sizes are up to four sizes, each ten times the one before, the last one n.
+func sizes(n int) (all []int) {
+	for ; len(all) < 4 && n > 0; n /= 10 {
+		all = append([]int{n}, all...)
+	}
+	return all
+}
+
+// point is one point of the curve; the last one is the scenario's figure.
+func (s *stage) point(ctx context.Context, n int, idle heap) error {
+	before, err := s.swarm.mark()
+	if err != nil {
+		return err
+	}
+	began, name := time.Now(), fmt.Sprintf("deploy-%d", n)
+	if _, err := s.create(ctx, name, n); err != nil {
+		return err
+	}
+	took, err := s.until(ctx, name, began, func(v *controlv1.ServiceView) bool { return v.GetRunning() == uint64(n) }) //nolint:gosec // not negative
+	if err != nil {
+		return err
+	}
+	u, err := s.swarm.since(before)
+	if err != nil {
+		return err
+	}
+	s.note(fmt.Sprintf("%d tasks running", n), "s", cpu, took.Seconds())
+	s.note(fmt.Sprintf("CPU a task, %d tasks", n), "µs", cpu, float64(u.cpu.Microseconds())/float64(n))
+	if n == s.replicas {
+		h, err := s.swarm.managers[0].heap(ctx)
+		if err != nil {
+			return err
+		}
+		s.note("all running", "s", cpu, took.Seconds())
+		s.note("manager's peak RSS", "MiB", plain, float64(u.peak)/(1<<20))
+		s.note("live heap a task", "B", plain, (float64(h.LiveBytes)-float64(idle.LiveBytes))/float64(n))
+	}
+	if _, err := s.swarm.control().RemoveService(ctx, &controlv1.RemoveServiceRequest{RequestId: conn.RequestID(), Ref: name}); err != nil {
+		return err
+	}
+	return s.gone(ctx)
+}
+
+// gone waits until no service is left, so that the next one stands alone.
+func (s *stage) gone(ctx context.Context) error {
+	for {
+		asked := time.Now()
+		resp, err := s.swarm.control().ListServices(ctx, &controlv1.ListServicesRequest{})
+		if err != nil {
+			return err
+		}
+		if len(resp.GetServices()) == 0 {
+			return nil
+		}
+		if !wait(ctx, max(pollEvery, 9*time.Since(asked))) {
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // scaleDown takes all replicas away.
@@ -114,12 +190,9 @@ func roll(ctx context.Context, s *stage) error {
 	return s.used(before, s.replicas, "task")
 }
 
-// ones is how often a single task is made in one run.
-const ones = 20
-
 // one makes services of one task on an idle swarm, one after the other.
 func one(ctx context.Context, s *stage) error {
-	for range ones {
+	for range s.pace.ones {
 		took, err := s.single(ctx)
 		if err != nil {
 			return err

@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -24,6 +26,7 @@ import (
 	"github.com/skep-project/skep/internal/version"
 	cav1 "github.com/skep-project/skep/proto/skep/ca/v1"
 	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
+	dispatchv1 "github.com/skep-project/skep/proto/skep/dispatch/v1"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 	rpcv1 "github.com/skep-project/skep/proto/skep/rpc/v1"
 )
@@ -37,6 +40,9 @@ type member struct {
 	number   int
 	holder   *ca.Holder
 	managers *cav1.ManagerList
+	// heard is when a manager last said that the leader has counted a beat, in
+	// Unix nanoseconds.
+	heard atomic.Int64
 }
 
 // A fleet is agents in this process.
@@ -106,7 +112,28 @@ func (m *member) connect(_ context.Context, to *cav1.Manager) (*grpc.ClientConn,
 	if err != nil {
 		return nil, err
 	}
-	return rpc.Dial(to.GetAddress(), rpc.ClientTLS(m.holder, rpc.Peer{Node: node}), append(rpc.Through(m.dial), rpc.Patiently())...)
+	return rpc.Dial(to.GetAddress(), rpc.ClientTLS(m.holder, rpc.Peer{Node: node}), append(rpc.Through(m.dial), rpc.Patiently(), grpc.WithStreamInterceptor(m.overhear))...)
+}
+
+// overhear notes when a beat was counted.
+func (m *member) overhear(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	stream, err := open(ctx, desc, cc, method, opts...)
+	return overheard{stream, m}, err
+}
+
+// overheard is an agent's stream to a manager.
+type overheard struct {
+	grpc.ClientStream
+	member *member
+}
+
+// RecvMsg passes a message on.
+func (o overheard) RecvMsg(msg any) error {
+	err := o.ClientStream.RecvMsg(msg)
+	if resp, ok := msg.(*dispatchv1.SessionResponse); ok && err == nil && resp.GetBeat() != 0 {
+		o.member.heard.Store(time.Now().UnixNano())
+	}
+	return err
 }
 
 func (m *member) node() id.ID { return m.holder.Get().Identity.Node }
@@ -132,7 +159,7 @@ func (f *fleet) begin(ctx context.Context, kind, dir string) error {
 	ctx, f.stop = context.WithCancel(ctx)
 	for _, m := range f.members {
 		run, err := m.light()
-		if kind == "real" {
+		if kind == realAgents {
 			run, err = m.real(dir)
 		}
 		if err != nil {
@@ -149,6 +176,14 @@ func (f *fleet) end() {
 		f.stop()
 		f.running.Wait()
 	}
+}
+
+// counted waits until every agent was told, after a time, that the leader counts
+// its beats: a record that says Ready may only be one that nobody has corrected.
+func (f *fleet) counted(ctx context.Context, after time.Time) error {
+	return eventually(ctx, "the leader to count every agent", func(context.Context) (bool, error) {
+		return !slices.ContainsFunc(f.members, func(m *member) bool { return m.heard.Load() <= after.UnixNano() }), nil
+	})
 }
 
 // light is an agent that speaks the whole session protocol and does no work.

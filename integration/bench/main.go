@@ -16,15 +16,26 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
+	"time"
+
+	"github.com/skep-project/skep/internal/lab"
 )
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == "daemon" {
+	lab.Init()
+	switch {
+	case len(os.Args) > 1 && os.Args[1] == "daemon":
 		os.Exit(daemon()) // a manager of the bench
+	case len(os.Args) == 3 && os.Args[1] == "replica":
+		if err := serveReplica(os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, "replica:", err)
+			os.Exit(1)
+		}
+		return
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:])
@@ -46,12 +57,14 @@ type options struct {
 	format   string
 	dir      string
 	profiles string
+	ctl      string
+	short    bool
 }
 
 func parse(args []string) (options, error) {
 	var o options
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
-	f.StringVar(&o.only, "scenario", "", "names of scenarios, with commas (default: all)")
+	f.StringVar(&o.only, "scenario", "", "names of scenarios, with commas (default: all but "+strings.Join(names(func(s scenario) bool { return s.slow }), ", ")+")")
 	f.IntVar(&o.replicas, "replicas", 0, "tasks of a service (default: as the scenario says)")
 	f.IntVar(&o.agents, "agents", 0, "agents (default: as the scenario says)")
 	f.IntVar(&o.managers, "managers", 0, "managers, 1 or 3 (default: as the scenario says)")
@@ -60,8 +73,13 @@ func parse(args []string) (options, error) {
 	f.StringVar(&o.format, "format", "table", "table or json")
 	f.StringVar(&o.dir, "dir", "/var/tmp", "directory on the disk to measure")
 	f.StringVar(&o.profiles, "cpuprofile", "", "directory that receives the managers' CPU profiles")
+	f.StringVar(&o.ctl, "bin", "bin/ctl", "the ctl of lab hosts; containerd and runc lie beside it")
+	f.BoolVar(&o.short, "short", false, "play everything once with few of everything, and judge nothing but that it works")
 	if err := f.Parse(args); err != nil {
 		return o, err
+	}
+	if o.short {
+		o.runs = 1
 	}
 	return o, errors.Join(
 		check(f.NArg() == 0, "unexpected argument %q", f.Arg(0)),
@@ -69,6 +87,15 @@ func parse(args []string) (options, error) {
 		check(o.managers == 0 || o.managers == 1 || o.managers == 3, "--managers %d: want 1 or 3", o.managers),
 		check(o.kind == "" || o.kind == "light" || o.kind == "real", "--kind %q: want light or real", o.kind),
 		check(o.runs > 0, "--runs %d: want 1 or more", o.runs))
+}
+
+// profileOf is the file for the CPU profile of a scenario's manager, "" without
+// --cpuprofile.
+func (o options) profileOf(s scenario, manager int) string {
+	if o.profiles == "" {
+		return ""
+	}
+	return filepath.Join(o.profiles, fmt.Sprintf("%s-m%d.pprof", strings.ReplaceAll(s.String(), " ", "-"), manager+1))
 }
 
 func check(ok bool, format string, args ...any) error {
@@ -91,8 +118,14 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := raiseLimits(); err != nil {
-		progress("open files are bounded: %v", err)
+	if o.profiles != "" {
+		if err := os.MkdirAll(o.profiles, 0o755); err != nil {
+			return err
+		}
+	}
+	files, err := raiseLimits()
+	if err != nil {
+		return err
 	}
 	m, err := probe(o.dir)
 	if err != nil {
@@ -102,49 +135,105 @@ func run(ctx context.Context, args []string) error {
 	book := &book{machine: m}
 	for n := range o.runs {
 		for _, s := range todo {
-			progress("run %d of %d: %s", n+1, o.runs, s)
-			if err := s.once(ctx, o, book); err != nil {
-				return fmt.Errorf("%s: %w", s, err)
+			if need := uint64(s.agents + filesBeside); need > files { //nolint:gosec // not negative
+				return fmt.Errorf("%s: needs %d open files and may have %d: raise the limit (ulimit -Hn) or ask for fewer --agents", s, need, files)
 			}
+			began := time.Now()
+			progress("run %d of %d: %s, load %s", n+1, o.runs, s, load())
+			if err := s.once(ctx, o, book); err != nil {
+				return errors.Join(fmt.Errorf("%s: %w", s, err), book.print(os.Stdout, o.format))
+			}
+			progress("  that took %v", time.Since(began).Round(100*time.Millisecond))
 		}
 	}
-	return book.print(os.Stdout, o.format)
+	return errors.Join(book.conclude(todo), book.print(os.Stdout, o.format))
 }
 
-// chosen returns the scenarios that were asked for, with what the flags change.
+// load is the machine's load of the last minute, without which no figure says
+// anything.
+func load() string {
+	data, _ := os.ReadFile("/proc/loadavg") // what is missing is not said
+	one, _, _ := strings.Cut(string(data), " ")
+	return one
+}
+
+// chosen returns the scenarios that were asked for, with what the flags change,
+// each behind the one that it is compared with.
 func chosen(o options) ([]scenario, error) {
 	var out []scenario
 	wanted := strings.FieldsFunc(o.only, func(r rune) bool { return r == ',' })
-	known := map[string]bool{}
-	for _, s := range scenarios {
-		known[s.name] = true
-		if len(wanted) > 0 && !slices.Contains(wanted, s.name) {
-			continue
-		}
-		if o.managers != 0 && s.managers != o.managers && len(wanted) == 0 {
-			continue
-		}
-		given := o.replicas != 0 || o.agents != 0 || o.kind != ""
-		s.replicas, s.agents = or(o.replicas, s.replicas), or(o.agents, s.agents)
-		s.managers, s.kind = or(o.managers, s.managers), or(o.kind, s.kind)
-		if given {
-			s.targets = nil // those are of the scenario as it is
-		}
-		if !slices.ContainsFunc(out, func(x scenario) bool { return x.String() == s.String() }) {
-			out = append(out, s)
+	for _, w := range wanted {
+		if all := names(func(scenario) bool { return true }); !slices.Contains(all, w) {
+			return nil, fmt.Errorf("--scenario %s: there is none; there are %s", w, strings.Join(all, ", "))
 		}
 	}
-	for _, w := range wanted {
-		if !known[w] {
-			return nil, fmt.Errorf("--scenario %s: there is none; there are %s", w, strings.Join(names(), ", "))
+	for _, s := range scenarios {
+		if !o.wants(s, wanted) {
+			continue
 		}
+		if base := baseOf(s); base != nil {
+			out = with(out, o.shape(*base))
+		}
+		out = with(out, o.shape(s))
 	}
 	return out, nil
 }
 
-func names() (all []string) {
+// wants reports whether a scenario is to be played: one that is named, or any
+// that fits. The short form leaves out what needs lab hosts, and no size is too
+// slow for it.
+func (o options) wants(s scenario, named []string) bool {
+	switch {
+	case len(named) > 0:
+		return slices.Contains(named, s.name)
+	case o.short:
+		return s.kind != labHosts
+	}
+	return !s.slow && (o.managers == 0 || s.managers == o.managers)
+}
+
+// with adds a scenario unless it is there.
+func with(all []scenario, s scenario) []scenario {
+	if slices.ContainsFunc(all, func(x scenario) bool { return x.String() == s.String() }) {
+		return all
+	}
+	return append(all, s)
+}
+
+func baseOf(s scenario) *scenario {
+	i := slices.IndexFunc(scenarios, func(x scenario) bool { return x.String() == s.base })
+	if i < 0 {
+		return nil
+	}
+	return &scenarios[i]
+}
+
+// shape makes a scenario what the flags say. One of another size is held to
+// nothing and compared with nothing: targets are of the scenario as it is.
+func (o options) shape(s scenario) scenario {
+	s.pace = paces(o)
+	if o.short {
+		s = s.small()
+	}
+	was := s.String()
+	s.replicas, s.agents = or(o.replicas, s.replicas), or(o.agents, s.agents)
+	s.managers, s.kind = or(o.managers, s.managers), or(o.kind, s.kind)
+	if o.short || s.String() != was {
+		rows := make(map[string]target, len(s.rows))
+		for metric := range s.rows {
+			if s.String() == was || !strings.HasSuffix(metric, againstBase) {
+				rows[metric] = none
+			}
+		}
+		s.rows = rows
+	}
+	return s
+}
+
+// names are those of the scenarios that ok holds of.
+func names(ok func(scenario) bool) (all []string) {
 	for _, s := range scenarios {
-		if !slices.Contains(all, s.name) {
+		if ok(s) && !slices.Contains(all, s.name) {
 			all = append(all, s.name)
 		}
 	}
@@ -164,20 +253,24 @@ func or[T comparable](vals ...T) (v T) {
 // progress says on standard error how far the bench is.
 func progress(format string, args ...any) { fmt.Fprintf(os.Stderr, "· "+format+"\n", args...) }
 
-// raiseLimits lets the process have as many open files as it may: an agent is a
-// connection.
-func raiseLimits() error {
-	want := syscall.Rlimit{Cur: 1 << 20, Max: 1 << 20}
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &want); err == nil {
-		return nil
+// filesBeside is how many open files the bench needs beside one an agent.
+const filesBeside = 500
+
+// raiseLimits lets the process, and the managers that it starts, have as many
+// open files as it may, and returns how many: an agent is a connection.
+func raiseLimits() (uint64, error) {
+	const most = 1 << 20
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: most, Max: most}); err == nil {
+		return most, nil
 	}
 	var have syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &have); err != nil {
-		return err
+		return 0, err
 	}
 	have.Cur = have.Max
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &have); err != nil {
-		return err
+		return 0, err
 	}
-	return errors.New("no more than " + strconv.FormatUint(have.Cur, 10) + "; raise the limit as root for 10,000 agents")
+	progress("open files could not be raised to %d: there may be %d", most, have.Cur)
+	return have.Cur, nil
 }

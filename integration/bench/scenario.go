@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"time"
 
+	fleets "github.com/skep-project/skep/integration/fleet"
 	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 
@@ -19,9 +19,19 @@ type scenario struct {
 	managers int
 	agents   int
 	replicas int
-	kind     string // of the agents: light or real
-	targets  map[string]target
-	play     func(context.Context, *stage) error
+	kind     string
+	// rows are the figures that a run gives, with what they are to be. The one
+	// of a run's size beside what the base took is made of both afterwards.
+	rows map[string]target
+	// base is the scenario that this one is compared with.
+	base string
+	on   ground
+	// late says that the agents join as the scenario has them, not before.
+	late bool
+	// slow says that it is not run unless it is named.
+	slow bool
+	pace pace
+	play func(context.Context, *stage) error
 }
 
 func (s scenario) String() string {
@@ -35,35 +45,83 @@ func (s scenario) String() string {
 	return text
 }
 
-// A stage is the swarm of one run.
-type stage struct {
-	scenario
-	swarm *swarm
-	fleet *fleet
-	book  *book
-	dir   string
+// A pace is how often and for how long a scenario does things in one run.
+type pace struct {
+	ask    time.Duration // for how long clients and writers ask
+	idle   time.Duration // for how long an idle swarm is looked at
+	settle time.Duration // how long it is left alone before
+	ones   int           // services of a single task
+	trials int           // losses of a leader
+	hosts  int           // losses of a host
 }
 
-// once plays the scenario on a swarm made for it, whose agents are ready.
+// paces returns the pace of a measurement of so many runs, or of the short form.
+// Leaders are lost twenty times over all runs.
+func paces(o options) pace {
+	if o.short {
+		return pace{ask: 200 * time.Millisecond, idle: 200 * time.Millisecond, ones: 2, trials: 1, hosts: 1}
+	}
+	return pace{ask: 3 * time.Second, idle: 20 * time.Second, settle: 5 * time.Second,
+		ones: 20, trials: (20 + o.runs - 1) / o.runs, hosts: 2}
+}
+
+// small is the scenario in the short form: all it does, with few of everything.
+func (s scenario) small() scenario {
+	s.agents, s.replicas = min(s.agents, 12), min(s.replicas, 40)
+	if s.base != "" {
+		s.agents, s.base = min(s.agents+1, 13), "deploy 1m 12 light ×40"
+	}
+	if s.kind == labHosts {
+		s.replicas = min(s.replicas, 4)
+	}
+	return s
+}
+
+// A stage is where one run is played.
+type stage struct {
+	scenario
+	swarm  *swarm
+	fleet  *fleet
+	hosts  *fleets.Fleet
+	group  *group
+	book   *book
+	dir    string
+	ending []func() error
+}
+
+// once plays the scenario on ground made for it.
 func (s scenario) once(ctx context.Context, o options, b *book) (err error) {
-	sw, err := raise(ctx, o, filepath.Base(s.name), s.managers)
+	st, err := s.on(ctx, s, o, b)
 	if err != nil {
 		return err
 	}
-	st := &stage{scenario: s, swarm: sw, fleet: &fleet{}, book: b, dir: sw.dir}
 	defer func() {
-		st.fleet.end()
-		if err != nil {
-			err = errors.Join(err, sw.words())
+		for i := len(st.ending) - 1; i >= 0; i-- {
+			err = errors.Join(err, st.ending[i]())
 		}
-		err = errors.Join(err, sw.close())
 	}()
-	if s.agents > 0 && s.name != "join" {
+	if err = s.play(ctx, st); err != nil && st.swarm != nil {
+		err = errors.Join(err, st.swarm.words())
+	}
+	return err
+}
+
+// managers is the ground of most scenarios: managers as processes, and the
+// agents ready.
+func managers(ctx context.Context, s scenario, o options, b *book) (*stage, error) {
+	sw, err := raise(ctx, o, s)
+	if err != nil {
+		return nil, err
+	}
+	st := &stage{scenario: s, swarm: sw, fleet: &fleet{}, book: b, dir: sw.dir}
+	st.ending = []func() error{sw.close, func() error { st.fleet.end(); return nil }}
+	if s.agents > 0 && !s.late {
 		if err := st.man(ctx); err != nil {
-			return err
+			st.fleet.end()
+			return nil, errors.Join(err, sw.words(), sw.close())
 		}
 	}
-	return s.play(ctx, st)
+	return st, nil
 }
 
 // man has the scenario's agents join, and waits until they are ready.
@@ -84,7 +142,11 @@ func (s *stage) note(metric, unit string, how bound, v float64) {
 
 // create makes a service of n replicas.
 func (s *stage) create(ctx context.Context, name string, n int) ([]byte, error) {
-	resp, err := s.swarm.control().CreateService(ctx, &controlv1.CreateServiceRequest{
+	return createAt(ctx, s.swarm.control(), name, n)
+}
+
+func createAt(ctx context.Context, c controlv1.ControlClient, name string, n int) ([]byte, error) {
+	resp, err := c.CreateService(ctx, &controlv1.CreateServiceRequest{
 		RequestId: conn.RequestID(), Spec: spec(name, n), Template: template(""),
 	})
 	return resp.GetId(), err
@@ -113,12 +175,22 @@ const pollEvery = 10 * time.Millisecond
 // until asks the API for a service until it is as it should be, and says how
 // long that took since began.
 func (s *stage) until(ctx context.Context, ref string, began time.Time, is func(*controlv1.ServiceView) bool) (time.Duration, error) {
+	return untilAt(ctx, s.swarm.control(), ref, began, is)
+}
+
+// serviceTime bounds a service's way to where it should be: a million tasks take
+// minutes.
+const serviceTime = 20 * time.Minute
+
+func untilAt(ctx context.Context, c controlv1.ControlClient, ref string, began time.Time, is func(*controlv1.ServiceView) bool) (time.Duration, error) {
+	ctx, stop := context.WithTimeoutCause(ctx, serviceTime, fmt.Errorf("service %s is not as it should be after %v", ref, serviceTime))
+	defer stop()
 	told := began
 	for {
 		asked := time.Now()
-		resp, err := s.swarm.control().GetService(ctx, &controlv1.GetServiceRequest{Ref: ref})
+		resp, err := c.GetService(ctx, &controlv1.GetServiceRequest{Ref: ref})
 		if err != nil {
-			return 0, err
+			return 0, errors.Join(err, context.Cause(ctx))
 		}
 		if is(resp.GetService()) {
 			return time.Since(began), nil
@@ -130,7 +202,7 @@ func (s *stage) until(ctx context.Context, ref string, began time.Time, is func(
 		// A poll costs the manager a look at every task: it may take a tenth of the time.
 		select {
 		case <-ctx.Done():
-			return 0, ctx.Err()
+			return 0, context.Cause(ctx)
 		case <-time.After(max(pollEvery, 9*time.Since(asked))):
 		}
 	}

@@ -28,6 +28,7 @@ const patience = 30 * time.Second
 // A process is one manager.
 type process struct {
 	dir     string
+	profile string // file for its CPU profile, or ""
 	address string // of the manager, on the loopback
 	cmd     *exec.Cmd
 	conn    *grpc.ClientConn
@@ -37,25 +38,23 @@ type process struct {
 type swarm struct {
 	dir      string
 	managers []*process
-	profile  string // directory for CPU profiles, or ""
+	profile  func(manager int) string // file for its CPU profile, or ""
 }
 
-// raise starts n managers on the disk that holds dir, and makes them a swarm.
-func raise(ctx context.Context, o options, name string, n int) (s *swarm, err error) {
+// raise starts the scenario's managers on the disk to measure, and makes them a
+// swarm.
+func raise(ctx context.Context, o options, of scenario) (s *swarm, err error) {
 	dir, err := os.MkdirTemp(o.dir, "bench")
 	if err != nil {
 		return nil, err
 	}
-	s = &swarm{dir: dir}
-	if o.profiles != "" {
-		s.profile = filepath.Join(o.profiles, name)
-	}
+	s = &swarm{dir: dir, profile: func(i int) string { return o.profileOf(of, i) }}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.words(), s.close())
 		}
 	}()
-	for i := range n {
+	for i := range of.managers {
 		p, err := s.start(ctx, i)
 		if err != nil {
 			return s, err
@@ -74,7 +73,7 @@ func (s *swarm) start(ctx context.Context, i int) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &process{dir: filepath.Join(s.dir, fmt.Sprintf("m%d", i+1)), address: lis.Addr().String()}
+	p := &process{profile: s.profile(i), dir: filepath.Join(s.dir, fmt.Sprintf("m%d", i+1)), address: lis.Addr().String()}
 	if err := errors.Join(lis.Close(), os.Mkdir(p.dir, 0o700)); err != nil {
 		return nil, err
 	}
@@ -96,12 +95,7 @@ func (s *swarm) run(ctx context.Context, p *process) error {
 		"--hostname", filepath.Base(p.dir), "--containerd", filepath.Join(p.dir, "none.sock"))
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.Env = append(os.Environ(), envHeap+"="+filepath.Join(p.dir, "heap"))
-	if s.profile != "" {
-		if err := os.MkdirAll(s.profile, 0o755); err != nil {
-			return err
-		}
-		p.cmd.Env = append(p.cmd.Env, envProfile+"="+filepath.Join(s.profile, filepath.Base(p.dir)+".pprof"))
-	}
+	p.cmd.Env = append(p.cmd.Env, envProfile+"="+p.profile)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
 		return err
