@@ -33,7 +33,7 @@ UNITS = $$($(GO) list ./... | grep -v '/skep/integration')
 phase = @echo "== $(1)"; began=$$SECONDS; $(2); echo "== $(1): $$((SECONDS - began)) s"
 
 .PHONY: all build static deps packages runtime test check lint proto proto-lint proto-current \
-	mod-current unit race sim bubble script lab lab-test man demo calm soak soak-short recovery bench microbench deb deb-lint fuzz cover clean help
+	mod-current unit race sim bubble script lab lab-test man demo calm soak soak-short recovery bench bench-short microbench deb deb-lint fuzz cover clean help
 
 all: build ## build bin/ctl
 
@@ -163,9 +163,14 @@ recovery: build runtime ## measure how long losses are felt on lab hosts, TRIALS
 
 FORMAT ?= table
 
-bench: ## measure the control plane: managers as processes, agents by the hundred (FORMAT=json, SCENARIO=deploy,roll)
-	@$(GO) build -o bin/bench ./integration/bench
-	@bin/bench -format $(FORMAT) -scenario "$(SCENARIO)"
+bench: build runtime ## measure the control plane (as root; FORMAT=json, SCENARIO=deploy,roll; more flags in BENCH)
+	@$(GO) build -trimpath -o bin/bench ./integration/bench
+	@bin/bench -format $(FORMAT) -scenario "$(SCENARIO)" $(BENCH)
+
+bench-short: ## the same once with few of everything, in a minute: that it works, and not how fast
+	@$(GO) test ./integration/bench
+	@$(GO) build -trimpath -o bin/bench ./integration/bench
+	$(call phase,bench,bin/bench -short)
 
 microbench: ## the benchmarks of each package
 	$(GO) test -run '^$$' -bench . -benchmem $(UNITS)

@@ -2,14 +2,13 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
+	"math"
 	"slices"
 	"strings"
-	"text/tabwriter"
+	"time"
 )
 
 // A target is what a figure is to be, as the project has set it; the zero one
@@ -43,6 +42,7 @@ type row struct {
 	unit     string
 	bound    bound
 	values   []float64
+	scaled   []float64 // the same on the machine of the targets
 }
 
 // bound says what a figure depends on, and with it how it is scaled.
@@ -54,11 +54,36 @@ const (
 	rate               // things a second that the processor bounds
 )
 
+// scale is a figure as it would be on the machine of the targets.
+func (b bound) scale(v float64, on machine) float64 {
+	switch b {
+	case cpu:
+		return v / on.slower()
+	case rate:
+		return v * on.slower()
+	}
+	return v
+}
+
 // A book keeps the rows.
 type book struct {
-	machine machine
+	machine machine // as it was last probed
 	rows    []*row
 }
+
+// probed is the scenario of what the machine is.
+var probed = scenario{name: "machine"}
+
+// turn begins a run: what it notes is scaled by what the machine is now.
+func (b *book) turn(m machine) {
+	b.machine = m
+	b.note(probed, "fdatasync of 4 KiB", "µs", plain, micros(m.sync))
+	b.note(probed, "P-256 signature", "µs", plain, micros(m.sign))
+	b.note(probed, "loopback stream message", "µs", plain, micros(m.stream))
+	b.note(probed, "load of the last minute", "", plain, m.load)
+}
+
+func micros(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1000 }
 
 // find returns a row by the words of its scenario; nil if there is none.
 func (b *book) find(scenario, metric string) *row {
@@ -76,7 +101,7 @@ func (b *book) note(s scenario, metric, unit string, how bound, v float64) {
 		r = &row{scenario: s, metric: metric, unit: unit, bound: how}
 		b.rows = append(b.rows, r)
 	}
-	r.values = append(r.values, v)
+	r.values, r.scaled = append(r.values, v), append(r.scaled, how.scale(v, b.machine))
 }
 
 // The rows that are made of others when all has run.
@@ -95,7 +120,7 @@ func (b *book) conclude(played []scenario) error {
 				b.compare(s, metric, of)
 			} else if of, ok := strings.CutPrefix(metric, worstOf); ok {
 				if r := b.find(s.String(), of); r != nil {
-					b.note(s, metric, r.unit, r.bound, slices.Max(r.values))
+					b.note(s, metric, r.unit, plain, slices.Max(r.values))
 				}
 			}
 			if b.find(s.String(), metric) == nil {
@@ -103,8 +128,21 @@ func (b *book) conclude(played []scenario) error {
 			}
 		}
 	}
+	for _, r := range b.rows {
+		if !r.sound() {
+			owed = append(owed, fmt.Errorf("%s: %s cannot be %v", r.scenario, r.metric, r.values))
+		}
+	}
 	slices.SortStableFunc(b.rows, func(x, y *row) int { return cmp.Compare(place(played, x), place(played, y)) })
 	return errors.Join(owed...)
+}
+
+// sound reports whether a figure can be one: time and rates are not below
+// nothing, and a rate of nothing is a scenario that did nothing.
+func (r *row) sound() bool {
+	return !slices.ContainsFunc(r.values, func(v float64) bool {
+		return math.IsNaN(v) || math.IsInf(v, 0) || r.bound == cpu && v < 0 || r.bound == rate && v <= 0
+	})
 }
 
 // place is where the scenario of a row stands among those played.
@@ -124,71 +162,6 @@ func (b *book) compare(s scenario, metric, of string) {
 			b.note(s, metric, "×", plain, own.values[i]/base.values[i])
 		}
 	}
-}
-
-// A line is a row as it is printed.
-type line struct {
-	Scenario string   `json:"scenario"`
-	Metric   string   `json:"metric"`
-	Unit     string   `json:"unit"`
-	Managers int      `json:"managers"`
-	Agents   int      `json:"agents"`
-	Kind     string   `json:"kind"`
-	Min      float64  `json:"min"`
-	Median   float64  `json:"median"`
-	Max      float64  `json:"max"`
-	Scaled   float64  `json:"scaled"`
-	Target   *float64 `json:"target"`
-	OK       *bool    `json:"ok"`
-
-	target target
-}
-
-// line sums a row up. The median, scaled to the machine of the targets, is what
-// the target is held against.
-func (b *book) line(r *row) line {
-	values := slices.Sorted(slices.Values(r.values)) // the row keeps the order of the runs
-	l := line{
-		Scenario: r.scenario.name, Metric: r.metric, Unit: r.unit, Managers: r.scenario.managers,
-		Agents: r.scenario.agents, Kind: r.scenario.kind,
-		Min: values[0], Median: values[len(values)/2], Max: values[len(values)-1],
-	}
-	switch l.Scaled = l.Median; r.bound {
-	case cpu:
-		l.Scaled = l.Median / b.machine.slower()
-	case rate:
-		l.Scaled = l.Median * b.machine.slower()
-	}
-	if t := r.scenario.rows[r.metric]; t != none {
-		met := t.met(l.Scaled)
-		l.target, l.Target, l.OK = t, &t.limit, &met
-	}
-	return l
-}
-
-// print writes all rows, as a table or as a JSON object a line.
-func (b *book) print(w io.Writer, format string) error {
-	if format == "json" {
-		enc := json.NewEncoder(w)
-		for _, r := range b.rows {
-			if err := enc.Encode(b.line(r)); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "SCENARIO\tMETRIC\tMIN\tMEDIAN\tMAX\tSCALED\tTARGET\tOK")
-	for _, r := range b.rows {
-		l := b.line(r)
-		goal, ok := "", ""
-		if l.OK != nil {
-			goal, ok = l.target.String(), map[bool]string{true: "yes", false: "NO"}[*l.OK]
-		}
-		fmt.Fprintf(t, "%v\t%s (%s)\t%s\t%s\t%s\t%s\t%s\t%s\n", r.scenario, l.Metric, l.Unit,
-			short(l.Min), short(l.Median), short(l.Max), short(l.Scaled), goal, ok)
-	}
-	return t.Flush()
 }
 
 // short writes a number with three digits that count.

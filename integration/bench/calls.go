@@ -32,7 +32,7 @@ func api(ctx context.Context, s *stage) error {
 	if err != nil {
 		return err
 	}
-	s.note("services created", "1/s", rate, float64(n)/took.Seconds())
+	s.note("services created", perSecond, rate, float64(n)/took.Seconds())
 	return s.used(before, n, "service")
 }
 
@@ -108,7 +108,7 @@ func renewing(ctx context.Context, s *stage) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	s.note("certificates renewed", "1/s", rate, float64(len(conns))/time.Since(began).Seconds())
+	s.note("certificates renewed", perSecond, rate, float64(len(conns))/time.Since(began).Seconds())
 	return s.used(before, len(conns), "certificate")
 }
 

@@ -33,11 +33,7 @@ func daemon() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if file := os.Getenv(envProfile); file != "" {
-		f, err := os.Create(file)
-		if err == nil {
-			err = pprof.StartCPUProfile(f)
-		}
-		if err != nil {
+		if err := profile(file); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
@@ -53,6 +49,38 @@ func daemon() int {
 		}
 	}()
 	return cli.Main(ctx, append([]string{"ctl"}, os.Args[1:]...), cli.ProcessStreams())
+}
+
+// profile has the process profiled into file from its start; SIGUSR2 begins the
+// profile anew, and ends it the next time: the timed part of a scenario lies
+// between two of them.
+func profile(file string) error {
+	if err := startProfile(file); err != nil {
+		return err
+	}
+	turns := make(chan os.Signal, 2) // the beginning and the end of a part
+	signal.Notify(turns, syscall.SIGUSR2)
+	go func() {
+		within := false
+		for range turns {
+			pprof.StopCPUProfile()
+			if within = !within; !within {
+				continue
+			}
+			if err := startProfile(file); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+			}
+		}
+	}()
+	return nil
+}
+
+func startProfile(file string) error {
+	f, err := os.Create(file) // it is open for as long as the process
+	if err != nil {
+		return err
+	}
+	return pprof.StartCPUProfile(f)
 }
 
 func tellHeap(file string) error {

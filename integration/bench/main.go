@@ -58,6 +58,7 @@ type options struct {
 	dir      string
 	profiles string
 	ctl      string
+	fill     string
 	short    bool
 }
 
@@ -70,7 +71,8 @@ func parse(args []string) (options, error) {
 	f.IntVar(&o.managers, "managers", 0, "managers, 1 or 3 (default: as the scenario says)")
 	f.StringVar(&o.kind, "kind", "", "agents: light or real (default: as the scenario says)")
 	f.IntVar(&o.runs, "runs", 3, "runs of each scenario, one of each in turn")
-	f.StringVar(&o.format, "format", "table", "table or json")
+	f.StringVar(&o.format, "format", "table", "table, markdown or json")
+	f.StringVar(&o.fill, "fill", "", "measure nothing: replace the table in this document by the figures on standard input, JSON as it was printed")
 	f.StringVar(&o.dir, "dir", "/var/tmp", "directory on the disk to measure")
 	f.StringVar(&o.profiles, "cpuprofile", "", "directory that receives the managers' CPU profiles")
 	f.StringVar(&o.ctl, "bin", "bin/ctl", "the ctl of lab hosts; containerd and runc lie beside it")
@@ -83,7 +85,7 @@ func parse(args []string) (options, error) {
 	}
 	return o, errors.Join(
 		check(f.NArg() == 0, "unexpected argument %q", f.Arg(0)),
-		check(o.format == "table" || o.format == "json", "--format %q: want table or json", o.format),
+		check(slices.Contains([]string{"table", "markdown", "json"}, o.format), "--format %q: want table, markdown or json", o.format),
 		check(o.managers == 0 || o.managers == 1 || o.managers == 3, "--managers %d: want 1 or 3", o.managers),
 		check(o.kind == "" || o.kind == "light" || o.kind == "real", "--kind %q: want light or real", o.kind),
 		check(o.runs > 0, "--runs %d: want 1 or more", o.runs))
@@ -95,7 +97,7 @@ func (o options) profileOf(s scenario, manager int) string {
 	if o.profiles == "" {
 		return ""
 	}
-	return filepath.Join(o.profiles, fmt.Sprintf("%s-m%d.pprof", strings.ReplaceAll(s.String(), " ", "-"), manager+1))
+	return filepath.Join(o.profiles, fmt.Sprintf("%s-m%d.pprof", strings.NewReplacer(" ", "-", "×", "x").Replace(s.String()), manager+1))
 }
 
 func check(ok bool, format string, args ...any) error {
@@ -114,6 +116,9 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	if o.fill != "" {
+		return fillFile(o.fill, os.Stdin)
+	}
 	todo, err := chosen(o)
 	if err != nil {
 		return err
@@ -127,34 +132,43 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	b := &book{}
+	var errs []error
+	for n := range o.runs {
+		errs = append(errs, b.run(ctx, o, n, todo, files))
+	}
+	errs = append(errs, b.conclude(todo), print(os.Stdout, o.format, b.lines()))
+	return errors.Join(errs...)
+}
+
+// run plays each scenario once, and probes the machine before. One that fails
+// keeps none from being played.
+func (b *book) run(ctx context.Context, o options, n int, todo []scenario, files uint64) error {
 	m, err := probe(o.dir)
 	if err != nil {
 		return err
 	}
-	progress("this machine: %v", m)
-	book := &book{machine: m}
-	for n := range o.runs {
-		for _, s := range todo {
-			if need := uint64(s.agents + filesBeside); need > files { //nolint:gosec // not negative
-				return fmt.Errorf("%s: needs %d open files and may have %d: raise the limit (ulimit -Hn) or ask for fewer --agents", s, need, files)
-			}
-			began := time.Now()
-			progress("run %d of %d: %s, load %s", n+1, o.runs, s, load())
-			if err := s.once(ctx, o, book); err != nil {
-				return errors.Join(fmt.Errorf("%s: %w", s, err), book.print(os.Stdout, o.format))
-			}
-			progress("  that took %v", time.Since(began).Round(100*time.Millisecond))
+	progress("run %d of %d: %v", n+1, o.runs, m)
+	b.turn(m)
+	var errs []error
+	for i, s := range todo {
+		if ctx.Err() != nil {
+			break
 		}
+		if need := uint64(s.agents + filesBeside); need > files { //nolint:gosec // not negative
+			errs = append(errs, fmt.Errorf("%s: needs %d open files and may have %d: raise the limit (ulimit -Hn) or ask for fewer --agents", s, need, files))
+			continue
+		}
+		began := time.Now()
+		progress("run %d of %d, scenario %d of %d: %s, load %v", n+1, o.runs, i+1, len(todo), s, load())
+		if err := s.once(ctx, o, b); err != nil {
+			progress("  it failed: %v", err)
+			errs = append(errs, fmt.Errorf("%s: %w", s, err))
+			continue
+		}
+		progress("  that took %v", time.Since(began).Round(100*time.Millisecond))
 	}
-	return errors.Join(book.conclude(todo), book.print(os.Stdout, o.format))
-}
-
-// load is the machine's load of the last minute, without which no figure says
-// anything.
-func load() string {
-	data, _ := os.ReadFile("/proc/loadavg") // what is missing is not said
-	one, _, _ := strings.Cut(string(data), " ")
-	return one
+	return errors.Join(append(errs, ctx.Err())...)
 }
 
 // chosen returns the scenarios that were asked for, with what the flags change,

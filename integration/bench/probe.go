@@ -11,6 +11,8 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -19,14 +21,15 @@ type machine struct {
 	sync   time.Duration // fdatasync of 4 KiB behind a file's end, median
 	sign   time.Duration // one ECDSA P-256 signature
 	stream time.Duration // one message over a loopback connection and its answer, median
+	load   float64       // processes that ran or waited to, over the last minute
 }
 
 // reference is the machine that the targets were set on.
 var reference = machine{sync: 300 * time.Microsecond, sign: 40 * time.Microsecond, stream: 20 * time.Microsecond}
 
 func (m machine) String() string {
-	return fmt.Sprintf("fdatasync %v, P-256 signature %v, loopback message and answer %v",
-		m.sync.Round(time.Microsecond), m.sign.Round(time.Microsecond), m.stream.Round(time.Microsecond))
+	return fmt.Sprintf("fdatasync %v, P-256 signature %v, loopback message and answer %v, load %v",
+		m.sync.Round(time.Microsecond), m.sign.Round(time.Microsecond), m.stream.Round(time.Microsecond), m.load)
 }
 
 // slower is how many times slower than the reference its processor is.
@@ -43,7 +46,17 @@ func probe(dir string) (m machine, err error) {
 	if m.stream, err = probeStream(); err != nil {
 		return m, fmt.Errorf("probe the loopback: %w", err)
 	}
+	m.load = load()
 	return m, nil
+}
+
+// load is the machine's load of the last minute, without which no figure says
+// anything; zero where it is not told.
+func load() float64 {
+	data, _ := os.ReadFile("/proc/loadavg") // what is missing is not said
+	one, _, _ := strings.Cut(string(data), " ")
+	v, _ := strconv.ParseFloat(one, 64)
+	return v
 }
 
 const probes = 400

@@ -32,8 +32,9 @@ import (
 	rpcv1 "github.com/skep-project/skep/proto/skep/rpc/v1"
 )
 
-// certified is the name in the certificate that a group's replicas share.
-const certified = "replica"
+// certified is the name in the certificate that a group's replicas share: the
+// one that connections made by rpc ask for.
+const certified = "skep"
 
 // A replicaConfig is what a replica's process is told.
 type replicaConfig struct {
@@ -72,12 +73,8 @@ func (m stateMachine) Encode() func(io.Writer) error { return m.Snapshot().Encod
 func serveReplica(file string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if profile := os.Getenv(envProfile); profile != "" {
-		f, err := os.Create(profile)
-		if err == nil {
-			err = pprof.StartCPUProfile(f)
-		}
-		if err != nil {
+	if file := os.Getenv(envProfile); file != "" {
+		if err := startProfile(file); err != nil {
 			return err
 		}
 		defer pprof.StopCPUProfile()
@@ -99,7 +96,7 @@ func (c replicaConfig) run(ctx context.Context) error {
 		return err
 	}
 	w := wire.New(wire.Config{
-		RaftID: c.RaftID, Hello: c.hello, Address: c.Address, Log: slog.New(slog.DiscardHandler),
+		RaftID: c.RaftID, Hello: c.hello, Address: c.Address, Log: warnings(),
 		Dial: func(_ context.Context, _ uint64, address string) (*grpc.ClientConn, error) {
 			return rpc.DialWith(address, creds)
 		},
@@ -143,6 +140,11 @@ func (c replicaConfig) tls() (credentials.TransportCredentials, error) {
 	}), nil
 }
 
+// warnings is the log of a replica.
+func warnings() *slog.Logger {
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+}
+
 func (c replicaConfig) hello() *rpcv1.Hello {
 	return &rpcv1.Hello{Version: version.Version, FeatureLevel: version.FeatureLevel, Cluster: c.Cluster, History: c.History, Node: c.Node}
 }
@@ -165,7 +167,7 @@ func (c replicaConfig) open(m consensus.Machine, t consensus.Transport) (*consen
 	}
 	cfg := consensus.Config{
 		Dir: c.Dir, RaftID: c.RaftID, Cluster: ids[0], History: ids[1], Node: ids[2], Ring: keys,
-		Machine: m, Transport: t, Log: slog.New(slog.DiscardHandler),
+		Machine: m, Transport: t, Log: warnings(),
 	}
 	if c.Founder {
 		err = consensus.Bootstrap(cfg, nil)

@@ -187,14 +187,23 @@ func (s *swarm) addresses() (all []string) {
 	return all
 }
 
-// mark makes the managers' peaks begin anew and returns what they have used.
+// mark begins a timed part: the managers' peaks and profiles begin anew. It
+// returns what they have used.
 func (s *swarm) mark() ([]usage, error) {
 	for _, p := range s.managers {
-		if err := markPeak(p.cmd.Process.Pid); err != nil {
+		if err := errors.Join(markPeak(p.cmd.Process.Pid), p.turnProfile()); err != nil {
 			return nil, err
 		}
 	}
 	return s.usages()
+}
+
+// turnProfile begins a manager's profile, or ends it.
+func (p *process) turnProfile() error {
+	if p.profile == "" {
+		return nil
+	}
+	return p.cmd.Process.Signal(syscall.SIGUSR2)
 }
 
 // usages is what each manager has used so far.
@@ -209,9 +218,13 @@ func (s *swarm) usages() (all []usage, err error) {
 	return all, nil
 }
 
-// since is what all managers have used since a mark, and the greatest peak.
+// since ends a timed part, and is what all managers have used in it, and the
+// greatest peak.
 func (s *swarm) since(before []usage) (sum usage, err error) {
 	now, err := s.usages()
+	for _, p := range s.managers {
+		err = errors.Join(err, p.turnProfile())
+	}
 	for i, u := range now {
 		sum.cpu += u.cpu - before[i].cpu
 		sum.written += u.written - before[i].written

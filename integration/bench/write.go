@@ -35,13 +35,13 @@ func transactions(ctx context.Context, s *stage) error {
 			return err
 		}
 		of := map[int]string{1: ", 1 writer", clients: fmt.Sprintf(", %d writers", clients)}[writers]
-		how := rate
+		often, long := rate, cpu
 		if writers == 1 {
-			how = plain // it waits for the disk
+			often, long = plain, plain // it waits for the disk
 		}
-		s.note("transactions"+of, "1/s", how, float64(a.Count)/a.Took.Seconds())
-		s.note("p50"+of, "ms", plain, a.P50.Seconds()*1000)
-		s.note("p99"+of, "ms", plain, a.P99.Seconds()*1000)
+		s.note("transactions"+of, perSecond, often, float64(a.Count)/a.Took.Seconds())
+		s.note("p50"+of, "ms", long, micros(a.P50)/1000)
+		s.note("p99"+of, "ms", long, micros(a.P99)/1000)
 		if writers > 1 {
 			s.note("CPU a transaction"+of, "µs", cpu, float64((after-before).Microseconds())/float64(a.Count))
 		}
