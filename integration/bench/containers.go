@@ -81,7 +81,7 @@ func started(ctx context.Context, c controlv1.ControlClient, name string, n int)
 
 // throughClients starts n containers at once on each of the hosts, by their own
 // containerd, and returns how long it took until all ran.
-func throughClients(ctx context.Context, on []*fleets.Member, n int) (time.Duration, error) {
+func throughClients(ctx context.Context, on []*fleets.Member, n int) (took time.Duration, err error) {
 	ctx = namespaces.WithNamespace(ctx, "skep-bench")
 	var all []*bare
 	for _, m := range on {
@@ -89,7 +89,7 @@ func throughClients(ctx context.Context, on []*fleets.Member, n int) (time.Durat
 		if err != nil {
 			return 0, fmt.Errorf("%s: %w", m.Name(), err)
 		}
-		defer b.client.Close()
+		defer func() { err = errors.Join(err, b.client.Close()) }()
 		all = append(all, b)
 	}
 	g, gctx := errgroup.WithContext(ctx)
@@ -99,8 +99,8 @@ func throughClients(ctx context.Context, on []*fleets.Member, n int) (time.Durat
 			g.Go(func() error { return b.start(gctx, i) })
 		}
 	}
-	err := g.Wait()
-	took := time.Since(began)
+	err = g.Wait()
+	took = time.Since(began)
 	for _, b := range all {
 		for i := range n {
 			err = errors.Join(err, b.remove(ctx, i))

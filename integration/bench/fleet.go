@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
@@ -212,12 +213,13 @@ func (m *member) real(dir string) (func(context.Context) error, error) {
 	return a.Run, nil
 }
 
-// ready waits until n agents are, as the API says.
+// ready waits until n agents are, as the API says. An election meanwhile is
+// waited for as a user would.
 func ready(ctx context.Context, s *swarm, n int) error {
 	for began := time.Now(); ; {
 		asked := time.Now()
 		resp, err := s.control().ListNodes(ctx, &controlv1.ListNodesRequest{})
-		if err != nil {
+		if err != nil && !passes(err) {
 			return err
 		}
 		have := 0
@@ -230,7 +232,7 @@ func ready(ctx context.Context, s *swarm, n int) error {
 			return nil
 		}
 		if time.Since(began) > 2*time.Minute {
-			return fmt.Errorf("%d of %d agents are ready after two minutes", have, n)
+			return fmt.Errorf("%d of %d agents are ready after two minutes (%v)", have, n, err)
 		}
 		select {
 		case <-ctx.Done():
@@ -239,3 +241,7 @@ func ready(ctx context.Context, s *swarm, n int) error {
 		}
 	}
 }
+
+// passes reports whether a question that failed is to be asked again: there is
+// no leader just now.
+func passes(err error) bool { return errdefs.IsUnavailable(err) }

@@ -189,10 +189,10 @@ func untilAt(ctx context.Context, c controlv1.ControlClient, ref string, began t
 	for {
 		asked := time.Now()
 		resp, err := c.GetService(ctx, &controlv1.GetServiceRequest{Ref: ref})
-		if err != nil {
+		if err != nil && !passes(err) {
 			return 0, errors.Join(err, context.Cause(ctx))
 		}
-		if is(resp.GetService()) {
+		if err == nil && is(resp.GetService()) {
 			return time.Since(began), nil
 		}
 		if time.Since(told) > 2*time.Second {
