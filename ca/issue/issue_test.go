@@ -23,7 +23,7 @@ import (
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
 
-func newKey(t *testing.T) *ecdsa.PrivateKey {
+func newKey(t testing.TB) *ecdsa.PrivateKey {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -32,7 +32,7 @@ func newKey(t *testing.T) *ecdsa.PrivateKey {
 	return key
 }
 
-func newCSR(t *testing.T, key any, tmpl *x509.CertificateRequest) []byte {
+func newCSR(t testing.TB, key any, tmpl *x509.CertificateRequest) []byte {
 	t.Helper()
 	der, err := x509.CreateCertificateRequest(rand.Reader, tmpl, key)
 	if err != nil {
@@ -41,7 +41,7 @@ func newCSR(t *testing.T, key any, tmpl *x509.CertificateRequest) []byte {
 	return der
 }
 
-func newIssuer(t *testing.T, cluster id.ID, now time.Time) *Issuer {
+func newIssuer(t testing.TB, cluster id.ID, now time.Time) *Issuer {
 	t.Helper()
 	root, key, err := NewRoot(cluster, now)
 	if err != nil {
@@ -270,5 +270,29 @@ func TestNewIssuerNeverQuotesTheKey(t *testing.T) {
 	}
 	if _, err := New([][]byte{root}, key); err != nil {
 		t.Error(err)
+	}
+}
+
+// BenchmarkSign is what a renewal takes of the processor: the request is read,
+// the record is made and the certificate is signed and checked.
+func BenchmarkSign(b *testing.B) {
+	now := time.Now()
+	cluster := id.New()
+	is := newIssuer(b, cluster, now)
+	csr := newCSR(b, newKey(b), &x509.CertificateRequest{})
+	p := profile(cluster, modelv1.Role_ROLE_WORKER)
+	b.ReportAllocs()
+	for b.Loop() {
+		pub, err := ca.ParseCSR(csr)
+		if err != nil {
+			b.Fatal(err)
+		}
+		record, err := is.Prepare(p, pub, now)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := is.Sign(cluster, p.Node, record, csr); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
