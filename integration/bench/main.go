@@ -68,7 +68,7 @@ func parse(args []string) (options, error) {
 	f.StringVar(&o.only, "scenario", "", "names of scenarios, with commas (default: all but "+strings.Join(names(func(s scenario) bool { return s.slow }), ", ")+")")
 	f.IntVar(&o.replicas, "replicas", 0, "tasks of a service (default: as the scenario says)")
 	f.IntVar(&o.agents, "agents", 0, "agents (default: as the scenario says)")
-	f.IntVar(&o.managers, "managers", 0, "managers, 1 or 3 (default: as the scenario says)")
+	f.IntVar(&o.managers, "managers", 0, "managers, 1, 3 or 5 (default: as the scenario says)")
 	f.StringVar(&o.kind, "kind", "", "agents: light or real (default: as the scenario says)")
 	f.IntVar(&o.runs, "runs", 3, "runs of each scenario, one of each in turn")
 	f.StringVar(&o.format, "format", "table", "table, markdown or json")
@@ -86,7 +86,7 @@ func parse(args []string) (options, error) {
 	return o, errors.Join(
 		check(f.NArg() == 0, "unexpected argument %q", f.Arg(0)),
 		check(slices.Contains([]string{"table", "markdown", "json"}, o.format), "--format %q: want table, markdown or json", o.format),
-		check(o.managers == 0 || o.managers == 1 || o.managers == 3, "--managers %d: want 1 or 3", o.managers),
+		check(slices.Contains([]int{0, 1, 3, 5}, o.managers), "--managers %d: want 1, 3 or 5", o.managers),
 		check(o.kind == "" || o.kind == "light" || o.kind == "real", "--kind %q: want light or real", o.kind),
 		check(o.runs > 0, "--runs %d: want 1 or more", o.runs))
 }

@@ -222,3 +222,22 @@ func BenchmarkPlace(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkPlaceOnMany places as many tasks as before on more and more nodes.
+func BenchmarkPlaceOnMany(b *testing.B) {
+	for _, n := range []int{100, 1000, 10_000} {
+		b.Run(fmt.Sprintf("nodes=%d", n), func(b *testing.B) {
+			nodes := make([]Node, n)
+			for i := range nodes {
+				nodes[i] = ready(i, func(node *Node) { node.Capacity = Resources{NanoCPUs: 1e12, MemoryBytes: 1e12} })
+			}
+			g := must(b, &modelv1.TaskTemplate{Reservations: &modelv1.Resources{MemoryBytes: 1e6}}, web)
+			b.ReportAllocs()
+			for b.Loop() {
+				if out := NewBoard(nodes).Place(g, 10_000); len(out.Nodes) != 10_000 {
+					b.Fatal(out.Reason)
+				}
+			}
+		})
+	}
+}
