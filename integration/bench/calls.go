@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -70,28 +71,58 @@ func joining(ctx context.Context, s *stage) error {
 	return s.used(before, s.agents, "join")
 }
 
+// A renewer is a member about to renew its certificate.
+type renewer struct {
+	conn *grpc.ClientConn
+	csr  []byte
+}
+
 // renewing has clients renew the certificates of all members, each once.
-func renewing(ctx context.Context, s *stage) error {
-	conns := make([]*grpc.ClientConn, len(s.fleet.members))
-	csrs := make([][]byte, len(conns))
-	for i, m := range s.fleet.members {
-		cc, err := m.connect(ctx, m.managers.GetManagers()[0])
-		if err != nil {
-			return err
-		}
-		defer cc.Close()
-		conns[i] = cc
-		if err := cc.Invoke(ctx, "/skep.control.v1.Control/GetCluster", &controlv1.GetClusterRequest{}, &controlv1.GetClusterResponse{}); err == nil {
-			return fmt.Errorf("agent %d may read the cluster", i)
-		} // but its connection stands now
-		key, err := ca.NewKey()
-		if err != nil {
-			return err
-		}
-		if csrs[i], err = ca.NewCSR(key); err != nil {
-			return err
-		}
+func renewing(ctx context.Context, s *stage) (err error) {
+	if s.fleet, err = enlist(ctx, s.swarm, s.agents); err != nil {
+		return err
 	}
+	all := make([]renewer, s.agents)
+	defer func() {
+		for _, r := range all {
+			if r.conn != nil {
+				err = errors.Join(err, r.conn.Close())
+			}
+		}
+	}()
+	connects, cctx := errgroup.WithContext(ctx)
+	connects.SetLimit(clients)
+	for i, m := range s.fleet.members {
+		connects.Go(func() (err error) {
+			all[i], err = m.renewer(cctx)
+			return err
+		})
+	}
+	if err := connects.Wait(); err != nil {
+		return err
+	}
+	return s.renew(ctx, all)
+}
+
+// renewer connects a member and makes its request.
+func (m *member) renewer(ctx context.Context) (r renewer, err error) {
+	if r.conn, err = m.connect(ctx, m.managers.GetManagers()[0]); err != nil {
+		return r, err
+	}
+	q := &controlv1.GetClusterRequest{}
+	if err := r.conn.Invoke(ctx, "/skep.control.v1.Control/GetCluster", q, &controlv1.GetClusterResponse{}); err == nil {
+		return r, fmt.Errorf("agent %d may read the cluster", m.number)
+	} // but its connection stands now
+	key, err := ca.NewKey()
+	if err != nil {
+		return r, err
+	}
+	r.csr, err = ca.NewCSR(key)
+	return r, err
+}
+
+// renew has so many clients at once renew.
+func (s *stage) renew(ctx context.Context, all []renewer) error {
 	before, err := s.swarm.mark()
 	if err != nil {
 		return err
@@ -99,17 +130,17 @@ func renewing(ctx context.Context, s *stage) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(clients)
 	began := time.Now()
-	for i, cc := range conns {
+	for _, r := range all {
 		g.Go(func() error {
-			_, err := cav1.NewAuthorityClient(cc).Renew(ctx, &cav1.RenewRequest{Csr: csrs[i]})
+			_, err := cav1.NewAuthorityClient(r.conn).Renew(ctx, &cav1.RenewRequest{Csr: r.csr})
 			return err
 		})
 	}
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	s.note("certificates renewed", perSecond, rate, float64(len(conns))/time.Since(began).Seconds())
-	return s.used(before, len(conns), "certificate")
+	s.note("certificates renewed", perSecond, rate, float64(len(all))/time.Since(began).Seconds())
+	return s.used(before, len(all), "certificate")
 }
 
 // idle sets the heartbeat to 5 s and looks at a manager whose agents only beat.

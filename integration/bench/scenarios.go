@@ -36,7 +36,7 @@ var scenarios = []scenario{
 		"services created": atLeast(2000)})},
 	{name: "join", managers: 1, agents: 100, kind: lightAgents, on: managers, late: true, play: joining, rows: figures(usedBy("join"), map[string]target{
 		"all ready": none, "manager CPU a join": atMost(2500)})},
-	{name: "renew", managers: 1, agents: 1000, kind: lightAgents, on: managers, play: renewing, rows: figures(usedBy("certificate"), map[string]target{
+	{name: "renew", managers: 1, agents: 1000, kind: lightAgents, on: managers, late: true, play: renewing, rows: figures(usedBy("certificate"), map[string]target{
 		"certificates renewed": atLeast(2000)})},
 	{name: "idle", managers: 1, agents: 1000, kind: lightAgents, on: managers, play: idle, rows: map[string]target{
 		"manager's core": atMost(1.5), "RSS an agent": atMost(60), "heap and stacks an agent": none, "goroutines an agent": none}},
