@@ -103,7 +103,7 @@ func (s *stage) point(ctx context.Context, n int, idle heap) error {
 
 // gone waits until no service is left, so that the next one stands alone.
 func (s *stage) gone(ctx context.Context) error {
-	for {
+	for began := time.Now(); ; {
 		asked := time.Now()
 		resp, err := s.swarm.control().ListServices(ctx, &controlv1.ListServicesRequest{})
 		if err != nil {
@@ -112,7 +112,7 @@ func (s *stage) gone(ctx context.Context) error {
 		if len(resp.GetServices()) == 0 {
 			return nil
 		}
-		if !wait(ctx, max(pollEvery, 9*time.Since(asked))) {
+		if !wait(ctx, rest(began, asked)) {
 			return context.Cause(ctx)
 		}
 	}

@@ -237,7 +237,7 @@ func ready(ctx context.Context, s *swarm, n int) error {
 		select {
 		case <-ctx.Done():
 			return errors.Join(ctx.Err(), fmt.Errorf("%d of %d agents are ready", have, n))
-		case <-time.After(max(pollEvery, 9*time.Since(asked))):
+		case <-time.After(rest(began, asked)):
 		}
 	}
 }

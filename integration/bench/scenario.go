@@ -169,8 +169,16 @@ func template(value string) *modelv1.TaskTemplate {
 	return &modelv1.TaskTemplate{Container: c}
 }
 
-// pollEvery is how often the API is asked how far things are.
+// pollEvery is how often the API is asked how far things are, at most.
 const pollEvery = 10 * time.Millisecond
+
+// rest is how long the API is left alone after a question. One costs the manager
+// a look at every task, so that asking may take a tenth of the time; but a figure
+// is not to be late by more than a twentieth of it, and a question that was slow
+// because all else was busy says nothing of the next.
+func rest(began, asked time.Time) time.Duration {
+	return max(pollEvery, min(9*time.Since(asked), time.Since(began)/20))
+}
 
 // until asks the API for a service until it is as it should be, and says how
 // long that took since began.
@@ -199,11 +207,10 @@ func untilAt(ctx context.Context, c controlv1.ControlClient, ref string, began t
 			told = time.Now()
 			progress("  %v: %d of %d run", time.Since(began).Round(time.Second), resp.GetService().GetRunning(), resp.GetService().GetDesired())
 		}
-		// A poll costs the manager a look at every task: it may take a tenth of the time.
 		select {
 		case <-ctx.Done():
 			return 0, context.Cause(ctx)
-		case <-time.After(max(pollEvery, 9*time.Since(asked))):
+		case <-time.After(rest(began, asked)):
 		}
 	}
 }
