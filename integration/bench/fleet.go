@@ -232,7 +232,7 @@ func ready(ctx context.Context, s *swarm, n int) error {
 			return nil
 		}
 		if time.Since(began) > 2*time.Minute {
-			return fmt.Errorf("%d of %d agents are ready after two minutes (%v)", have, n, err)
+			return errors.Join(fmt.Errorf("%d of %d agents are ready after two minutes", have, n), err)
 		}
 		select {
 		case <-ctx.Done():

@@ -60,7 +60,7 @@ var owners = map[string]string{
 	"filippo.io/age":                         "manager/backup",
 	"github.com/anishathalye/porcupine":      "integration/soak",
 	"github.com/cloudflare/cfssl":            "ca/issue",
-	"github.com/containerd/containerd":       "agent/containerd",
+	"github.com/containerd/containerd":       "agent/containerd integration/bench",
 	"github.com/google/go-containerregistry": "cli/registry agent/containerd internal/lab",
 	"github.com/tidwall/btree":               "manager/store",
 	"github.com/urfave/cli":                  "cli",
