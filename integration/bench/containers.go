@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"syscall"
 	"time"
@@ -11,9 +12,11 @@ import (
 	runc "github.com/containerd/containerd/api/types/runc/options"
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/contrib/seccomp"
+	"github.com/containerd/containerd/v2/core/images/archive"
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/pkg/oci"
+	"github.com/containerd/platforms"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
@@ -41,12 +44,12 @@ func containers(ctx context.Context, s *stage) error {
 	if err != nil {
 		return errors.Join(err, errors.New(s.hosts.Logs(4<<10)))
 	}
+	s.note("all running", "s", plain, ours.Seconds())
+	s.note("scaled to 0", "s", plain, down.Seconds())
 	theirs, err := throughClients(ctx, workers, s.replicas/len(workers))
 	if err != nil {
 		return err
 	}
-	s.note("all running", "s", plain, ours.Seconds())
-	s.note("scaled to 0", "s", plain, down.Seconds())
 	s.note("containerd's own client", "s", plain, theirs.Seconds())
 	s.note("against containerd's own client", "×", plain, ours.Seconds()/theirs.Seconds())
 	return nil
@@ -136,13 +139,19 @@ func newBare(ctx context.Context, m *fleets.Member) (*bare, error) {
 	return nil, errors.Join(errors.New("the agent has no image of alpine"), c.Close())
 }
 
-// take makes the agent's image one of this namespace too, unpacked.
+// take makes the agent's image one of this namespace too, unpacked: what one
+// namespace of containerd holds the other does not see.
 func (b *bare) take(ctx context.Context, img client.Image) error {
-	made, err := b.client.ImageService().Create(ctx, img.Metadata())
-	if err != nil {
-		return err
+	r, w := io.Pipe()
+	go func() {
+		from := namespaces.WithNamespace(ctx, "skep")
+		w.CloseWithError(b.client.Export(from, w, archive.WithPlatform(platforms.Default()), archive.WithImage(b.client.ImageService(), img.Name())))
+	}()
+	taken, err := b.client.Import(ctx, r, client.WithImportPlatform(platforms.Default()))
+	if err = errors.Join(err, r.Close()); err != nil {
+		return fmt.Errorf("take the agent's image: %w", err)
 	}
-	b.image = client.NewImage(b.client, made)
+	b.image = client.NewImage(b.client, taken[0])
 	if err := b.image.Unpack(ctx, b.snapshotter); err != nil {
 		b.snapshotter = "native" // as the agent does where overlays do not work
 		return b.image.Unpack(ctx, b.snapshotter)
