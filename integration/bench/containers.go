@@ -166,7 +166,7 @@ func (b *bare) start(ctx context.Context, i int) error {
 	c, err := b.client.NewContainer(ctx, name(i),
 		client.WithSnapshotter(b.snapshotter), client.WithNewSnapshot(name(i), b.image), client.WithImage(b.image),
 		client.WithRuntime("io.containerd.runc.v2", &runc.Options{}),
-		client.WithNewSpec(oci.WithDefaultUnixDevices, oci.WithProcessArgs("sleep", "1000000"),
+		client.WithNewSpec(oci.WithDefaultUnixDevices, oci.WithDefaultPathEnv, oci.WithProcessArgs("sleep", "1000000"),
 			oci.WithHostNamespace(specs.NetworkNamespace), oci.WithCgroup("/skep/"+name(i)), oci.WithNoNewPrivileges,
 			seccomp.WithDefaultProfile()))
 	if err != nil {
