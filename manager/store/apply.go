@@ -105,7 +105,7 @@ func unreadable(tx *logv1.Transaction) string {
 	return ""
 }
 
-func known(k logv1.Kind) bool { return k >= KindCluster && k <= KindUser }
+func known(k logv1.Kind) bool { return k >= KindCluster && k <= KindToken }
 
 // transact applies one transaction to the working state.
 func (s *state) transact(tx *logv1.Transaction) error {
@@ -250,6 +250,8 @@ func (s *state) version(kind logv1.Kind, key []byte) uint64 {
 		}
 	case KindUser:
 		return snap.User(asID(key)).GetMeta().GetVersion()
+	case KindToken:
+		return snap.Token(asID(key)).GetMeta().GetVersion()
 	case KindClaim:
 		if kind, key, ok := parseClaimKey(key); ok {
 			return snap.Claim(kind, key).GetVersion()

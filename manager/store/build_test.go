@@ -40,6 +40,14 @@ func opUser(u id.ID, name string) *logv1.Operation {
 	return &logv1.Operation{Op: &logv1.Operation_PutUser{PutUser: &modelv1.User{Id: u.Bytes(), Name: name}}}
 }
 
+func opToken(t id.ID, hash string, uses uint32, used ...id.ID) *logv1.Operation {
+	v := &modelv1.JoinToken{Id: t.Bytes(), SecretHash: []byte(hash), Role: modelv1.Role_ROLE_WORKER, Uses: uses}
+	for _, n := range used {
+		v.Used = append(v.Used, &modelv1.TokenUse{Node: n.Bytes()})
+	}
+	return &logv1.Operation{Op: &logv1.Operation_PutToken{PutToken: v}}
+}
+
 func opTask(t, service, node id.ID, slot uint64) *logv1.Operation {
 	return &logv1.Operation{Op: &logv1.Operation_CreateTask{CreateTask: &modelv1.Task{
 		Id: t.Bytes(), Service: service.Bytes(), Node: node.Bytes(), Slot: slot, Revision: 1,

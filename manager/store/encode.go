@@ -42,6 +42,9 @@ func (s *Snapshot) Encode(w io.Writer) error {
 		return &logv1.Record{Record: &logv1.Record_Claim{Claim: v}}
 	})
 	each(&e, s.Users(), func(v *modelv1.User) *logv1.Record { return &logv1.Record{Record: &logv1.Record_User{User: v}} })
+	each(&e, s.Tokens(), func(v *modelv1.JoinToken) *logv1.Record {
+		return &logv1.Record{Record: &logv1.Record_Token{Token: v}}
+	})
 	each(&e, s.state.answered.all(), func(v *logv1.Answered) *logv1.Record {
 		return &logv1.Record{Record: &logv1.Record_Answered{Answered: v}}
 	})
@@ -162,6 +165,8 @@ func (s *state) take(rec *logv1.Record) bool {
 		s.claims.set(r.Claim)
 	case *logv1.Record_User:
 		s.users.set(r.User)
+	case *logv1.Record_Token:
+		s.tokens.set(r.Token)
 	case *logv1.Record_Answered:
 		s.answered.set(r.Answered)
 	default:

@@ -55,7 +55,7 @@ func full(t testing.TB) *Store {
 	code := int32(1)
 	must(t, s, &logv1.Operation{Op: &logv1.Operation_PutCluster{PutCluster: &modelv1.Cluster{
 		Id: num(500).Bytes(), History: num(501).Bytes(), Spec: &modelv1.ClusterSpec{Labels: map[string]string{"a": "1", "b": "2", "c": "3"}},
-	}}}, opMember(1<<63, node1), opClaim(ClaimServiceName, "web", web), opUser(num(600), "alice"), opTask(task1, web, node1, 1), opTask(task2, web, num(0), 2))
+	}}}, opMember(1<<63, node1), opClaim(ClaimServiceName, "web", web), opUser(num(600), "alice"), opToken(num(700), "h", 2, node1), opTask(task1, web, node1, 1), opTask(task2, web, num(0), 2))
 	must(t, s, opReport(task1, node1, &modelv1.TaskStatus{State: taskstate.Failed, Error: "x", ExitCode: &code, AgentAt: 9}))
 	tx := transaction(unit(opNode(num(3))))
 	tx.Request = &logv1.Request{Caller: "c", Id: []byte("i"), Hash: []byte("h"), Objects: [][]byte{num(3).Bytes()}}

@@ -19,6 +19,7 @@ const (
 	KindTask     = logv1.Kind_KIND_TASK
 	KindClaim    = logv1.Kind_KIND_CLAIM
 	KindUser     = logv1.Kind_KIND_USER
+	KindToken    = logv1.Kind_KIND_TOKEN
 	// KindNote is the kind of a Change that tells of a Note.
 	KindNote = logv1.Kind_KIND_NOTE
 )

@@ -51,6 +51,8 @@ func (s *state) operate(op *logv1.Operation) *Conflict {
 		return nil
 	case *logv1.Operation_PutUser:
 		return s.putUser(op.PutUser)
+	case *logv1.Operation_PutToken:
+		return s.putToken(op.PutToken)
 	}
 	return refuse(0, nil, "operation of an unknown kind")
 }
@@ -205,6 +207,9 @@ func (s *state) remove(d *logv1.Delete) *Conflict {
 		return nil
 	case KindUser:
 		s.removeUser(asID(d.GetKey()))
+		return nil
+	case KindToken:
+		s.removeToken(asID(d.GetKey()))
 		return nil
 	case KindNode, KindService:
 		return s.removeOwner(d)

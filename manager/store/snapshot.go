@@ -151,6 +151,27 @@ func (s *Snapshot) Users() iter.Seq[*modelv1.User] { return s.state.users.all() 
 // CountUsers returns the number of users.
 func (s *Snapshot) CountUsers() int { return s.state.users.len() }
 
+// Token returns the join token with the id.
+func (s *Snapshot) Token(x id.ID) *modelv1.JoinToken {
+	t, _ := s.state.tokens.get(&modelv1.JoinToken{Id: x[:]})
+	return t
+}
+
+// TokenByHash returns the join token whose secret has the SHA-256.
+func (s *Snapshot) TokenByHash(hash []byte) *modelv1.JoinToken {
+	same := func(t *modelv1.JoinToken) bool { return bytes.Equal(t.GetSecretHash(), hash) }
+	for t := range s.state.tokens.run(tokenByHash, &modelv1.JoinToken{SecretHash: hash}, same) {
+		return t
+	}
+	return nil
+}
+
+// Tokens walks all join tokens by id.
+func (s *Snapshot) Tokens() iter.Seq[*modelv1.JoinToken] { return s.state.tokens.all() }
+
+// CountTokens returns the number of join tokens, those that are over included.
+func (s *Snapshot) CountTokens() int { return s.state.tokens.len() }
+
 // Claim returns the claim on (kind, key).
 func (s *Snapshot) Claim(kind, key string) *modelv1.Claim {
 	c, _ := s.state.claims.get(&modelv1.Claim{Kind: kind, Key: key})

@@ -17,6 +17,7 @@ const (
 	taskByNode      = 2
 	claimByOwner    = 1
 	answeredByIndex = 1
+	tokenByHash     = 1
 )
 
 // state is every object at one index. The state of a published Snapshot is only
@@ -33,6 +34,7 @@ type state struct {
 	tasks     table[*Task]
 	claims    table[*modelv1.Claim]
 	users     table[*modelv1.User]
+	tokens    table[*modelv1.JoinToken]
 	answered  table[*logv1.Answered]
 	// underWay counts the tasks that are (see Task.UnderWay).
 	underWay int
@@ -56,6 +58,7 @@ func newState() *state {
 		users: newTable(order[*modelv1.User]{less: func(a, b *modelv1.User) bool {
 			return bytes.Compare(a.GetId(), b.GetId()) < 0
 		}}),
+		tokens:   newTable(tokenOrders()...),
 		answered: newTable(answeredOrders()...),
 	}
 }
@@ -67,7 +70,7 @@ func (s *state) fork() *state {
 		index: s.index, now: s.now, cluster: s.cluster,
 		nodes: s.nodes.fork(), members: s.members.fork(), services: s.services.fork(),
 		revisions: s.revisions.fork(), tasks: s.tasks.fork(), claims: s.claims.fork(),
-		users: s.users.fork(), answered: s.answered.fork(), underWay: s.underWay,
+		users: s.users.fork(), tokens: s.tokens.fork(), answered: s.answered.fork(), underWay: s.underWay,
 	}
 }
 

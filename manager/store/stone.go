@@ -110,6 +110,8 @@ func nameOf(m proto.Message) string {
 		return name(KindTask, m.GetId(), m.GetDecidedIndex())
 	case *modelv1.User:
 		return name(KindUser, m.GetId(), m.GetMeta().GetVersion())
+	case *modelv1.JoinToken:
+		return name(KindToken, m.GetId(), m.GetMeta().GetVersion())
 	case *modelv1.Claim:
 		return name(KindClaim, ClaimKey(m.GetKind(), m.GetKey()), m.GetVersion())
 	}

@@ -135,6 +135,16 @@ func (tx *Tx) PutUser(u *modelv1.User) error {
 	return tx.write(KindUser, u.GetId(), &logv1.Operation{Op: &logv1.Operation_PutUser{PutUser: u}})
 }
 
+// PutToken writes a join token, made from the one tx read, or new.
+func (tx *Tx) PutToken(t *modelv1.JoinToken) error {
+	if err := tx.current(KindToken, t.GetId(), t.GetMeta()); err != nil {
+		return err
+	}
+	t = proto.CloneOf(t)
+	t.Meta = nil
+	return tx.write(KindToken, t.GetId(), &logv1.Operation{Op: &logv1.Operation_PutToken{PutToken: t}})
+}
+
 // PutRevision adds a revision.
 func (tx *Tx) PutRevision(r *modelv1.Revision) error {
 	r = proto.CloneOf(r)

@@ -96,8 +96,10 @@ func (x *EnrollRequest) GetHostname() string {
 }
 
 type EnrollResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Issued        *Issued                `protobuf:"bytes,1,opt,name=issued,proto3" json:"issued,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Absent: an operator has to accept the node first.
+	Issued        *Issued  `protobuf:"bytes,1,opt,name=issued,proto3" json:"issued,omitempty"`
+	Pending       *Pending `protobuf:"bytes,2,opt,name=pending,proto3" json:"pending,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -139,6 +141,84 @@ func (x *EnrollResponse) GetIssued() *Issued {
 	return nil
 }
 
+func (x *EnrollResponse) GetPending() *Pending {
+	if x != nil {
+		return x.Pending
+	}
+	return nil
+}
+
+// Pending is a node that waits: the same key asks again from time to time.
+type Pending struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Cluster []byte                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Node    []byte                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	// SHA-256 of its public key, as operators are shown it.
+	Key []byte `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	// Log time at which it is forgotten if nobody accepts it.
+	ExpiresAt     int64 `protobuf:"varint,4,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Pending) Reset() {
+	*x = Pending{}
+	mi := &file_skep_ca_v1_ca_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Pending) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Pending) ProtoMessage() {}
+
+func (x *Pending) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_ca_v1_ca_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Pending.ProtoReflect.Descriptor instead.
+func (*Pending) Descriptor() ([]byte, []int) {
+	return file_skep_ca_v1_ca_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Pending) GetCluster() []byte {
+	if x != nil {
+		return x.Cluster
+	}
+	return nil
+}
+
+func (x *Pending) GetNode() []byte {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *Pending) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *Pending) GetExpiresAt() int64 {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return 0
+}
+
 type RenewRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Csr   []byte                 `protobuf:"bytes,1,opt,name=csr,proto3" json:"csr,omitempty"`
@@ -152,7 +232,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_skep_ca_v1_ca_proto_msgTypes[2]
+	mi := &file_skep_ca_v1_ca_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -164,7 +244,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_ca_v1_ca_proto_msgTypes[2]
+	mi := &file_skep_ca_v1_ca_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -177,7 +257,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_skep_ca_v1_ca_proto_rawDescGZIP(), []int{2}
+	return file_skep_ca_v1_ca_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *RenewRequest) GetCsr() []byte {
@@ -203,7 +283,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_skep_ca_v1_ca_proto_msgTypes[3]
+	mi := &file_skep_ca_v1_ca_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -215,7 +295,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_ca_v1_ca_proto_msgTypes[3]
+	mi := &file_skep_ca_v1_ca_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -228,7 +308,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_skep_ca_v1_ca_proto_rawDescGZIP(), []int{3}
+	return file_skep_ca_v1_ca_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *RenewResponse) GetIssued() *Issued {
@@ -256,7 +336,7 @@ type Issued struct {
 
 func (x *Issued) Reset() {
 	*x = Issued{}
-	mi := &file_skep_ca_v1_ca_proto_msgTypes[4]
+	mi := &file_skep_ca_v1_ca_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -268,7 +348,7 @@ func (x *Issued) String() string {
 func (*Issued) ProtoMessage() {}
 
 func (x *Issued) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_ca_v1_ca_proto_msgTypes[4]
+	mi := &file_skep_ca_v1_ca_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -281,7 +361,7 @@ func (x *Issued) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Issued.ProtoReflect.Descriptor instead.
 func (*Issued) Descriptor() ([]byte, []int) {
-	return file_skep_ca_v1_ca_proto_rawDescGZIP(), []int{4}
+	return file_skep_ca_v1_ca_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Issued) GetCluster() []byte {
@@ -346,7 +426,7 @@ type ManagerList struct {
 
 func (x *ManagerList) Reset() {
 	*x = ManagerList{}
-	mi := &file_skep_ca_v1_ca_proto_msgTypes[5]
+	mi := &file_skep_ca_v1_ca_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -358,7 +438,7 @@ func (x *ManagerList) String() string {
 func (*ManagerList) ProtoMessage() {}
 
 func (x *ManagerList) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_ca_v1_ca_proto_msgTypes[5]
+	mi := &file_skep_ca_v1_ca_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -371,7 +451,7 @@ func (x *ManagerList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManagerList.ProtoReflect.Descriptor instead.
 func (*ManagerList) Descriptor() ([]byte, []int) {
-	return file_skep_ca_v1_ca_proto_rawDescGZIP(), []int{5}
+	return file_skep_ca_v1_ca_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ManagerList) GetIndex() uint64 {
@@ -407,7 +487,7 @@ type Manager struct {
 
 func (x *Manager) Reset() {
 	*x = Manager{}
-	mi := &file_skep_ca_v1_ca_proto_msgTypes[6]
+	mi := &file_skep_ca_v1_ca_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -419,7 +499,7 @@ func (x *Manager) String() string {
 func (*Manager) ProtoMessage() {}
 
 func (x *Manager) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_ca_v1_ca_proto_msgTypes[6]
+	mi := &file_skep_ca_v1_ca_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -432,7 +512,7 @@ func (x *Manager) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Manager.ProtoReflect.Descriptor instead.
 func (*Manager) Descriptor() ([]byte, []int) {
-	return file_skep_ca_v1_ca_proto_rawDescGZIP(), []int{6}
+	return file_skep_ca_v1_ca_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Manager) GetNode() []byte {
@@ -466,9 +546,16 @@ const file_skep_ca_v1_ca_proto_rawDesc = "" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x10\n" +
 	"\x03csr\x18\x02 \x01(\fR\x03csr\x12?\n" +
 	"\favailability\x18\x03 \x01(\x0e2\x1b.skep.model.v1.AvailabilityR\favailability\x12\x1a\n" +
-	"\bhostname\x18\x04 \x01(\tR\bhostname\"<\n" +
+	"\bhostname\x18\x04 \x01(\tR\bhostname\"k\n" +
 	"\x0eEnrollResponse\x12*\n" +
-	"\x06issued\x18\x01 \x01(\v2\x12.skep.ca.v1.IssuedR\x06issued\"6\n" +
+	"\x06issued\x18\x01 \x01(\v2\x12.skep.ca.v1.IssuedR\x06issued\x12-\n" +
+	"\apending\x18\x02 \x01(\v2\x13.skep.ca.v1.PendingR\apending\"h\n" +
+	"\aPending\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\fR\acluster\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\fR\x04node\x12\x10\n" +
+	"\x03key\x18\x03 \x01(\fR\x03key\x12\x1d\n" +
+	"\n" +
+	"expires_at\x18\x04 \x01(\x03R\texpiresAt\"6\n" +
 	"\fRenewRequest\x12\x10\n" +
 	"\x03csr\x18\x01 \x01(\fR\x03csr\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\";\n" +
@@ -508,34 +595,36 @@ func file_skep_ca_v1_ca_proto_rawDescGZIP() []byte {
 	return file_skep_ca_v1_ca_proto_rawDescData
 }
 
-var file_skep_ca_v1_ca_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_skep_ca_v1_ca_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_skep_ca_v1_ca_proto_goTypes = []any{
 	(*EnrollRequest)(nil),  // 0: skep.ca.v1.EnrollRequest
 	(*EnrollResponse)(nil), // 1: skep.ca.v1.EnrollResponse
-	(*RenewRequest)(nil),   // 2: skep.ca.v1.RenewRequest
-	(*RenewResponse)(nil),  // 3: skep.ca.v1.RenewResponse
-	(*Issued)(nil),         // 4: skep.ca.v1.Issued
-	(*ManagerList)(nil),    // 5: skep.ca.v1.ManagerList
-	(*Manager)(nil),        // 6: skep.ca.v1.Manager
-	(v1.Availability)(0),   // 7: skep.model.v1.Availability
-	(v1.Role)(0),           // 8: skep.model.v1.Role
+	(*Pending)(nil),        // 2: skep.ca.v1.Pending
+	(*RenewRequest)(nil),   // 3: skep.ca.v1.RenewRequest
+	(*RenewResponse)(nil),  // 4: skep.ca.v1.RenewResponse
+	(*Issued)(nil),         // 5: skep.ca.v1.Issued
+	(*ManagerList)(nil),    // 6: skep.ca.v1.ManagerList
+	(*Manager)(nil),        // 7: skep.ca.v1.Manager
+	(v1.Availability)(0),   // 8: skep.model.v1.Availability
+	(v1.Role)(0),           // 9: skep.model.v1.Role
 }
 var file_skep_ca_v1_ca_proto_depIdxs = []int32{
-	7, // 0: skep.ca.v1.EnrollRequest.availability:type_name -> skep.model.v1.Availability
-	4, // 1: skep.ca.v1.EnrollResponse.issued:type_name -> skep.ca.v1.Issued
-	4, // 2: skep.ca.v1.RenewResponse.issued:type_name -> skep.ca.v1.Issued
-	8, // 3: skep.ca.v1.Issued.role:type_name -> skep.model.v1.Role
-	5, // 4: skep.ca.v1.Issued.managers:type_name -> skep.ca.v1.ManagerList
-	6, // 5: skep.ca.v1.ManagerList.managers:type_name -> skep.ca.v1.Manager
-	0, // 6: skep.ca.v1.Authority.Enroll:input_type -> skep.ca.v1.EnrollRequest
-	2, // 7: skep.ca.v1.Authority.Renew:input_type -> skep.ca.v1.RenewRequest
-	1, // 8: skep.ca.v1.Authority.Enroll:output_type -> skep.ca.v1.EnrollResponse
-	3, // 9: skep.ca.v1.Authority.Renew:output_type -> skep.ca.v1.RenewResponse
-	8, // [8:10] is the sub-list for method output_type
-	6, // [6:8] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	8, // 0: skep.ca.v1.EnrollRequest.availability:type_name -> skep.model.v1.Availability
+	5, // 1: skep.ca.v1.EnrollResponse.issued:type_name -> skep.ca.v1.Issued
+	2, // 2: skep.ca.v1.EnrollResponse.pending:type_name -> skep.ca.v1.Pending
+	5, // 3: skep.ca.v1.RenewResponse.issued:type_name -> skep.ca.v1.Issued
+	9, // 4: skep.ca.v1.Issued.role:type_name -> skep.model.v1.Role
+	6, // 5: skep.ca.v1.Issued.managers:type_name -> skep.ca.v1.ManagerList
+	7, // 6: skep.ca.v1.ManagerList.managers:type_name -> skep.ca.v1.Manager
+	0, // 7: skep.ca.v1.Authority.Enroll:input_type -> skep.ca.v1.EnrollRequest
+	3, // 8: skep.ca.v1.Authority.Renew:input_type -> skep.ca.v1.RenewRequest
+	1, // 9: skep.ca.v1.Authority.Enroll:output_type -> skep.ca.v1.EnrollResponse
+	4, // 10: skep.ca.v1.Authority.Renew:output_type -> skep.ca.v1.RenewResponse
+	9, // [9:11] is the sub-list for method output_type
+	7, // [7:9] is the sub-list for method input_type
+	7, // [7:7] is the sub-list for extension type_name
+	7, // [7:7] is the sub-list for extension extendee
+	0, // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_skep_ca_v1_ca_proto_init() }
@@ -549,7 +638,7 @@ func file_skep_ca_v1_ca_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_skep_ca_v1_ca_proto_rawDesc), len(file_skep_ca_v1_ca_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -2416,7 +2416,7 @@ func (x *WatchEventsResponse) GetReset_() bool {
 // Event is one thing that happened. The words only grow.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "swarm", "node", "service", "task" or, for admins only, "user".
+	// "swarm", "node", "service", "task" or, for admins only, "user" and "token".
 	Type   string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
 	Action string `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"`
 	// What it happened to; its name at that time.
@@ -3274,6 +3274,673 @@ func (x *ListManagersResponse) GetRoots() [][]byte {
 	return nil
 }
 
+type CreateTokenRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	RequestId []byte                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// SHA-256 of the secret, 16 bytes that the client draws and tells nobody.
+	SecretHash  []byte  `protobuf:"bytes,2,opt,name=secret_hash,json=secretHash,proto3" json:"secret_hash,omitempty"`
+	Role        v1.Role `protobuf:"varint,3,opt,name=role,proto3,enum=skep.model.v1.Role" json:"role,omitempty"`
+	Description string  `protobuf:"bytes,4,opt,name=description,proto3" json:"description,omitempty"`
+	// Nanoseconds it lets nodes in. Zero: 1h.
+	Ttl int64 `protobuf:"varint,5,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	// Zero: 1.
+	Uses uint32 `protobuf:"varint,6,opt,name=uses,proto3" json:"uses,omitempty"`
+	// As in JoinToken.
+	Name          string            `protobuf:"bytes,7,opt,name=name,proto3" json:"name,omitempty"`
+	From          []string          `protobuf:"bytes,8,rep,name=from,proto3" json:"from,omitempty"`
+	Labels        map[string]string `protobuf:"bytes,9,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Approve       bool              `protobuf:"varint,10,opt,name=approve,proto3" json:"approve,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateTokenRequest) Reset() {
+	*x = CreateTokenRequest{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateTokenRequest) ProtoMessage() {}
+
+func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
+func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *CreateTokenRequest) GetRequestId() []byte {
+	if x != nil {
+		return x.RequestId
+	}
+	return nil
+}
+
+func (x *CreateTokenRequest) GetSecretHash() []byte {
+	if x != nil {
+		return x.SecretHash
+	}
+	return nil
+}
+
+func (x *CreateTokenRequest) GetRole() v1.Role {
+	if x != nil {
+		return x.Role
+	}
+	return v1.Role(0)
+}
+
+func (x *CreateTokenRequest) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+func (x *CreateTokenRequest) GetTtl() int64 {
+	if x != nil {
+		return x.Ttl
+	}
+	return 0
+}
+
+func (x *CreateTokenRequest) GetUses() uint32 {
+	if x != nil {
+		return x.Uses
+	}
+	return 0
+}
+
+func (x *CreateTokenRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CreateTokenRequest) GetFrom() []string {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *CreateTokenRequest) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *CreateTokenRequest) GetApprove() bool {
+	if x != nil {
+		return x.Approve
+	}
+	return false
+}
+
+type CreateTokenResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Token *v1.JoinToken          `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	// host:port of a manager to join.
+	Address       string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateTokenResponse) Reset() {
+	*x = CreateTokenResponse{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateTokenResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateTokenResponse) ProtoMessage() {}
+
+func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
+func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *CreateTokenResponse) GetToken() *v1.JoinToken {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+func (x *CreateTokenResponse) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+type ListTokensRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTokensRequest) Reset() {
+	*x = ListTokensRequest{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTokensRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTokensRequest) ProtoMessage() {}
+
+func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
+func (*ListTokensRequest) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{56}
+}
+
+type ListTokensResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By id. Their secrets' hashes are blank.
+	Tokens []*v1.JoinToken `protobuf:"bytes,1,rep,name=tokens,proto3" json:"tokens,omitempty"`
+	// Log time at the answer.
+	Now           int64 `protobuf:"varint,2,opt,name=now,proto3" json:"now,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTokensResponse) Reset() {
+	*x = ListTokensResponse{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTokensResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTokensResponse) ProtoMessage() {}
+
+func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
+func (*ListTokensResponse) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *ListTokensResponse) GetTokens() []*v1.JoinToken {
+	if x != nil {
+		return x.Tokens
+	}
+	return nil
+}
+
+func (x *ListTokensResponse) GetNow() int64 {
+	if x != nil {
+		return x.Now
+	}
+	return 0
+}
+
+type GetTokenRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its id, or the beginning of it.
+	Ref           string `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetTokenRequest) Reset() {
+	*x = GetTokenRequest{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetTokenRequest) ProtoMessage() {}
+
+func (x *GetTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetTokenRequest.ProtoReflect.Descriptor instead.
+func (*GetTokenRequest) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *GetTokenRequest) GetRef() string {
+	if x != nil {
+		return x.Ref
+	}
+	return ""
+}
+
+type GetTokenResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Token *v1.JoinToken          `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	// Log time at the answer.
+	Now           int64 `protobuf:"varint,2,opt,name=now,proto3" json:"now,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetTokenResponse) Reset() {
+	*x = GetTokenResponse{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetTokenResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetTokenResponse) ProtoMessage() {}
+
+func (x *GetTokenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetTokenResponse.ProtoReflect.Descriptor instead.
+func (*GetTokenResponse) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *GetTokenResponse) GetToken() *v1.JoinToken {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+func (x *GetTokenResponse) GetNow() int64 {
+	if x != nil {
+		return x.Now
+	}
+	return 0
+}
+
+type RevokeTokenRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RequestId     []byte                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Ref           string                 `protobuf:"bytes,2,opt,name=ref,proto3" json:"ref,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeTokenRequest) Reset() {
+	*x = RevokeTokenRequest{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeTokenRequest) ProtoMessage() {}
+
+func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
+func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *RevokeTokenRequest) GetRequestId() []byte {
+	if x != nil {
+		return x.RequestId
+	}
+	return nil
+}
+
+func (x *RevokeTokenRequest) GetRef() string {
+	if x != nil {
+		return x.Ref
+	}
+	return ""
+}
+
+type RevokeTokenResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeTokenResponse) Reset() {
+	*x = RevokeTokenResponse{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeTokenResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeTokenResponse) ProtoMessage() {}
+
+func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeTokenResponse.ProtoReflect.Descriptor instead.
+func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *RevokeTokenResponse) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+type AcceptNodeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RequestId     []byte                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Ref           string                 `protobuf:"bytes,2,opt,name=ref,proto3" json:"ref,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AcceptNodeRequest) Reset() {
+	*x = AcceptNodeRequest{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcceptNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcceptNodeRequest) ProtoMessage() {}
+
+func (x *AcceptNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcceptNodeRequest.ProtoReflect.Descriptor instead.
+func (*AcceptNodeRequest) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{62}
+}
+
+func (x *AcceptNodeRequest) GetRequestId() []byte {
+	if x != nil {
+		return x.RequestId
+	}
+	return nil
+}
+
+func (x *AcceptNodeRequest) GetRef() string {
+	if x != nil {
+		return x.Ref
+	}
+	return ""
+}
+
+type AcceptNodeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// It was in already.
+	Unchanged     bool `protobuf:"varint,2,opt,name=unchanged,proto3" json:"unchanged,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AcceptNodeResponse) Reset() {
+	*x = AcceptNodeResponse{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcceptNodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcceptNodeResponse) ProtoMessage() {}
+
+func (x *AcceptNodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcceptNodeResponse.ProtoReflect.Descriptor instead.
+func (*AcceptNodeResponse) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *AcceptNodeResponse) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *AcceptNodeResponse) GetUnchanged() bool {
+	if x != nil {
+		return x.Unchanged
+	}
+	return false
+}
+
+type RejectNodeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RequestId     []byte                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Ref           string                 `protobuf:"bytes,2,opt,name=ref,proto3" json:"ref,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RejectNodeRequest) Reset() {
+	*x = RejectNodeRequest{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RejectNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RejectNodeRequest) ProtoMessage() {}
+
+func (x *RejectNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RejectNodeRequest.ProtoReflect.Descriptor instead.
+func (*RejectNodeRequest) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *RejectNodeRequest) GetRequestId() []byte {
+	if x != nil {
+		return x.RequestId
+	}
+	return nil
+}
+
+func (x *RejectNodeRequest) GetRef() string {
+	if x != nil {
+		return x.Ref
+	}
+	return ""
+}
+
+type RejectNodeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// It was sent away already.
+	Unchanged     bool `protobuf:"varint,2,opt,name=unchanged,proto3" json:"unchanged,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RejectNodeResponse) Reset() {
+	*x = RejectNodeResponse{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RejectNodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RejectNodeResponse) ProtoMessage() {}
+
+func (x *RejectNodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RejectNodeResponse.ProtoReflect.Descriptor instead.
+func (*RejectNodeResponse) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{65}
+}
+
+func (x *RejectNodeResponse) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *RejectNodeResponse) GetUnchanged() bool {
+	if x != nil {
+		return x.Unchanged
+	}
+	return false
+}
+
 var File_skep_control_v1_control_proto protoreflect.FileDescriptor
 
 const file_skep_control_v1_control_proto_rawDesc = "" +
@@ -3512,7 +4179,56 @@ const file_skep_control_v1_control_proto_rawDesc = "" +
 	"\x13ListManagersRequest\"a\n" +
 	"\x14ListManagersResponse\x123\n" +
 	"\bmanagers\x18\x01 \x01(\v2\x17.skep.ca.v1.ManagerListR\bmanagers\x12\x14\n" +
-	"\x05roots\x18\x02 \x03(\fR\x05roots2\xe1\x15\n" +
+	"\x05roots\x18\x02 \x03(\fR\x05roots\"\x8b\x03\n" +
+	"\x12CreateTokenRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\fR\trequestId\x12\x1f\n" +
+	"\vsecret_hash\x18\x02 \x01(\fR\n" +
+	"secretHash\x12'\n" +
+	"\x04role\x18\x03 \x01(\x0e2\x13.skep.model.v1.RoleR\x04role\x12 \n" +
+	"\vdescription\x18\x04 \x01(\tR\vdescription\x12\x10\n" +
+	"\x03ttl\x18\x05 \x01(\x03R\x03ttl\x12\x12\n" +
+	"\x04uses\x18\x06 \x01(\rR\x04uses\x12\x12\n" +
+	"\x04name\x18\a \x01(\tR\x04name\x12\x12\n" +
+	"\x04from\x18\b \x03(\tR\x04from\x12G\n" +
+	"\x06labels\x18\t \x03(\v2/.skep.control.v1.CreateTokenRequest.LabelsEntryR\x06labels\x12\x18\n" +
+	"\aapprove\x18\n" +
+	" \x01(\bR\aapprove\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"_\n" +
+	"\x13CreateTokenResponse\x12.\n" +
+	"\x05token\x18\x01 \x01(\v2\x18.skep.model.v1.JoinTokenR\x05token\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"\x13\n" +
+	"\x11ListTokensRequest\"X\n" +
+	"\x12ListTokensResponse\x120\n" +
+	"\x06tokens\x18\x01 \x03(\v2\x18.skep.model.v1.JoinTokenR\x06tokens\x12\x10\n" +
+	"\x03now\x18\x02 \x01(\x03R\x03now\"#\n" +
+	"\x0fGetTokenRequest\x12\x10\n" +
+	"\x03ref\x18\x01 \x01(\tR\x03ref\"T\n" +
+	"\x10GetTokenResponse\x12.\n" +
+	"\x05token\x18\x01 \x01(\v2\x18.skep.model.v1.JoinTokenR\x05token\x12\x10\n" +
+	"\x03now\x18\x02 \x01(\x03R\x03now\"E\n" +
+	"\x12RevokeTokenRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\fR\trequestId\x12\x10\n" +
+	"\x03ref\x18\x02 \x01(\tR\x03ref\"%\n" +
+	"\x13RevokeTokenResponse\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\"D\n" +
+	"\x11AcceptNodeRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\fR\trequestId\x12\x10\n" +
+	"\x03ref\x18\x02 \x01(\tR\x03ref\"B\n" +
+	"\x12AcceptNodeResponse\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12\x1c\n" +
+	"\tunchanged\x18\x02 \x01(\bR\tunchanged\"D\n" +
+	"\x11RejectNodeRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\fR\trequestId\x12\x10\n" +
+	"\x03ref\x18\x02 \x01(\tR\x03ref\"B\n" +
+	"\x12RejectNodeResponse\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12\x1c\n" +
+	"\tunchanged\x18\x02 \x01(\bR\tunchanged2\xa7\x1b\n" +
 	"\aControl\x12|\n" +
 	"\n" +
 	"GetCluster\x12\".skep.control.v1.GetClusterRequest\x1a#.skep.control.v1.GetClusterResponse\"%\xa2\xbb\x18!\n" +
@@ -3566,7 +4282,22 @@ const file_skep_control_v1_control_proto_rawDesc = "" +
 	"\tRenewUser\x12!.skep.control.v1.RenewUserRequest\x1a\".skep.control.v1.RenewUserResponse\"(\xa2\xbb\x18$\n" +
 	"\x01\x05\x10\x01(\x012\x1brenew one's own certificate\x12{\n" +
 	"\fListManagers\x12$.skep.control.v1.ListManagersRequest\x1a%.skep.control.v1.ListManagersResponse\"\x1e\xa2\xbb\x18\x1a\n" +
-	"\x01\x05\x18\x01(\x012\x11list the managers\x12u\n" +
+	"\x01\x05\x18\x01(\x012\x11list the managers\x12x\n" +
+	"\vCreateToken\x12#.skep.control.v1.CreateTokenRequest\x1a$.skep.control.v1.CreateTokenResponse\"\x1e\xa2\xbb\x18\x1a\n" +
+	"\x01\x05\x10\x01(\x032\x11make a join token\x12x\n" +
+	"\n" +
+	"ListTokens\x12\".skep.control.v1.ListTokensRequest\x1a#.skep.control.v1.ListTokensResponse\"!\xa2\xbb\x18\x1d\n" +
+	"\x01\x05\x18\x01(\x032\x14list the join tokens\x12n\n" +
+	"\bGetToken\x12 .skep.control.v1.GetTokenRequest\x1a!.skep.control.v1.GetTokenResponse\"\x1d\xa2\xbb\x18\x19\n" +
+	"\x01\x05\x18\x01(\x032\x10see a join token\x12z\n" +
+	"\vRevokeToken\x12#.skep.control.v1.RevokeTokenRequest\x1a$.skep.control.v1.RevokeTokenResponse\" \xa2\xbb\x18\x1c\n" +
+	"\x01\x05\x10\x01(\x032\x13revoke a join token\x12q\n" +
+	"\n" +
+	"AcceptNode\x12\".skep.control.v1.AcceptNodeRequest\x1a#.skep.control.v1.AcceptNodeResponse\"\x1a\xa2\xbb\x18\x16\n" +
+	"\x01\x05\x10\x01(\x032\raccept a node\x12q\n" +
+	"\n" +
+	"RejectNode\x12\".skep.control.v1.RejectNodeRequest\x1a#.skep.control.v1.RejectNodeResponse\"\x1a\xa2\xbb\x18\x16\n" +
+	"\x01\x05\x10\x01(\x032\rreject a node\x12u\n" +
 	"\vWatchEvents\x12#.skep.control.v1.WatchEventsRequest\x1a$.skep.control.v1.WatchEventsResponse\"\x19\xa2\xbb\x18\x15\n" +
 	"\x01\x05\x18\x01(\x012\fwatch events0\x01B>Z<github.com/skep-project/skep/proto/skep/control/v1;controlv1b\x06proto3"
 
@@ -3583,7 +4314,7 @@ func file_skep_control_v1_control_proto_rawDescGZIP() []byte {
 }
 
 var file_skep_control_v1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_skep_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
+var file_skep_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 69)
 var file_skep_control_v1_control_proto_goTypes = []any{
 	(ManagerStatus_Reachability)(0), // 0: skep.control.v1.ManagerStatus.Reachability
 	(*GetClusterRequest)(nil),       // 1: skep.control.v1.GetClusterRequest
@@ -3640,123 +4371,154 @@ var file_skep_control_v1_control_proto_goTypes = []any{
 	(*RenewUserResponse)(nil),       // 52: skep.control.v1.RenewUserResponse
 	(*ListManagersRequest)(nil),     // 53: skep.control.v1.ListManagersRequest
 	(*ListManagersResponse)(nil),    // 54: skep.control.v1.ListManagersResponse
-	nil,                             // 55: skep.control.v1.UpdateNodeRequest.LabelsAddEntry
-	nil,                             // 56: skep.control.v1.Event.AttributesEntry
-	(*v1.Cluster)(nil),              // 57: skep.model.v1.Cluster
-	(*v1.ClusterSpec)(nil),          // 58: skep.model.v1.ClusterSpec
-	(v1.Role)(0),                    // 59: skep.model.v1.Role
-	(*v1.Node)(nil),                 // 60: skep.model.v1.Node
-	(v1.Membership)(0),              // 61: skep.model.v1.Membership
-	(v1.TaskState)(0),               // 62: skep.model.v1.TaskState
-	(v1.Availability)(0),            // 63: skep.model.v1.Availability
-	(*v1.ServiceSpec)(nil),          // 64: skep.model.v1.ServiceSpec
-	(*v1.TaskTemplate)(nil),         // 65: skep.model.v1.TaskTemplate
-	(*v1.RegistryAuth)(nil),         // 66: skep.model.v1.RegistryAuth
-	(*v1.Service)(nil),              // 67: skep.model.v1.Service
-	(*v1.Task)(nil),                 // 68: skep.model.v1.Task
-	(*v1.User)(nil),                 // 69: skep.model.v1.User
-	(*v11.ManagerList)(nil),         // 70: skep.ca.v1.ManagerList
-	(v1.UserRole)(0),                // 71: skep.model.v1.UserRole
+	(*CreateTokenRequest)(nil),      // 55: skep.control.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),     // 56: skep.control.v1.CreateTokenResponse
+	(*ListTokensRequest)(nil),       // 57: skep.control.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),      // 58: skep.control.v1.ListTokensResponse
+	(*GetTokenRequest)(nil),         // 59: skep.control.v1.GetTokenRequest
+	(*GetTokenResponse)(nil),        // 60: skep.control.v1.GetTokenResponse
+	(*RevokeTokenRequest)(nil),      // 61: skep.control.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),     // 62: skep.control.v1.RevokeTokenResponse
+	(*AcceptNodeRequest)(nil),       // 63: skep.control.v1.AcceptNodeRequest
+	(*AcceptNodeResponse)(nil),      // 64: skep.control.v1.AcceptNodeResponse
+	(*RejectNodeRequest)(nil),       // 65: skep.control.v1.RejectNodeRequest
+	(*RejectNodeResponse)(nil),      // 66: skep.control.v1.RejectNodeResponse
+	nil,                             // 67: skep.control.v1.UpdateNodeRequest.LabelsAddEntry
+	nil,                             // 68: skep.control.v1.Event.AttributesEntry
+	nil,                             // 69: skep.control.v1.CreateTokenRequest.LabelsEntry
+	(*v1.Cluster)(nil),              // 70: skep.model.v1.Cluster
+	(*v1.ClusterSpec)(nil),          // 71: skep.model.v1.ClusterSpec
+	(v1.Role)(0),                    // 72: skep.model.v1.Role
+	(*v1.Node)(nil),                 // 73: skep.model.v1.Node
+	(v1.Membership)(0),              // 74: skep.model.v1.Membership
+	(v1.TaskState)(0),               // 75: skep.model.v1.TaskState
+	(v1.Availability)(0),            // 76: skep.model.v1.Availability
+	(*v1.ServiceSpec)(nil),          // 77: skep.model.v1.ServiceSpec
+	(*v1.TaskTemplate)(nil),         // 78: skep.model.v1.TaskTemplate
+	(*v1.RegistryAuth)(nil),         // 79: skep.model.v1.RegistryAuth
+	(*v1.Service)(nil),              // 80: skep.model.v1.Service
+	(*v1.Task)(nil),                 // 81: skep.model.v1.Task
+	(*v1.User)(nil),                 // 82: skep.model.v1.User
+	(*v11.ManagerList)(nil),         // 83: skep.ca.v1.ManagerList
+	(v1.UserRole)(0),                // 84: skep.model.v1.UserRole
+	(*v1.JoinToken)(nil),            // 85: skep.model.v1.JoinToken
 }
 var file_skep_control_v1_control_proto_depIdxs = []int32{
-	57, // 0: skep.control.v1.GetClusterResponse.cluster:type_name -> skep.model.v1.Cluster
-	58, // 1: skep.control.v1.UpdateClusterRequest.spec:type_name -> skep.model.v1.ClusterSpec
-	57, // 2: skep.control.v1.UpdateClusterResponse.cluster:type_name -> skep.model.v1.Cluster
-	59, // 3: skep.control.v1.GetJoinTokenRequest.role:type_name -> skep.model.v1.Role
-	59, // 4: skep.control.v1.RotateJoinTokenRequest.role:type_name -> skep.model.v1.Role
-	60, // 5: skep.control.v1.NodeView.node:type_name -> skep.model.v1.Node
+	70, // 0: skep.control.v1.GetClusterResponse.cluster:type_name -> skep.model.v1.Cluster
+	71, // 1: skep.control.v1.UpdateClusterRequest.spec:type_name -> skep.model.v1.ClusterSpec
+	70, // 2: skep.control.v1.UpdateClusterResponse.cluster:type_name -> skep.model.v1.Cluster
+	72, // 3: skep.control.v1.GetJoinTokenRequest.role:type_name -> skep.model.v1.Role
+	72, // 4: skep.control.v1.RotateJoinTokenRequest.role:type_name -> skep.model.v1.Role
+	73, // 5: skep.control.v1.NodeView.node:type_name -> skep.model.v1.Node
 	10, // 6: skep.control.v1.NodeView.manager:type_name -> skep.control.v1.ManagerStatus
 	0,  // 7: skep.control.v1.ManagerStatus.reachability:type_name -> skep.control.v1.ManagerStatus.Reachability
 	12, // 8: skep.control.v1.ListNodesRequest.filter:type_name -> skep.control.v1.Filter
-	59, // 9: skep.control.v1.Filter.roles:type_name -> skep.model.v1.Role
-	61, // 10: skep.control.v1.Filter.memberships:type_name -> skep.model.v1.Membership
-	62, // 11: skep.control.v1.Filter.desired:type_name -> skep.model.v1.TaskState
+	72, // 9: skep.control.v1.Filter.roles:type_name -> skep.model.v1.Role
+	74, // 10: skep.control.v1.Filter.memberships:type_name -> skep.model.v1.Membership
+	75, // 11: skep.control.v1.Filter.desired:type_name -> skep.model.v1.TaskState
 	9,  // 12: skep.control.v1.ListNodesResponse.nodes:type_name -> skep.control.v1.NodeView
 	9,  // 13: skep.control.v1.GetNodeResponse.node:type_name -> skep.control.v1.NodeView
-	59, // 14: skep.control.v1.UpdateNodeRequest.role:type_name -> skep.model.v1.Role
-	63, // 15: skep.control.v1.UpdateNodeRequest.availability:type_name -> skep.model.v1.Availability
-	55, // 16: skep.control.v1.UpdateNodeRequest.labels_add:type_name -> skep.control.v1.UpdateNodeRequest.LabelsAddEntry
+	72, // 14: skep.control.v1.UpdateNodeRequest.role:type_name -> skep.model.v1.Role
+	76, // 15: skep.control.v1.UpdateNodeRequest.availability:type_name -> skep.model.v1.Availability
+	67, // 16: skep.control.v1.UpdateNodeRequest.labels_add:type_name -> skep.control.v1.UpdateNodeRequest.LabelsAddEntry
 	9,  // 17: skep.control.v1.UpdateNodeResponse.node:type_name -> skep.control.v1.NodeView
-	64, // 18: skep.control.v1.CreateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
-	65, // 19: skep.control.v1.CreateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
-	66, // 20: skep.control.v1.CreateServiceRequest.registry_auth:type_name -> skep.model.v1.RegistryAuth
-	67, // 21: skep.control.v1.ServiceView.service:type_name -> skep.model.v1.Service
-	65, // 22: skep.control.v1.ServiceView.template:type_name -> skep.model.v1.TaskTemplate
-	65, // 23: skep.control.v1.ServiceView.previous_template:type_name -> skep.model.v1.TaskTemplate
+	77, // 18: skep.control.v1.CreateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
+	78, // 19: skep.control.v1.CreateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
+	79, // 20: skep.control.v1.CreateServiceRequest.registry_auth:type_name -> skep.model.v1.RegistryAuth
+	80, // 21: skep.control.v1.ServiceView.service:type_name -> skep.model.v1.Service
+	78, // 22: skep.control.v1.ServiceView.template:type_name -> skep.model.v1.TaskTemplate
+	78, // 23: skep.control.v1.ServiceView.previous_template:type_name -> skep.model.v1.TaskTemplate
 	12, // 24: skep.control.v1.ListServicesRequest.filter:type_name -> skep.control.v1.Filter
 	22, // 25: skep.control.v1.ListServicesResponse.services:type_name -> skep.control.v1.ServiceView
 	22, // 26: skep.control.v1.GetServiceResponse.service:type_name -> skep.control.v1.ServiceView
-	64, // 27: skep.control.v1.UpdateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
-	65, // 28: skep.control.v1.UpdateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
-	66, // 29: skep.control.v1.UpdateServiceRequest.registry_auth:type_name -> skep.model.v1.RegistryAuth
-	68, // 30: skep.control.v1.TaskView.task:type_name -> skep.model.v1.Task
+	77, // 27: skep.control.v1.UpdateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
+	78, // 28: skep.control.v1.UpdateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
+	79, // 29: skep.control.v1.UpdateServiceRequest.registry_auth:type_name -> skep.model.v1.RegistryAuth
+	81, // 30: skep.control.v1.TaskView.task:type_name -> skep.model.v1.Task
 	12, // 31: skep.control.v1.ListTasksRequest.filter:type_name -> skep.control.v1.Filter
 	31, // 32: skep.control.v1.ListTasksResponse.tasks:type_name -> skep.control.v1.TaskView
 	22, // 33: skep.control.v1.WatchServiceResponse.service:type_name -> skep.control.v1.ServiceView
 	31, // 34: skep.control.v1.WatchServiceResponse.tasks:type_name -> skep.control.v1.TaskView
 	37, // 35: skep.control.v1.WatchEventsRequest.filter:type_name -> skep.control.v1.EventFilter
 	39, // 36: skep.control.v1.WatchEventsResponse.events:type_name -> skep.control.v1.Event
-	56, // 37: skep.control.v1.Event.attributes:type_name -> skep.control.v1.Event.AttributesEntry
-	69, // 38: skep.control.v1.IssuedUser.user:type_name -> skep.model.v1.User
-	70, // 39: skep.control.v1.IssuedUser.managers:type_name -> skep.ca.v1.ManagerList
-	71, // 40: skep.control.v1.CreateUserRequest.role:type_name -> skep.model.v1.UserRole
+	68, // 37: skep.control.v1.Event.attributes:type_name -> skep.control.v1.Event.AttributesEntry
+	82, // 38: skep.control.v1.IssuedUser.user:type_name -> skep.model.v1.User
+	83, // 39: skep.control.v1.IssuedUser.managers:type_name -> skep.ca.v1.ManagerList
+	84, // 40: skep.control.v1.CreateUserRequest.role:type_name -> skep.model.v1.UserRole
 	40, // 41: skep.control.v1.CreateUserResponse.issued:type_name -> skep.control.v1.IssuedUser
-	69, // 42: skep.control.v1.ListUsersResponse.users:type_name -> skep.model.v1.User
-	69, // 43: skep.control.v1.GetUserResponse.user:type_name -> skep.model.v1.User
+	82, // 42: skep.control.v1.ListUsersResponse.users:type_name -> skep.model.v1.User
+	82, // 43: skep.control.v1.GetUserResponse.user:type_name -> skep.model.v1.User
 	40, // 44: skep.control.v1.ReissueUserResponse.issued:type_name -> skep.control.v1.IssuedUser
 	40, // 45: skep.control.v1.RenewUserResponse.issued:type_name -> skep.control.v1.IssuedUser
-	70, // 46: skep.control.v1.ListManagersResponse.managers:type_name -> skep.ca.v1.ManagerList
-	1,  // 47: skep.control.v1.Control.GetCluster:input_type -> skep.control.v1.GetClusterRequest
-	3,  // 48: skep.control.v1.Control.UpdateCluster:input_type -> skep.control.v1.UpdateClusterRequest
-	5,  // 49: skep.control.v1.Control.GetJoinToken:input_type -> skep.control.v1.GetJoinTokenRequest
-	7,  // 50: skep.control.v1.Control.RotateJoinToken:input_type -> skep.control.v1.RotateJoinTokenRequest
-	11, // 51: skep.control.v1.Control.ListNodes:input_type -> skep.control.v1.ListNodesRequest
-	14, // 52: skep.control.v1.Control.GetNode:input_type -> skep.control.v1.GetNodeRequest
-	16, // 53: skep.control.v1.Control.UpdateNode:input_type -> skep.control.v1.UpdateNodeRequest
-	18, // 54: skep.control.v1.Control.RemoveNode:input_type -> skep.control.v1.RemoveNodeRequest
-	20, // 55: skep.control.v1.Control.CreateService:input_type -> skep.control.v1.CreateServiceRequest
-	23, // 56: skep.control.v1.Control.ListServices:input_type -> skep.control.v1.ListServicesRequest
-	25, // 57: skep.control.v1.Control.GetService:input_type -> skep.control.v1.GetServiceRequest
-	27, // 58: skep.control.v1.Control.UpdateService:input_type -> skep.control.v1.UpdateServiceRequest
-	29, // 59: skep.control.v1.Control.RemoveService:input_type -> skep.control.v1.RemoveServiceRequest
-	32, // 60: skep.control.v1.Control.ListTasks:input_type -> skep.control.v1.ListTasksRequest
-	34, // 61: skep.control.v1.Control.WatchService:input_type -> skep.control.v1.WatchServiceRequest
-	41, // 62: skep.control.v1.Control.CreateUser:input_type -> skep.control.v1.CreateUserRequest
-	43, // 63: skep.control.v1.Control.ListUsers:input_type -> skep.control.v1.ListUsersRequest
-	45, // 64: skep.control.v1.Control.GetUser:input_type -> skep.control.v1.GetUserRequest
-	47, // 65: skep.control.v1.Control.RemoveUser:input_type -> skep.control.v1.RemoveUserRequest
-	49, // 66: skep.control.v1.Control.ReissueUser:input_type -> skep.control.v1.ReissueUserRequest
-	51, // 67: skep.control.v1.Control.RenewUser:input_type -> skep.control.v1.RenewUserRequest
-	53, // 68: skep.control.v1.Control.ListManagers:input_type -> skep.control.v1.ListManagersRequest
-	36, // 69: skep.control.v1.Control.WatchEvents:input_type -> skep.control.v1.WatchEventsRequest
-	2,  // 70: skep.control.v1.Control.GetCluster:output_type -> skep.control.v1.GetClusterResponse
-	4,  // 71: skep.control.v1.Control.UpdateCluster:output_type -> skep.control.v1.UpdateClusterResponse
-	6,  // 72: skep.control.v1.Control.GetJoinToken:output_type -> skep.control.v1.GetJoinTokenResponse
-	8,  // 73: skep.control.v1.Control.RotateJoinToken:output_type -> skep.control.v1.RotateJoinTokenResponse
-	13, // 74: skep.control.v1.Control.ListNodes:output_type -> skep.control.v1.ListNodesResponse
-	15, // 75: skep.control.v1.Control.GetNode:output_type -> skep.control.v1.GetNodeResponse
-	17, // 76: skep.control.v1.Control.UpdateNode:output_type -> skep.control.v1.UpdateNodeResponse
-	19, // 77: skep.control.v1.Control.RemoveNode:output_type -> skep.control.v1.RemoveNodeResponse
-	21, // 78: skep.control.v1.Control.CreateService:output_type -> skep.control.v1.CreateServiceResponse
-	24, // 79: skep.control.v1.Control.ListServices:output_type -> skep.control.v1.ListServicesResponse
-	26, // 80: skep.control.v1.Control.GetService:output_type -> skep.control.v1.GetServiceResponse
-	28, // 81: skep.control.v1.Control.UpdateService:output_type -> skep.control.v1.UpdateServiceResponse
-	30, // 82: skep.control.v1.Control.RemoveService:output_type -> skep.control.v1.RemoveServiceResponse
-	33, // 83: skep.control.v1.Control.ListTasks:output_type -> skep.control.v1.ListTasksResponse
-	35, // 84: skep.control.v1.Control.WatchService:output_type -> skep.control.v1.WatchServiceResponse
-	42, // 85: skep.control.v1.Control.CreateUser:output_type -> skep.control.v1.CreateUserResponse
-	44, // 86: skep.control.v1.Control.ListUsers:output_type -> skep.control.v1.ListUsersResponse
-	46, // 87: skep.control.v1.Control.GetUser:output_type -> skep.control.v1.GetUserResponse
-	48, // 88: skep.control.v1.Control.RemoveUser:output_type -> skep.control.v1.RemoveUserResponse
-	50, // 89: skep.control.v1.Control.ReissueUser:output_type -> skep.control.v1.ReissueUserResponse
-	52, // 90: skep.control.v1.Control.RenewUser:output_type -> skep.control.v1.RenewUserResponse
-	54, // 91: skep.control.v1.Control.ListManagers:output_type -> skep.control.v1.ListManagersResponse
-	38, // 92: skep.control.v1.Control.WatchEvents:output_type -> skep.control.v1.WatchEventsResponse
-	70, // [70:93] is the sub-list for method output_type
-	47, // [47:70] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	83, // 46: skep.control.v1.ListManagersResponse.managers:type_name -> skep.ca.v1.ManagerList
+	72, // 47: skep.control.v1.CreateTokenRequest.role:type_name -> skep.model.v1.Role
+	69, // 48: skep.control.v1.CreateTokenRequest.labels:type_name -> skep.control.v1.CreateTokenRequest.LabelsEntry
+	85, // 49: skep.control.v1.CreateTokenResponse.token:type_name -> skep.model.v1.JoinToken
+	85, // 50: skep.control.v1.ListTokensResponse.tokens:type_name -> skep.model.v1.JoinToken
+	85, // 51: skep.control.v1.GetTokenResponse.token:type_name -> skep.model.v1.JoinToken
+	1,  // 52: skep.control.v1.Control.GetCluster:input_type -> skep.control.v1.GetClusterRequest
+	3,  // 53: skep.control.v1.Control.UpdateCluster:input_type -> skep.control.v1.UpdateClusterRequest
+	5,  // 54: skep.control.v1.Control.GetJoinToken:input_type -> skep.control.v1.GetJoinTokenRequest
+	7,  // 55: skep.control.v1.Control.RotateJoinToken:input_type -> skep.control.v1.RotateJoinTokenRequest
+	11, // 56: skep.control.v1.Control.ListNodes:input_type -> skep.control.v1.ListNodesRequest
+	14, // 57: skep.control.v1.Control.GetNode:input_type -> skep.control.v1.GetNodeRequest
+	16, // 58: skep.control.v1.Control.UpdateNode:input_type -> skep.control.v1.UpdateNodeRequest
+	18, // 59: skep.control.v1.Control.RemoveNode:input_type -> skep.control.v1.RemoveNodeRequest
+	20, // 60: skep.control.v1.Control.CreateService:input_type -> skep.control.v1.CreateServiceRequest
+	23, // 61: skep.control.v1.Control.ListServices:input_type -> skep.control.v1.ListServicesRequest
+	25, // 62: skep.control.v1.Control.GetService:input_type -> skep.control.v1.GetServiceRequest
+	27, // 63: skep.control.v1.Control.UpdateService:input_type -> skep.control.v1.UpdateServiceRequest
+	29, // 64: skep.control.v1.Control.RemoveService:input_type -> skep.control.v1.RemoveServiceRequest
+	32, // 65: skep.control.v1.Control.ListTasks:input_type -> skep.control.v1.ListTasksRequest
+	34, // 66: skep.control.v1.Control.WatchService:input_type -> skep.control.v1.WatchServiceRequest
+	41, // 67: skep.control.v1.Control.CreateUser:input_type -> skep.control.v1.CreateUserRequest
+	43, // 68: skep.control.v1.Control.ListUsers:input_type -> skep.control.v1.ListUsersRequest
+	45, // 69: skep.control.v1.Control.GetUser:input_type -> skep.control.v1.GetUserRequest
+	47, // 70: skep.control.v1.Control.RemoveUser:input_type -> skep.control.v1.RemoveUserRequest
+	49, // 71: skep.control.v1.Control.ReissueUser:input_type -> skep.control.v1.ReissueUserRequest
+	51, // 72: skep.control.v1.Control.RenewUser:input_type -> skep.control.v1.RenewUserRequest
+	53, // 73: skep.control.v1.Control.ListManagers:input_type -> skep.control.v1.ListManagersRequest
+	55, // 74: skep.control.v1.Control.CreateToken:input_type -> skep.control.v1.CreateTokenRequest
+	57, // 75: skep.control.v1.Control.ListTokens:input_type -> skep.control.v1.ListTokensRequest
+	59, // 76: skep.control.v1.Control.GetToken:input_type -> skep.control.v1.GetTokenRequest
+	61, // 77: skep.control.v1.Control.RevokeToken:input_type -> skep.control.v1.RevokeTokenRequest
+	63, // 78: skep.control.v1.Control.AcceptNode:input_type -> skep.control.v1.AcceptNodeRequest
+	65, // 79: skep.control.v1.Control.RejectNode:input_type -> skep.control.v1.RejectNodeRequest
+	36, // 80: skep.control.v1.Control.WatchEvents:input_type -> skep.control.v1.WatchEventsRequest
+	2,  // 81: skep.control.v1.Control.GetCluster:output_type -> skep.control.v1.GetClusterResponse
+	4,  // 82: skep.control.v1.Control.UpdateCluster:output_type -> skep.control.v1.UpdateClusterResponse
+	6,  // 83: skep.control.v1.Control.GetJoinToken:output_type -> skep.control.v1.GetJoinTokenResponse
+	8,  // 84: skep.control.v1.Control.RotateJoinToken:output_type -> skep.control.v1.RotateJoinTokenResponse
+	13, // 85: skep.control.v1.Control.ListNodes:output_type -> skep.control.v1.ListNodesResponse
+	15, // 86: skep.control.v1.Control.GetNode:output_type -> skep.control.v1.GetNodeResponse
+	17, // 87: skep.control.v1.Control.UpdateNode:output_type -> skep.control.v1.UpdateNodeResponse
+	19, // 88: skep.control.v1.Control.RemoveNode:output_type -> skep.control.v1.RemoveNodeResponse
+	21, // 89: skep.control.v1.Control.CreateService:output_type -> skep.control.v1.CreateServiceResponse
+	24, // 90: skep.control.v1.Control.ListServices:output_type -> skep.control.v1.ListServicesResponse
+	26, // 91: skep.control.v1.Control.GetService:output_type -> skep.control.v1.GetServiceResponse
+	28, // 92: skep.control.v1.Control.UpdateService:output_type -> skep.control.v1.UpdateServiceResponse
+	30, // 93: skep.control.v1.Control.RemoveService:output_type -> skep.control.v1.RemoveServiceResponse
+	33, // 94: skep.control.v1.Control.ListTasks:output_type -> skep.control.v1.ListTasksResponse
+	35, // 95: skep.control.v1.Control.WatchService:output_type -> skep.control.v1.WatchServiceResponse
+	42, // 96: skep.control.v1.Control.CreateUser:output_type -> skep.control.v1.CreateUserResponse
+	44, // 97: skep.control.v1.Control.ListUsers:output_type -> skep.control.v1.ListUsersResponse
+	46, // 98: skep.control.v1.Control.GetUser:output_type -> skep.control.v1.GetUserResponse
+	48, // 99: skep.control.v1.Control.RemoveUser:output_type -> skep.control.v1.RemoveUserResponse
+	50, // 100: skep.control.v1.Control.ReissueUser:output_type -> skep.control.v1.ReissueUserResponse
+	52, // 101: skep.control.v1.Control.RenewUser:output_type -> skep.control.v1.RenewUserResponse
+	54, // 102: skep.control.v1.Control.ListManagers:output_type -> skep.control.v1.ListManagersResponse
+	56, // 103: skep.control.v1.Control.CreateToken:output_type -> skep.control.v1.CreateTokenResponse
+	58, // 104: skep.control.v1.Control.ListTokens:output_type -> skep.control.v1.ListTokensResponse
+	60, // 105: skep.control.v1.Control.GetToken:output_type -> skep.control.v1.GetTokenResponse
+	62, // 106: skep.control.v1.Control.RevokeToken:output_type -> skep.control.v1.RevokeTokenResponse
+	64, // 107: skep.control.v1.Control.AcceptNode:output_type -> skep.control.v1.AcceptNodeResponse
+	66, // 108: skep.control.v1.Control.RejectNode:output_type -> skep.control.v1.RejectNodeResponse
+	38, // 109: skep.control.v1.Control.WatchEvents:output_type -> skep.control.v1.WatchEventsResponse
+	81, // [81:110] is the sub-list for method output_type
+	52, // [52:81] is the sub-list for method input_type
+	52, // [52:52] is the sub-list for extension type_name
+	52, // [52:52] is the sub-list for extension extendee
+	0,  // [0:52] is the sub-list for field type_name
 }
 
 func init() { file_skep_control_v1_control_proto_init() }
@@ -3772,7 +4534,7 @@ func file_skep_control_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_skep_control_v1_control_proto_rawDesc), len(file_skep_control_v1_control_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   56,
+			NumMessages:   69,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -46,6 +46,12 @@ const (
 	Control_ReissueUser_FullMethodName     = "/skep.control.v1.Control/ReissueUser"
 	Control_RenewUser_FullMethodName       = "/skep.control.v1.Control/RenewUser"
 	Control_ListManagers_FullMethodName    = "/skep.control.v1.Control/ListManagers"
+	Control_CreateToken_FullMethodName     = "/skep.control.v1.Control/CreateToken"
+	Control_ListTokens_FullMethodName      = "/skep.control.v1.Control/ListTokens"
+	Control_GetToken_FullMethodName        = "/skep.control.v1.Control/GetToken"
+	Control_RevokeToken_FullMethodName     = "/skep.control.v1.Control/RevokeToken"
+	Control_AcceptNode_FullMethodName      = "/skep.control.v1.Control/AcceptNode"
+	Control_RejectNode_FullMethodName      = "/skep.control.v1.Control/RejectNode"
 	Control_WatchEvents_FullMethodName     = "/skep.control.v1.Control/WatchEvents"
 )
 
@@ -83,6 +89,17 @@ type ControlClient interface {
 	RenewUser(ctx context.Context, in *RenewUserRequest, opts ...grpc.CallOption) (*RenewUserResponse, error)
 	// Where managers are, for a client that keeps the list.
 	ListManagers(ctx context.Context, in *ListManagersRequest, opts ...grpc.CallOption) (*ListManagersResponse, error)
+	// A token that lets in as many nodes, for as long, as it says.
+	CreateToken(ctx context.Context, in *CreateTokenRequest, opts ...grpc.CallOption) (*CreateTokenResponse, error)
+	// Also those that let nobody in any more, as long as they are remembered.
+	ListTokens(ctx context.Context, in *ListTokensRequest, opts ...grpc.CallOption) (*ListTokensResponse, error)
+	GetToken(ctx context.Context, in *GetTokenRequest, opts ...grpc.CallOption) (*GetTokenResponse, error)
+	// It lets nobody in any more; whom it let in stays. One that is over stays so.
+	RevokeToken(ctx context.Context, in *RevokeTokenRequest, opts ...grpc.CallOption) (*RevokeTokenResponse, error)
+	// Lets a node in that waits. One that is in already stays so.
+	AcceptNode(ctx context.Context, in *AcceptNodeRequest, opts ...grpc.CallOption) (*AcceptNodeResponse, error)
+	// Sends a node away that waits. One that was sent away already stays so.
+	RejectNode(ctx context.Context, in *RejectNodeRequest, opts ...grpc.CallOption) (*RejectNodeResponse, error)
 	// What happens, index by index, the same on every manager (R13).
 	WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEventsResponse], error)
 }
@@ -324,6 +341,66 @@ func (c *controlClient) ListManagers(ctx context.Context, in *ListManagersReques
 	return out, nil
 }
 
+func (c *controlClient) CreateToken(ctx context.Context, in *CreateTokenRequest, opts ...grpc.CallOption) (*CreateTokenResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CreateTokenResponse)
+	err := c.cc.Invoke(ctx, Control_CreateToken_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) ListTokens(ctx context.Context, in *ListTokensRequest, opts ...grpc.CallOption) (*ListTokensResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListTokensResponse)
+	err := c.cc.Invoke(ctx, Control_ListTokens_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) GetToken(ctx context.Context, in *GetTokenRequest, opts ...grpc.CallOption) (*GetTokenResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetTokenResponse)
+	err := c.cc.Invoke(ctx, Control_GetToken_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) RevokeToken(ctx context.Context, in *RevokeTokenRequest, opts ...grpc.CallOption) (*RevokeTokenResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RevokeTokenResponse)
+	err := c.cc.Invoke(ctx, Control_RevokeToken_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) AcceptNode(ctx context.Context, in *AcceptNodeRequest, opts ...grpc.CallOption) (*AcceptNodeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AcceptNodeResponse)
+	err := c.cc.Invoke(ctx, Control_AcceptNode_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) RejectNode(ctx context.Context, in *RejectNodeRequest, opts ...grpc.CallOption) (*RejectNodeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RejectNodeResponse)
+	err := c.cc.Invoke(ctx, Control_RejectNode_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *controlClient) WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEventsResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[1], Control_WatchEvents_FullMethodName, cOpts...)
@@ -377,6 +454,17 @@ type ControlServer interface {
 	RenewUser(context.Context, *RenewUserRequest) (*RenewUserResponse, error)
 	// Where managers are, for a client that keeps the list.
 	ListManagers(context.Context, *ListManagersRequest) (*ListManagersResponse, error)
+	// A token that lets in as many nodes, for as long, as it says.
+	CreateToken(context.Context, *CreateTokenRequest) (*CreateTokenResponse, error)
+	// Also those that let nobody in any more, as long as they are remembered.
+	ListTokens(context.Context, *ListTokensRequest) (*ListTokensResponse, error)
+	GetToken(context.Context, *GetTokenRequest) (*GetTokenResponse, error)
+	// It lets nobody in any more; whom it let in stays. One that is over stays so.
+	RevokeToken(context.Context, *RevokeTokenRequest) (*RevokeTokenResponse, error)
+	// Lets a node in that waits. One that is in already stays so.
+	AcceptNode(context.Context, *AcceptNodeRequest) (*AcceptNodeResponse, error)
+	// Sends a node away that waits. One that was sent away already stays so.
+	RejectNode(context.Context, *RejectNodeRequest) (*RejectNodeResponse, error)
 	// What happens, index by index, the same on every manager (R13).
 	WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error
 	mustEmbedUnimplementedControlServer()
@@ -454,6 +542,24 @@ func (UnimplementedControlServer) RenewUser(context.Context, *RenewUserRequest) 
 }
 func (UnimplementedControlServer) ListManagers(context.Context, *ListManagersRequest) (*ListManagersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListManagers not implemented")
+}
+func (UnimplementedControlServer) CreateToken(context.Context, *CreateTokenRequest) (*CreateTokenResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreateToken not implemented")
+}
+func (UnimplementedControlServer) ListTokens(context.Context, *ListTokensRequest) (*ListTokensResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListTokens not implemented")
+}
+func (UnimplementedControlServer) GetToken(context.Context, *GetTokenRequest) (*GetTokenResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetToken not implemented")
+}
+func (UnimplementedControlServer) RevokeToken(context.Context, *RevokeTokenRequest) (*RevokeTokenResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RevokeToken not implemented")
+}
+func (UnimplementedControlServer) AcceptNode(context.Context, *AcceptNodeRequest) (*AcceptNodeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AcceptNode not implemented")
+}
+func (UnimplementedControlServer) RejectNode(context.Context, *RejectNodeRequest) (*RejectNodeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RejectNode not implemented")
 }
 func (UnimplementedControlServer) WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchEvents not implemented")
@@ -868,6 +974,114 @@ func _Control_ListManagers_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Control_CreateToken_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateTokenRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).CreateToken(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_CreateToken_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).CreateToken(ctx, req.(*CreateTokenRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_ListTokens_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListTokensRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).ListTokens(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_ListTokens_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).ListTokens(ctx, req.(*ListTokensRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_GetToken_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetTokenRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).GetToken(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_GetToken_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).GetToken(ctx, req.(*GetTokenRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_RevokeToken_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RevokeTokenRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).RevokeToken(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_RevokeToken_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).RevokeToken(ctx, req.(*RevokeTokenRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_AcceptNode_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AcceptNodeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).AcceptNode(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_AcceptNode_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).AcceptNode(ctx, req.(*AcceptNodeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_RejectNode_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RejectNodeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).RejectNode(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_RejectNode_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).RejectNode(ctx, req.(*RejectNodeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Control_WatchEvents_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(WatchEventsRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -969,6 +1183,30 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListManagers",
 			Handler:    _Control_ListManagers_Handler,
+		},
+		{
+			MethodName: "CreateToken",
+			Handler:    _Control_CreateToken_Handler,
+		},
+		{
+			MethodName: "ListTokens",
+			Handler:    _Control_ListTokens_Handler,
+		},
+		{
+			MethodName: "GetToken",
+			Handler:    _Control_GetToken_Handler,
+		},
+		{
+			MethodName: "RevokeToken",
+			Handler:    _Control_RevokeToken_Handler,
+		},
+		{
+			MethodName: "AcceptNode",
+			Handler:    _Control_AcceptNode_Handler,
+		},
+		{
+			MethodName: "RejectNode",
+			Handler:    _Control_RejectNode_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

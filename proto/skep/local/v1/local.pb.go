@@ -570,7 +570,12 @@ type JoinResponse struct {
 	Node  []byte                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	Role  v1.Role                `protobuf:"varint,2,opt,name=role,proto3,enum=skep.model.v1.Role" json:"role,omitempty"`
 	// It was a member that had lost its managers, and is the same node again.
-	Returned      bool `protobuf:"varint,3,opt,name=returned,proto3" json:"returned,omitempty"`
+	Returned bool `protobuf:"varint,3,opt,name=returned,proto3" json:"returned,omitempty"`
+	// Set if the node waits for an operator to accept it: SHA-256 of its public
+	// key, as he is shown it. The same request, made again, goes on with it.
+	PendingKey []byte `protobuf:"bytes,4,opt,name=pending_key,json=pendingKey,proto3" json:"pending_key,omitempty"`
+	// Until when it waits: the managers' log time, Unix nanoseconds.
+	PendingUntil  int64 `protobuf:"varint,5,opt,name=pending_until,json=pendingUntil,proto3" json:"pending_until,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -624,6 +629,20 @@ func (x *JoinResponse) GetReturned() bool {
 		return x.Returned
 	}
 	return false
+}
+
+func (x *JoinResponse) GetPendingKey() []byte {
+	if x != nil {
+		return x.PendingKey
+	}
+	return nil
+}
+
+func (x *JoinResponse) GetPendingUntil() int64 {
+	if x != nil {
+		return x.PendingUntil
+	}
+	return 0
 }
 
 type LeaveRequest struct {
@@ -1073,11 +1092,14 @@ const file_skep_local_v1_local_proto_rawDesc = "" +
 	"\x0eadvertise_addr\x18\x03 \x01(\tR\radvertiseAddr\x12\x1f\n" +
 	"\vlisten_addr\x18\x04 \x01(\tR\n" +
 	"listenAddr\x12?\n" +
-	"\favailability\x18\x05 \x01(\x0e2\x1b.skep.model.v1.AvailabilityR\favailability\"g\n" +
+	"\favailability\x18\x05 \x01(\x0e2\x1b.skep.model.v1.AvailabilityR\favailability\"\xad\x01\n" +
 	"\fJoinResponse\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12'\n" +
 	"\x04role\x18\x02 \x01(\x0e2\x13.skep.model.v1.RoleR\x04role\x12\x1a\n" +
-	"\breturned\x18\x03 \x01(\bR\breturned\"$\n" +
+	"\breturned\x18\x03 \x01(\bR\breturned\x12\x1f\n" +
+	"\vpending_key\x18\x04 \x01(\fR\n" +
+	"pendingKey\x12#\n" +
+	"\rpending_until\x18\x05 \x01(\x03R\fpendingUntil\"$\n" +
 	"\fLeaveRequest\x12\x14\n" +
 	"\x05force\x18\x01 \x01(\bR\x05force\"\x0f\n" +
 	"\rLeaveResponse\"%\n" +

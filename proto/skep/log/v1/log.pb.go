@@ -37,6 +37,7 @@ const (
 	Kind_KIND_TASK        Kind = 6
 	Kind_KIND_CLAIM       Kind = 7
 	Kind_KIND_USER        Kind = 8
+	Kind_KIND_TOKEN       Kind = 9
 	// Never an object: what a Note tells.
 	Kind_KIND_NOTE Kind = 30
 )
@@ -53,6 +54,7 @@ var (
 		6:  "KIND_TASK",
 		7:  "KIND_CLAIM",
 		8:  "KIND_USER",
+		9:  "KIND_TOKEN",
 		30: "KIND_NOTE",
 	}
 	Kind_value = map[string]int32{
@@ -65,6 +67,7 @@ var (
 		"KIND_TASK":        6,
 		"KIND_CLAIM":       7,
 		"KIND_USER":        8,
+		"KIND_TOKEN":       9,
 		"KIND_NOTE":        30,
 	}
 )
@@ -890,6 +893,7 @@ type Operation struct {
 	//	*Operation_NodeSeen
 	//	*Operation_NodeRole
 	//	*Operation_PutUser
+	//	*Operation_PutToken
 	//	*Operation_Reports
 	//	*Operation_Note
 	Op            isOperation_Op `protobuf_oneof:"op"`
@@ -1060,6 +1064,15 @@ func (x *Operation) GetPutUser() *v1.User {
 	return nil
 }
 
+func (x *Operation) GetPutToken() *v1.JoinToken {
+	if x != nil {
+		if x, ok := x.Op.(*Operation_PutToken); ok {
+			return x.PutToken
+		}
+	}
+	return nil
+}
+
 func (x *Operation) GetReports() *Reports {
 	if x != nil {
 		if x, ok := x.Op.(*Operation_Reports); ok {
@@ -1140,6 +1153,10 @@ type Operation_PutUser struct {
 	PutUser *v1.User `protobuf:"bytes,14,opt,name=put_user,json=putUser,proto3,oneof"`
 }
 
+type Operation_PutToken struct {
+	PutToken *v1.JoinToken `protobuf:"bytes,15,opt,name=put_token,json=putToken,proto3,oneof"`
+}
+
 type Operation_Reports struct {
 	Reports *Reports `protobuf:"bytes,18,opt,name=reports,proto3,oneof"`
 }
@@ -1175,6 +1192,8 @@ func (*Operation_NodeSeen) isOperation_Op() {}
 func (*Operation_NodeRole) isOperation_Op() {}
 
 func (*Operation_PutUser) isOperation_Op() {}
+
+func (*Operation_PutToken) isOperation_Op() {}
 
 func (*Operation_Reports) isOperation_Op() {}
 
@@ -1725,6 +1744,7 @@ type Record struct {
 	//	*Record_Answered
 	//	*Record_End
 	//	*Record_User
+	//	*Record_Token
 	Record        isRecord_Record `protobuf_oneof:"record"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1866,6 +1886,15 @@ func (x *Record) GetUser() *v1.User {
 	return nil
 }
 
+func (x *Record) GetToken() *v1.JoinToken {
+	if x != nil {
+		if x, ok := x.Record.(*Record_Token); ok {
+			return x.Token
+		}
+	}
+	return nil
+}
+
 type isRecord_Record interface {
 	isRecord_Record()
 }
@@ -1914,6 +1943,10 @@ type Record_User struct {
 	User *v1.User `protobuf:"bytes,11,opt,name=user,proto3,oneof"`
 }
 
+type Record_Token struct {
+	Token *v1.JoinToken `protobuf:"bytes,12,opt,name=token,proto3,oneof"`
+}
+
 func (*Record_Header) isRecord_Record() {}
 
 func (*Record_Cluster) isRecord_Record() {}
@@ -1935,6 +1968,8 @@ func (*Record_Answered) isRecord_Record() {}
 func (*Record_End) isRecord_Record() {}
 
 func (*Record_User) isRecord_Record() {}
+
+func (*Record_Token) isRecord_Record() {}
 
 type SnapshotHeader struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2534,7 +2569,7 @@ const file_skep_log_v1_log_proto_rawDesc = "" +
 	"\x06Expect\x12%\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x11.skep.log.v1.KindR\x04kind\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x18\n" +
-	"\aversion\x18\x03 \x01(\x04R\aversion\"\xcd\x06\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\"\x86\a\n" +
 	"\tOperation\x129\n" +
 	"\vput_cluster\x18\x01 \x01(\v2\x16.skep.model.v1.ClusterH\x00R\n" +
 	"putCluster\x120\n" +
@@ -2554,7 +2589,8 @@ const file_skep_log_v1_log_proto_rawDesc = "" +
 	"\arelease\x18\v \x01(\v2\x14.skep.model.v1.ClaimH\x00R\arelease\x124\n" +
 	"\tnode_seen\x18\f \x01(\v2\x15.skep.log.v1.NodeSeenH\x00R\bnodeSeen\x124\n" +
 	"\tnode_role\x18\r \x01(\v2\x15.skep.log.v1.NodeRoleH\x00R\bnodeRole\x120\n" +
-	"\bput_user\x18\x0e \x01(\v2\x13.skep.model.v1.UserH\x00R\aputUser\x120\n" +
+	"\bput_user\x18\x0e \x01(\v2\x13.skep.model.v1.UserH\x00R\aputUser\x127\n" +
+	"\tput_token\x18\x0f \x01(\v2\x18.skep.model.v1.JoinTokenH\x00R\bputToken\x120\n" +
 	"\areports\x18\x12 \x01(\v2\x14.skep.log.v1.ReportsH\x00R\areports\x12'\n" +
 	"\x04note\x18\x1e \x01(\v2\x11.skep.log.v1.NoteH\x00R\x04noteB\x04\n" +
 	"\x02op\"A\n" +
@@ -2598,7 +2634,7 @@ const file_skep_log_v1_log_proto_rawDesc = "" +
 	"attributes\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xab\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xdd\x04\n" +
 	"\x06Record\x125\n" +
 	"\x06header\x18\x01 \x01(\v2\x1b.skep.log.v1.SnapshotHeaderH\x00R\x06header\x122\n" +
 	"\acluster\x18\x02 \x01(\v2\x16.skep.model.v1.ClusterH\x00R\acluster\x12)\n" +
@@ -2611,7 +2647,8 @@ const file_skep_log_v1_log_proto_rawDesc = "" +
 	"\banswered\x18\t \x01(\v2\x15.skep.log.v1.AnsweredH\x00R\banswered\x12,\n" +
 	"\x03end\x18\n" +
 	" \x01(\v2\x18.skep.log.v1.SnapshotEndH\x00R\x03end\x12)\n" +
-	"\x04user\x18\v \x01(\v2\x13.skep.model.v1.UserH\x00R\x04userB\b\n" +
+	"\x04user\x18\v \x01(\v2\x13.skep.model.v1.UserH\x00R\x04user\x120\n" +
+	"\x05token\x18\f \x01(\v2\x18.skep.model.v1.JoinTokenH\x00R\x05tokenB\b\n" +
 	"\x06record\"Y\n" +
 	"\x0eSnapshotHeader\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +
@@ -2651,7 +2688,7 @@ const file_skep_log_v1_log_proto_rawDesc = "" +
 	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x1c\n" +
 	"\tcommitted\x18\x03 \x01(\x04R\tcommitted\x12\x12\n" +
-	"\x04last\x18\x04 \x01(\x04R\x04last*\xb0\x01\n" +
+	"\x04last\x18\x04 \x01(\x04R\x04last*\xc0\x01\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fKIND_CLUSTER\x10\x01\x12\r\n" +
@@ -2662,7 +2699,9 @@ const file_skep_log_v1_log_proto_rawDesc = "" +
 	"\tKIND_TASK\x10\x06\x12\x0e\n" +
 	"\n" +
 	"KIND_CLAIM\x10\a\x12\r\n" +
-	"\tKIND_USER\x10\b\x12\r\n" +
+	"\tKIND_USER\x10\b\x12\x0e\n" +
+	"\n" +
+	"KIND_TOKEN\x10\t\x12\r\n" +
 	"\tKIND_NOTE\x10\x1eB6Z4github.com/skep-project/skep/proto/skep/log/v1;logv1b\x06proto3"
 
 var (
@@ -2720,10 +2759,11 @@ var file_skep_log_v1_log_proto_goTypes = []any{
 	(*v1.Task)(nil),            // 37: skep.model.v1.Task
 	(*v1.Claim)(nil),           // 38: skep.model.v1.Claim
 	(*v1.User)(nil),            // 39: skep.model.v1.User
-	(*v1.TaskStatus)(nil),      // 40: skep.model.v1.TaskStatus
-	(*v1.NodeStatus)(nil),      // 41: skep.model.v1.NodeStatus
-	(*v1.NodeDescription)(nil), // 42: skep.model.v1.NodeDescription
-	(v1.Role)(0),               // 43: skep.model.v1.Role
+	(*v1.JoinToken)(nil),       // 40: skep.model.v1.JoinToken
+	(*v1.TaskStatus)(nil),      // 41: skep.model.v1.TaskStatus
+	(*v1.NodeStatus)(nil),      // 42: skep.model.v1.NodeStatus
+	(*v1.NodeDescription)(nil), // 43: skep.model.v1.NodeDescription
+	(v1.Role)(0),               // 44: skep.model.v1.Role
 }
 var file_skep_log_v1_log_proto_depIdxs = []int32{
 	4,  // 0: skep.log.v1.Transaction.request:type_name -> skep.log.v1.Request
@@ -2751,36 +2791,38 @@ var file_skep_log_v1_log_proto_depIdxs = []int32{
 	18, // 22: skep.log.v1.Operation.node_seen:type_name -> skep.log.v1.NodeSeen
 	19, // 23: skep.log.v1.Operation.node_role:type_name -> skep.log.v1.NodeRole
 	39, // 24: skep.log.v1.Operation.put_user:type_name -> skep.model.v1.User
-	16, // 25: skep.log.v1.Operation.reports:type_name -> skep.log.v1.Reports
-	20, // 26: skep.log.v1.Operation.note:type_name -> skep.log.v1.Note
-	0,  // 27: skep.log.v1.Delete.kind:type_name -> skep.log.v1.Kind
-	31, // 28: skep.log.v1.Decide.desired:type_name -> skep.model.v1.TaskState
-	40, // 29: skep.log.v1.Report.status:type_name -> skep.model.v1.TaskStatus
-	17, // 30: skep.log.v1.Reports.seen:type_name -> skep.log.v1.Seen
-	31, // 31: skep.log.v1.Seen.state:type_name -> skep.model.v1.TaskState
-	40, // 32: skep.log.v1.Seen.status:type_name -> skep.model.v1.TaskStatus
-	41, // 33: skep.log.v1.NodeSeen.status:type_name -> skep.model.v1.NodeStatus
-	42, // 34: skep.log.v1.NodeSeen.description:type_name -> skep.model.v1.NodeDescription
-	43, // 35: skep.log.v1.NodeRole.role:type_name -> skep.model.v1.Role
-	30, // 36: skep.log.v1.Note.attributes:type_name -> skep.log.v1.Note.AttributesEntry
-	22, // 37: skep.log.v1.Record.header:type_name -> skep.log.v1.SnapshotHeader
-	32, // 38: skep.log.v1.Record.cluster:type_name -> skep.model.v1.Cluster
-	33, // 39: skep.log.v1.Record.node:type_name -> skep.model.v1.Node
-	34, // 40: skep.log.v1.Record.member:type_name -> skep.model.v1.Member
-	35, // 41: skep.log.v1.Record.service:type_name -> skep.model.v1.Service
-	36, // 42: skep.log.v1.Record.revision:type_name -> skep.model.v1.Revision
-	37, // 43: skep.log.v1.Record.task:type_name -> skep.model.v1.Task
-	38, // 44: skep.log.v1.Record.claim:type_name -> skep.model.v1.Claim
-	24, // 45: skep.log.v1.Record.answered:type_name -> skep.log.v1.Answered
-	23, // 46: skep.log.v1.Record.end:type_name -> skep.log.v1.SnapshotEnd
-	39, // 47: skep.log.v1.Record.user:type_name -> skep.model.v1.User
-	4,  // 48: skep.log.v1.Answered.request:type_name -> skep.log.v1.Request
-	27, // 49: skep.log.v1.Ring.keys:type_name -> skep.log.v1.RingKey
-	50, // [50:50] is the sub-list for method output_type
-	50, // [50:50] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	40, // 25: skep.log.v1.Operation.put_token:type_name -> skep.model.v1.JoinToken
+	16, // 26: skep.log.v1.Operation.reports:type_name -> skep.log.v1.Reports
+	20, // 27: skep.log.v1.Operation.note:type_name -> skep.log.v1.Note
+	0,  // 28: skep.log.v1.Delete.kind:type_name -> skep.log.v1.Kind
+	31, // 29: skep.log.v1.Decide.desired:type_name -> skep.model.v1.TaskState
+	41, // 30: skep.log.v1.Report.status:type_name -> skep.model.v1.TaskStatus
+	17, // 31: skep.log.v1.Reports.seen:type_name -> skep.log.v1.Seen
+	31, // 32: skep.log.v1.Seen.state:type_name -> skep.model.v1.TaskState
+	41, // 33: skep.log.v1.Seen.status:type_name -> skep.model.v1.TaskStatus
+	42, // 34: skep.log.v1.NodeSeen.status:type_name -> skep.model.v1.NodeStatus
+	43, // 35: skep.log.v1.NodeSeen.description:type_name -> skep.model.v1.NodeDescription
+	44, // 36: skep.log.v1.NodeRole.role:type_name -> skep.model.v1.Role
+	30, // 37: skep.log.v1.Note.attributes:type_name -> skep.log.v1.Note.AttributesEntry
+	22, // 38: skep.log.v1.Record.header:type_name -> skep.log.v1.SnapshotHeader
+	32, // 39: skep.log.v1.Record.cluster:type_name -> skep.model.v1.Cluster
+	33, // 40: skep.log.v1.Record.node:type_name -> skep.model.v1.Node
+	34, // 41: skep.log.v1.Record.member:type_name -> skep.model.v1.Member
+	35, // 42: skep.log.v1.Record.service:type_name -> skep.model.v1.Service
+	36, // 43: skep.log.v1.Record.revision:type_name -> skep.model.v1.Revision
+	37, // 44: skep.log.v1.Record.task:type_name -> skep.model.v1.Task
+	38, // 45: skep.log.v1.Record.claim:type_name -> skep.model.v1.Claim
+	24, // 46: skep.log.v1.Record.answered:type_name -> skep.log.v1.Answered
+	23, // 47: skep.log.v1.Record.end:type_name -> skep.log.v1.SnapshotEnd
+	39, // 48: skep.log.v1.Record.user:type_name -> skep.model.v1.User
+	40, // 49: skep.log.v1.Record.token:type_name -> skep.model.v1.JoinToken
+	4,  // 50: skep.log.v1.Answered.request:type_name -> skep.log.v1.Request
+	27, // 51: skep.log.v1.Ring.keys:type_name -> skep.log.v1.RingKey
+	52, // [52:52] is the sub-list for method output_type
+	52, // [52:52] is the sub-list for method input_type
+	52, // [52:52] is the sub-list for extension type_name
+	52, // [52:52] is the sub-list for extension extendee
+	0,  // [0:52] is the sub-list for field type_name
 }
 
 func init() { file_skep_log_v1_log_proto_init() }
@@ -2804,6 +2846,7 @@ func file_skep_log_v1_log_proto_init() {
 		(*Operation_NodeSeen)(nil),
 		(*Operation_NodeRole)(nil),
 		(*Operation_PutUser)(nil),
+		(*Operation_PutToken)(nil),
 		(*Operation_Reports)(nil),
 		(*Operation_Note)(nil),
 	}
@@ -2820,6 +2863,7 @@ func file_skep_log_v1_log_proto_init() {
 		(*Record_Answered)(nil),
 		(*Record_End)(nil),
 		(*Record_User)(nil),
+		(*Record_Token)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -734,6 +734,114 @@ func (UserRole) EnumDescriptor() ([]byte, []int) {
 	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{12}
 }
 
+type TokenEnd int32
+
+const (
+	// It lets nodes in, if it has not expired.
+	TokenEnd_TOKEN_END_UNSPECIFIED TokenEnd = 0
+	// Every use it allowed was made.
+	TokenEnd_TOKEN_END_USED_UP TokenEnd = 1
+	TokenEnd_TOKEN_END_EXPIRED TokenEnd = 2
+	TokenEnd_TOKEN_END_REVOKED TokenEnd = 3
+)
+
+// Enum value maps for TokenEnd.
+var (
+	TokenEnd_name = map[int32]string{
+		0: "TOKEN_END_UNSPECIFIED",
+		1: "TOKEN_END_USED_UP",
+		2: "TOKEN_END_EXPIRED",
+		3: "TOKEN_END_REVOKED",
+	}
+	TokenEnd_value = map[string]int32{
+		"TOKEN_END_UNSPECIFIED": 0,
+		"TOKEN_END_USED_UP":     1,
+		"TOKEN_END_EXPIRED":     2,
+		"TOKEN_END_REVOKED":     3,
+	}
+)
+
+func (x TokenEnd) Enum() *TokenEnd {
+	p := new(TokenEnd)
+	*p = x
+	return p
+}
+
+func (x TokenEnd) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TokenEnd) Descriptor() protoreflect.EnumDescriptor {
+	return file_skep_model_v1_model_proto_enumTypes[13].Descriptor()
+}
+
+func (TokenEnd) Type() protoreflect.EnumType {
+	return &file_skep_model_v1_model_proto_enumTypes[13]
+}
+
+func (x TokenEnd) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TokenEnd.Descriptor instead.
+func (TokenEnd) EnumDescriptor() ([]byte, []int) {
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{13}
+}
+
+type TokenVerdict int32
+
+const (
+	// It was let in.
+	TokenVerdict_TOKEN_VERDICT_UNSPECIFIED TokenVerdict = 0
+	TokenVerdict_TOKEN_VERDICT_PENDING     TokenVerdict = 1
+	TokenVerdict_TOKEN_VERDICT_REJECTED    TokenVerdict = 2
+	// Nobody accepted it in time.
+	TokenVerdict_TOKEN_VERDICT_LAPSED TokenVerdict = 3
+)
+
+// Enum value maps for TokenVerdict.
+var (
+	TokenVerdict_name = map[int32]string{
+		0: "TOKEN_VERDICT_UNSPECIFIED",
+		1: "TOKEN_VERDICT_PENDING",
+		2: "TOKEN_VERDICT_REJECTED",
+		3: "TOKEN_VERDICT_LAPSED",
+	}
+	TokenVerdict_value = map[string]int32{
+		"TOKEN_VERDICT_UNSPECIFIED": 0,
+		"TOKEN_VERDICT_PENDING":     1,
+		"TOKEN_VERDICT_REJECTED":    2,
+		"TOKEN_VERDICT_LAPSED":      3,
+	}
+)
+
+func (x TokenVerdict) Enum() *TokenVerdict {
+	p := new(TokenVerdict)
+	*p = x
+	return p
+}
+
+func (x TokenVerdict) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TokenVerdict) Descriptor() protoreflect.EnumDescriptor {
+	return file_skep_model_v1_model_proto_enumTypes[14].Descriptor()
+}
+
+func (TokenVerdict) Type() protoreflect.EnumType {
+	return &file_skep_model_v1_model_proto_enumTypes[14]
+}
+
+func (x TokenVerdict) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TokenVerdict.Descriptor instead.
+func (TokenVerdict) EnumDescriptor() ([]byte, []int) {
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{14}
+}
+
 // Meta is written by apply only.
 type Meta struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -819,9 +927,17 @@ type Cluster struct {
 	WorkerToken  []byte `protobuf:"bytes,6,opt,name=worker_token,json=workerToken,proto3" json:"worker_token,omitempty"`
 	ManagerToken []byte `protobuf:"bytes,7,opt,name=manager_token,json=managerToken,proto3" json:"manager_token,omitempty"`
 	// Raised by an entry of its own; never falls (R27).
-	FeatureLevel  uint32 `protobuf:"varint,8,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	FeatureLevel uint32 `protobuf:"varint,8,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
+	// Secrets of the standing tokens before the last rotation by the clock. They
+	// let nodes in until previous_until; empty: there are none.
+	PreviousWorkerToken  []byte `protobuf:"bytes,9,opt,name=previous_worker_token,json=previousWorkerToken,proto3" json:"previous_worker_token,omitempty"`
+	PreviousManagerToken []byte `protobuf:"bytes,10,opt,name=previous_manager_token,json=previousManagerToken,proto3" json:"previous_manager_token,omitempty"`
+	PreviousUntil        int64  `protobuf:"varint,11,opt,name=previous_until,json=previousUntil,proto3" json:"previous_until,omitempty"`
+	// When the standing tokens were last rotated by the clock, or the clock was
+	// set; the next rotation follows an interval later. 0: not yet.
+	TokensRotatedAt int64 `protobuf:"varint,12,opt,name=tokens_rotated_at,json=tokensRotatedAt,proto3" json:"tokens_rotated_at,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Cluster) Reset() {
@@ -910,6 +1026,34 @@ func (x *Cluster) GetFeatureLevel() uint32 {
 	return 0
 }
 
+func (x *Cluster) GetPreviousWorkerToken() []byte {
+	if x != nil {
+		return x.PreviousWorkerToken
+	}
+	return nil
+}
+
+func (x *Cluster) GetPreviousManagerToken() []byte {
+	if x != nil {
+		return x.PreviousManagerToken
+	}
+	return nil
+}
+
+func (x *Cluster) GetPreviousUntil() int64 {
+	if x != nil {
+		return x.PreviousUntil
+	}
+	return 0
+}
+
+func (x *Cluster) GetTokensRotatedAt() int64 {
+	if x != nil {
+		return x.TokensRotatedAt
+	}
+	return 0
+}
+
 // ClusterSpec is what the operator sets. Zero means the documented default.
 type ClusterSpec struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -934,8 +1078,12 @@ type ClusterSpec struct {
 	// Nanoseconds a manager may be unreachable, counted by the leader over its
 	// tenure, before it is taken out of the managers. Zero: for ever.
 	DeadManagerRemoval int64 `protobuf:"varint,11,opt,name=dead_manager_removal,json=deadManagerRemoval,proto3" json:"dead_manager_removal,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// Nanoseconds after which the standing tokens are rotated. Zero: never.
+	TokenRotation int64 `protobuf:"varint,12,opt,name=token_rotation,json=tokenRotation,proto3" json:"token_rotation,omitempty"`
+	// There are no standing tokens: nodes join with tokens made for them.
+	NoStandingTokens bool `protobuf:"varint,13,opt,name=no_standing_tokens,json=noStandingTokens,proto3" json:"no_standing_tokens,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *ClusterSpec) Reset() {
@@ -1043,6 +1191,20 @@ func (x *ClusterSpec) GetDeadManagerRemoval() int64 {
 		return x.DeadManagerRemoval
 	}
 	return 0
+}
+
+func (x *ClusterSpec) GetTokenRotation() int64 {
+	if x != nil {
+		return x.TokenRotation
+	}
+	return 0
+}
+
+func (x *ClusterSpec) GetNoStandingTokens() bool {
+	if x != nil {
+		return x.NoStandingTokens
+	}
+	return false
 }
 
 // RootCA holds what signs nodes. Written by init and by rotation.
@@ -3491,6 +3653,300 @@ func (x *User) GetCreatedBy() string {
 	return ""
 }
 
+// JoinToken lets nodes in, as often and as long as it says. Its secret is known
+// only to who made it and whom he gave it. Only uses and the end change; apply
+// sees to that.
+type JoinToken struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Meta  *Meta                  `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
+	Id    []byte                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	// SHA-256 of the secret.
+	SecretHash []byte `protobuf:"bytes,3,opt,name=secret_hash,json=secretHash,proto3" json:"secret_hash,omitempty"`
+	// The role of the nodes it lets in.
+	Role        Role   `protobuf:"varint,4,opt,name=role,proto3,enum=skep.model.v1.Role" json:"role,omitempty"`
+	Description string `protobuf:"bytes,5,opt,name=description,proto3" json:"description,omitempty"`
+	// When it stops letting nodes in.
+	ExpiresAt int64 `protobuf:"varint,6,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	// How many nodes it lets in: 1 and up.
+	Uses uint32 `protobuf:"varint,7,opt,name=uses,proto3" json:"uses,omitempty"`
+	// Pattern (as of path.Match) that the hostname a node says must match. Empty:
+	// any.
+	Name string `protobuf:"bytes,8,opt,name=name,proto3" json:"name,omitempty"`
+	// Networks ("10.0.0.0/8") a node must ask from one of. Empty: from anywhere.
+	From []string `protobuf:"bytes,9,rep,name=from,proto3" json:"from,omitempty"`
+	// Become the operator's labels of the nodes it lets in.
+	Labels map[string]string `protobuf:"bytes,10,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// A node waits until an operator accepts it.
+	Approve bool `protobuf:"varint,11,opt,name=approve,proto3" json:"approve,omitempty"`
+	// Who made it, as rpc names callers.
+	CreatedBy string `protobuf:"bytes,12,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	// History it was made in: in another one nobody knows how often it was used.
+	History []byte `protobuf:"bytes,13,opt,name=history,proto3" json:"history,omitempty"`
+	// SHA-256 of the DER of the root that was pinned when it was made.
+	Root []byte `protobuf:"bytes,14,opt,name=root,proto3" json:"root,omitempty"`
+	// Whom it let in, the first one first.
+	Used    []*TokenUse `protobuf:"bytes,15,rep,name=used,proto3" json:"used,omitempty"`
+	End     TokenEnd    `protobuf:"varint,16,opt,name=end,proto3,enum=skep.model.v1.TokenEnd" json:"end,omitempty"`
+	EndedAt int64       `protobuf:"varint,17,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
+	// Who revoked it, or why it is over, in words.
+	EndReason     string `protobuf:"bytes,18,opt,name=end_reason,json=endReason,proto3" json:"end_reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinToken) Reset() {
+	*x = JoinToken{}
+	mi := &file_skep_model_v1_model_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinToken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinToken) ProtoMessage() {}
+
+func (x *JoinToken) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_model_v1_model_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
+func (*JoinToken) Descriptor() ([]byte, []int) {
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *JoinToken) GetMeta() *Meta {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
+func (x *JoinToken) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *JoinToken) GetSecretHash() []byte {
+	if x != nil {
+		return x.SecretHash
+	}
+	return nil
+}
+
+func (x *JoinToken) GetRole() Role {
+	if x != nil {
+		return x.Role
+	}
+	return Role_ROLE_UNSPECIFIED
+}
+
+func (x *JoinToken) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+func (x *JoinToken) GetExpiresAt() int64 {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return 0
+}
+
+func (x *JoinToken) GetUses() uint32 {
+	if x != nil {
+		return x.Uses
+	}
+	return 0
+}
+
+func (x *JoinToken) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *JoinToken) GetFrom() []string {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *JoinToken) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *JoinToken) GetApprove() bool {
+	if x != nil {
+		return x.Approve
+	}
+	return false
+}
+
+func (x *JoinToken) GetCreatedBy() string {
+	if x != nil {
+		return x.CreatedBy
+	}
+	return ""
+}
+
+func (x *JoinToken) GetHistory() []byte {
+	if x != nil {
+		return x.History
+	}
+	return nil
+}
+
+func (x *JoinToken) GetRoot() []byte {
+	if x != nil {
+		return x.Root
+	}
+	return nil
+}
+
+func (x *JoinToken) GetUsed() []*TokenUse {
+	if x != nil {
+		return x.Used
+	}
+	return nil
+}
+
+func (x *JoinToken) GetEnd() TokenEnd {
+	if x != nil {
+		return x.End
+	}
+	return TokenEnd_TOKEN_END_UNSPECIFIED
+}
+
+func (x *JoinToken) GetEndedAt() int64 {
+	if x != nil {
+		return x.EndedAt
+	}
+	return 0
+}
+
+func (x *JoinToken) GetEndReason() string {
+	if x != nil {
+		return x.EndReason
+	}
+	return ""
+}
+
+// TokenUse is one node that a token let in, or that waits to be.
+type TokenUse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Node  []byte                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// As the node said it.
+	Hostname string `protobuf:"bytes,2,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	// The host it asked from.
+	From string `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`
+	At   int64  `protobuf:"varint,4,opt,name=at,proto3" json:"at,omitempty"`
+	// SHA-256 of the public key it enrolled with.
+	Key     []byte       `protobuf:"bytes,5,opt,name=key,proto3" json:"key,omitempty"`
+	Verdict TokenVerdict `protobuf:"varint,6,opt,name=verdict,proto3,enum=skep.model.v1.TokenVerdict" json:"verdict,omitempty"`
+	// Who accepted or rejected it; empty if nobody had to.
+	DecidedBy     string `protobuf:"bytes,7,opt,name=decided_by,json=decidedBy,proto3" json:"decided_by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TokenUse) Reset() {
+	*x = TokenUse{}
+	mi := &file_skep_model_v1_model_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TokenUse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TokenUse) ProtoMessage() {}
+
+func (x *TokenUse) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_model_v1_model_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TokenUse.ProtoReflect.Descriptor instead.
+func (*TokenUse) Descriptor() ([]byte, []int) {
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *TokenUse) GetNode() []byte {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *TokenUse) GetHostname() string {
+	if x != nil {
+		return x.Hostname
+	}
+	return ""
+}
+
+func (x *TokenUse) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *TokenUse) GetAt() int64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *TokenUse) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *TokenUse) GetVerdict() TokenVerdict {
+	if x != nil {
+		return x.Verdict
+	}
+	return TokenVerdict_TOKEN_VERDICT_UNSPECIFIED
+}
+
+func (x *TokenUse) GetDecidedBy() string {
+	if x != nil {
+		return x.DecidedBy
+	}
+	return ""
+}
+
 var File_skep_model_v1_model_proto protoreflect.FileDescriptor
 
 const file_skep_model_v1_model_proto_rawDesc = "" +
@@ -3502,7 +3958,7 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\n" +
 	"created_at\x18\x03 \x01(\x03R\tcreatedAt\x12\x1d\n" +
 	"\n" +
-	"updated_at\x18\x04 \x01(\x03R\tupdatedAt\"\xaa\x02\n" +
+	"updated_at\x18\x04 \x01(\x03R\tupdatedAt\"\xe7\x03\n" +
 	"\aCluster\x12'\n" +
 	"\x04meta\x18\x01 \x01(\v2\x13.skep.model.v1.MetaR\x04meta\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x18\n" +
@@ -3511,7 +3967,12 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\x04root\x18\x05 \x01(\v2\x15.skep.model.v1.RootCAR\x04root\x12!\n" +
 	"\fworker_token\x18\x06 \x01(\fR\vworkerToken\x12#\n" +
 	"\rmanager_token\x18\a \x01(\fR\fmanagerToken\x12#\n" +
-	"\rfeature_level\x18\b \x01(\rR\ffeatureLevelJ\x04\b\t\x10\x1e\"\x8e\x04\n" +
+	"\rfeature_level\x18\b \x01(\rR\ffeatureLevel\x122\n" +
+	"\x15previous_worker_token\x18\t \x01(\fR\x13previousWorkerToken\x124\n" +
+	"\x16previous_manager_token\x18\n" +
+	" \x01(\fR\x14previousManagerToken\x12%\n" +
+	"\x0eprevious_until\x18\v \x01(\x03R\rpreviousUntil\x12*\n" +
+	"\x11tokens_rotated_at\x18\f \x01(\x03R\x0ftokensRotatedAtJ\x04\b\r\x10\x1e\"\xe3\x04\n" +
 	"\vClusterSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12>\n" +
 	"\x06labels\x18\x02 \x03(\v2&.skep.model.v1.ClusterSpec.LabelsEntryR\x06labels\x12)\n" +
@@ -3525,10 +3986,12 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\rold_snapshots\x18\t \x01(\x04R\foldSnapshots\x121\n" +
 	"\x15mass_expiry_guard_off\x18\n" +
 	" \x01(\bR\x12massExpiryGuardOff\x120\n" +
-	"\x14dead_manager_removal\x18\v \x01(\x03R\x12deadManagerRemoval\x1a9\n" +
+	"\x14dead_manager_removal\x18\v \x01(\x03R\x12deadManagerRemoval\x12%\n" +
+	"\x0etoken_rotation\x18\f \x01(\x03R\rtokenRotation\x12,\n" +
+	"\x12no_standing_tokens\x18\r \x01(\bR\x10noStandingTokens\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\f\x10\x1e\"D\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\x0e\x10\x1e\"D\n" +
 	"\x06RootCA\x12\"\n" +
 	"\fcertificates\x18\x01 \x03(\fR\fcertificates\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03keyJ\x04\b\x03\x10\n" +
@@ -3773,7 +4236,43 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\acurrent\x18\x06 \x01(\v2\x1a.skep.model.v1.CertificateR\acurrent\x126\n" +
 	"\bprevious\x18\a \x01(\v2\x1a.skep.model.v1.CertificateR\bprevious\x12\x1d\n" +
 	"\n" +
-	"created_by\x18\b \x01(\tR\tcreatedByJ\x04\b\t\x10\x14*?\n" +
+	"created_by\x18\b \x01(\tR\tcreatedByJ\x04\b\t\x10\x14\"\x83\x05\n" +
+	"\tJoinToken\x12'\n" +
+	"\x04meta\x18\x01 \x01(\v2\x13.skep.model.v1.MetaR\x04meta\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\fR\x02id\x12\x1f\n" +
+	"\vsecret_hash\x18\x03 \x01(\fR\n" +
+	"secretHash\x12'\n" +
+	"\x04role\x18\x04 \x01(\x0e2\x13.skep.model.v1.RoleR\x04role\x12 \n" +
+	"\vdescription\x18\x05 \x01(\tR\vdescription\x12\x1d\n" +
+	"\n" +
+	"expires_at\x18\x06 \x01(\x03R\texpiresAt\x12\x12\n" +
+	"\x04uses\x18\a \x01(\rR\x04uses\x12\x12\n" +
+	"\x04name\x18\b \x01(\tR\x04name\x12\x12\n" +
+	"\x04from\x18\t \x03(\tR\x04from\x12<\n" +
+	"\x06labels\x18\n" +
+	" \x03(\v2$.skep.model.v1.JoinToken.LabelsEntryR\x06labels\x12\x18\n" +
+	"\aapprove\x18\v \x01(\bR\aapprove\x12\x1d\n" +
+	"\n" +
+	"created_by\x18\f \x01(\tR\tcreatedBy\x12\x18\n" +
+	"\ahistory\x18\r \x01(\fR\ahistory\x12\x12\n" +
+	"\x04root\x18\x0e \x01(\fR\x04root\x12+\n" +
+	"\x04used\x18\x0f \x03(\v2\x17.skep.model.v1.TokenUseR\x04used\x12)\n" +
+	"\x03end\x18\x10 \x01(\x0e2\x17.skep.model.v1.TokenEndR\x03end\x12\x19\n" +
+	"\bended_at\x18\x11 \x01(\x03R\aendedAt\x12\x1d\n" +
+	"\n" +
+	"end_reason\x18\x12 \x01(\tR\tendReason\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\x13\x10\x1e\"\xc6\x01\n" +
+	"\bTokenUse\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\fR\x04node\x12\x1a\n" +
+	"\bhostname\x18\x02 \x01(\tR\bhostname\x12\x12\n" +
+	"\x04from\x18\x03 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02at\x18\x04 \x01(\x03R\x02at\x12\x10\n" +
+	"\x03key\x18\x05 \x01(\fR\x03key\x125\n" +
+	"\averdict\x18\x06 \x01(\x0e2\x1b.skep.model.v1.TokenVerdictR\averdict\x12\x1d\n" +
+	"\n" +
+	"decided_by\x18\a \x01(\tR\tdecidedBy*?\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vROLE_WORKER\x10\x01\x12\x10\n" +
@@ -3849,7 +4348,17 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\x15USER_ROLE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10USER_ROLE_VIEWER\x10\x01\x12\x16\n" +
 	"\x12USER_ROLE_OPERATOR\x10\x02\x12\x13\n" +
-	"\x0fUSER_ROLE_ADMIN\x10\x03B:Z8github.com/skep-project/skep/proto/skep/model/v1;modelv1b\x06proto3"
+	"\x0fUSER_ROLE_ADMIN\x10\x03*j\n" +
+	"\bTokenEnd\x12\x19\n" +
+	"\x15TOKEN_END_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11TOKEN_END_USED_UP\x10\x01\x12\x15\n" +
+	"\x11TOKEN_END_EXPIRED\x10\x02\x12\x15\n" +
+	"\x11TOKEN_END_REVOKED\x10\x03*~\n" +
+	"\fTokenVerdict\x12\x1d\n" +
+	"\x19TOKEN_VERDICT_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15TOKEN_VERDICT_PENDING\x10\x01\x12\x1a\n" +
+	"\x16TOKEN_VERDICT_REJECTED\x10\x02\x12\x18\n" +
+	"\x14TOKEN_VERDICT_LAPSED\x10\x03B:Z8github.com/skep-project/skep/proto/skep/model/v1;modelv1b\x06proto3"
 
 var (
 	file_skep_model_v1_model_proto_rawDescOnce sync.Once
@@ -3863,8 +4372,8 @@ func file_skep_model_v1_model_proto_rawDescGZIP() []byte {
 	return file_skep_model_v1_model_proto_rawDescData
 }
 
-var file_skep_model_v1_model_proto_enumTypes = make([]protoimpl.EnumInfo, 13)
-var file_skep_model_v1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_skep_model_v1_model_proto_enumTypes = make([]protoimpl.EnumInfo, 15)
+var file_skep_model_v1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_skep_model_v1_model_proto_goTypes = []any{
 	(Role)(0),               // 0: skep.model.v1.Role
 	(Availability)(0),       // 1: skep.model.v1.Availability
@@ -3879,103 +4388,114 @@ var file_skep_model_v1_model_proto_goTypes = []any{
 	(MountType)(0),          // 10: skep.model.v1.MountType
 	(TaskState)(0),          // 11: skep.model.v1.TaskState
 	(UserRole)(0),           // 12: skep.model.v1.UserRole
-	(*Meta)(nil),            // 13: skep.model.v1.Meta
-	(*Cluster)(nil),         // 14: skep.model.v1.Cluster
-	(*ClusterSpec)(nil),     // 15: skep.model.v1.ClusterSpec
-	(*RootCA)(nil),          // 16: skep.model.v1.RootCA
-	(*Node)(nil),            // 17: skep.model.v1.Node
-	(*NodeSpec)(nil),        // 18: skep.model.v1.NodeSpec
-	(*NodeDescription)(nil), // 19: skep.model.v1.NodeDescription
-	(*Resources)(nil),       // 20: skep.model.v1.Resources
-	(*NodeStatus)(nil),      // 21: skep.model.v1.NodeStatus
-	(*Certificate)(nil),     // 22: skep.model.v1.Certificate
-	(*Member)(nil),          // 23: skep.model.v1.Member
-	(*Claim)(nil),           // 24: skep.model.v1.Claim
-	(*Service)(nil),         // 25: skep.model.v1.Service
-	(*RegistryAuth)(nil),    // 26: skep.model.v1.RegistryAuth
-	(*ServiceSpec)(nil),     // 27: skep.model.v1.ServiceSpec
-	(*Replicated)(nil),      // 28: skep.model.v1.Replicated
-	(*Global)(nil),          // 29: skep.model.v1.Global
-	(*UpdateConfig)(nil),    // 30: skep.model.v1.UpdateConfig
-	(*RestartPolicy)(nil),   // 31: skep.model.v1.RestartPolicy
-	(*UpdateStatus)(nil),    // 32: skep.model.v1.UpdateStatus
-	(*Revision)(nil),        // 33: skep.model.v1.Revision
-	(*TaskTemplate)(nil),    // 34: skep.model.v1.TaskTemplate
-	(*Limits)(nil),          // 35: skep.model.v1.Limits
-	(*Placement)(nil),       // 36: skep.model.v1.Placement
-	(*ContainerSpec)(nil),   // 37: skep.model.v1.ContainerSpec
-	(*Ulimit)(nil),          // 38: skep.model.v1.Ulimit
-	(*Mount)(nil),           // 39: skep.model.v1.Mount
-	(*Task)(nil),            // 40: skep.model.v1.Task
-	(*TaskStatus)(nil),      // 41: skep.model.v1.TaskStatus
-	(*User)(nil),            // 42: skep.model.v1.User
-	nil,                     // 43: skep.model.v1.ClusterSpec.LabelsEntry
-	nil,                     // 44: skep.model.v1.NodeSpec.LabelsEntry
-	nil,                     // 45: skep.model.v1.NodeDescription.EngineLabelsEntry
-	nil,                     // 46: skep.model.v1.ServiceSpec.LabelsEntry
-	nil,                     // 47: skep.model.v1.ContainerSpec.LabelsEntry
-	nil,                     // 48: skep.model.v1.ContainerSpec.SysctlsEntry
+	(TokenEnd)(0),           // 13: skep.model.v1.TokenEnd
+	(TokenVerdict)(0),       // 14: skep.model.v1.TokenVerdict
+	(*Meta)(nil),            // 15: skep.model.v1.Meta
+	(*Cluster)(nil),         // 16: skep.model.v1.Cluster
+	(*ClusterSpec)(nil),     // 17: skep.model.v1.ClusterSpec
+	(*RootCA)(nil),          // 18: skep.model.v1.RootCA
+	(*Node)(nil),            // 19: skep.model.v1.Node
+	(*NodeSpec)(nil),        // 20: skep.model.v1.NodeSpec
+	(*NodeDescription)(nil), // 21: skep.model.v1.NodeDescription
+	(*Resources)(nil),       // 22: skep.model.v1.Resources
+	(*NodeStatus)(nil),      // 23: skep.model.v1.NodeStatus
+	(*Certificate)(nil),     // 24: skep.model.v1.Certificate
+	(*Member)(nil),          // 25: skep.model.v1.Member
+	(*Claim)(nil),           // 26: skep.model.v1.Claim
+	(*Service)(nil),         // 27: skep.model.v1.Service
+	(*RegistryAuth)(nil),    // 28: skep.model.v1.RegistryAuth
+	(*ServiceSpec)(nil),     // 29: skep.model.v1.ServiceSpec
+	(*Replicated)(nil),      // 30: skep.model.v1.Replicated
+	(*Global)(nil),          // 31: skep.model.v1.Global
+	(*UpdateConfig)(nil),    // 32: skep.model.v1.UpdateConfig
+	(*RestartPolicy)(nil),   // 33: skep.model.v1.RestartPolicy
+	(*UpdateStatus)(nil),    // 34: skep.model.v1.UpdateStatus
+	(*Revision)(nil),        // 35: skep.model.v1.Revision
+	(*TaskTemplate)(nil),    // 36: skep.model.v1.TaskTemplate
+	(*Limits)(nil),          // 37: skep.model.v1.Limits
+	(*Placement)(nil),       // 38: skep.model.v1.Placement
+	(*ContainerSpec)(nil),   // 39: skep.model.v1.ContainerSpec
+	(*Ulimit)(nil),          // 40: skep.model.v1.Ulimit
+	(*Mount)(nil),           // 41: skep.model.v1.Mount
+	(*Task)(nil),            // 42: skep.model.v1.Task
+	(*TaskStatus)(nil),      // 43: skep.model.v1.TaskStatus
+	(*User)(nil),            // 44: skep.model.v1.User
+	(*JoinToken)(nil),       // 45: skep.model.v1.JoinToken
+	(*TokenUse)(nil),        // 46: skep.model.v1.TokenUse
+	nil,                     // 47: skep.model.v1.ClusterSpec.LabelsEntry
+	nil,                     // 48: skep.model.v1.NodeSpec.LabelsEntry
+	nil,                     // 49: skep.model.v1.NodeDescription.EngineLabelsEntry
+	nil,                     // 50: skep.model.v1.ServiceSpec.LabelsEntry
+	nil,                     // 51: skep.model.v1.ContainerSpec.LabelsEntry
+	nil,                     // 52: skep.model.v1.ContainerSpec.SysctlsEntry
+	nil,                     // 53: skep.model.v1.JoinToken.LabelsEntry
 }
 var file_skep_model_v1_model_proto_depIdxs = []int32{
-	13, // 0: skep.model.v1.Cluster.meta:type_name -> skep.model.v1.Meta
-	15, // 1: skep.model.v1.Cluster.spec:type_name -> skep.model.v1.ClusterSpec
-	16, // 2: skep.model.v1.Cluster.root:type_name -> skep.model.v1.RootCA
-	43, // 3: skep.model.v1.ClusterSpec.labels:type_name -> skep.model.v1.ClusterSpec.LabelsEntry
-	13, // 4: skep.model.v1.Node.meta:type_name -> skep.model.v1.Meta
-	18, // 5: skep.model.v1.Node.spec:type_name -> skep.model.v1.NodeSpec
+	15, // 0: skep.model.v1.Cluster.meta:type_name -> skep.model.v1.Meta
+	17, // 1: skep.model.v1.Cluster.spec:type_name -> skep.model.v1.ClusterSpec
+	18, // 2: skep.model.v1.Cluster.root:type_name -> skep.model.v1.RootCA
+	47, // 3: skep.model.v1.ClusterSpec.labels:type_name -> skep.model.v1.ClusterSpec.LabelsEntry
+	15, // 4: skep.model.v1.Node.meta:type_name -> skep.model.v1.Meta
+	20, // 5: skep.model.v1.Node.spec:type_name -> skep.model.v1.NodeSpec
 	0,  // 6: skep.model.v1.Node.role:type_name -> skep.model.v1.Role
 	2,  // 7: skep.model.v1.Node.membership:type_name -> skep.model.v1.Membership
-	19, // 8: skep.model.v1.Node.description:type_name -> skep.model.v1.NodeDescription
-	21, // 9: skep.model.v1.Node.status:type_name -> skep.model.v1.NodeStatus
-	22, // 10: skep.model.v1.Node.current:type_name -> skep.model.v1.Certificate
-	22, // 11: skep.model.v1.Node.previous:type_name -> skep.model.v1.Certificate
-	44, // 12: skep.model.v1.NodeSpec.labels:type_name -> skep.model.v1.NodeSpec.LabelsEntry
+	21, // 8: skep.model.v1.Node.description:type_name -> skep.model.v1.NodeDescription
+	23, // 9: skep.model.v1.Node.status:type_name -> skep.model.v1.NodeStatus
+	24, // 10: skep.model.v1.Node.current:type_name -> skep.model.v1.Certificate
+	24, // 11: skep.model.v1.Node.previous:type_name -> skep.model.v1.Certificate
+	48, // 12: skep.model.v1.NodeSpec.labels:type_name -> skep.model.v1.NodeSpec.LabelsEntry
 	0,  // 13: skep.model.v1.NodeSpec.role:type_name -> skep.model.v1.Role
 	1,  // 14: skep.model.v1.NodeSpec.availability:type_name -> skep.model.v1.Availability
-	20, // 15: skep.model.v1.NodeDescription.resources:type_name -> skep.model.v1.Resources
-	45, // 16: skep.model.v1.NodeDescription.engine_labels:type_name -> skep.model.v1.NodeDescription.EngineLabelsEntry
+	22, // 15: skep.model.v1.NodeDescription.resources:type_name -> skep.model.v1.Resources
+	49, // 16: skep.model.v1.NodeDescription.engine_labels:type_name -> skep.model.v1.NodeDescription.EngineLabelsEntry
 	3,  // 17: skep.model.v1.NodeStatus.state:type_name -> skep.model.v1.NodeState
 	4,  // 18: skep.model.v1.NodeStatus.farewell:type_name -> skep.model.v1.Farewell
 	0,  // 19: skep.model.v1.Certificate.role:type_name -> skep.model.v1.Role
-	13, // 20: skep.model.v1.Member.meta:type_name -> skep.model.v1.Meta
+	15, // 20: skep.model.v1.Member.meta:type_name -> skep.model.v1.Meta
 	5,  // 21: skep.model.v1.Member.kind:type_name -> skep.model.v1.MemberKind
-	13, // 22: skep.model.v1.Service.meta:type_name -> skep.model.v1.Meta
-	27, // 23: skep.model.v1.Service.spec:type_name -> skep.model.v1.ServiceSpec
-	32, // 24: skep.model.v1.Service.update:type_name -> skep.model.v1.UpdateStatus
-	26, // 25: skep.model.v1.Service.registry_auths:type_name -> skep.model.v1.RegistryAuth
-	46, // 26: skep.model.v1.ServiceSpec.labels:type_name -> skep.model.v1.ServiceSpec.LabelsEntry
-	28, // 27: skep.model.v1.ServiceSpec.replicated:type_name -> skep.model.v1.Replicated
-	29, // 28: skep.model.v1.ServiceSpec.global:type_name -> skep.model.v1.Global
-	30, // 29: skep.model.v1.ServiceSpec.update:type_name -> skep.model.v1.UpdateConfig
-	30, // 30: skep.model.v1.ServiceSpec.rollback:type_name -> skep.model.v1.UpdateConfig
-	31, // 31: skep.model.v1.ServiceSpec.restart:type_name -> skep.model.v1.RestartPolicy
+	15, // 22: skep.model.v1.Service.meta:type_name -> skep.model.v1.Meta
+	29, // 23: skep.model.v1.Service.spec:type_name -> skep.model.v1.ServiceSpec
+	34, // 24: skep.model.v1.Service.update:type_name -> skep.model.v1.UpdateStatus
+	28, // 25: skep.model.v1.Service.registry_auths:type_name -> skep.model.v1.RegistryAuth
+	50, // 26: skep.model.v1.ServiceSpec.labels:type_name -> skep.model.v1.ServiceSpec.LabelsEntry
+	30, // 27: skep.model.v1.ServiceSpec.replicated:type_name -> skep.model.v1.Replicated
+	31, // 28: skep.model.v1.ServiceSpec.global:type_name -> skep.model.v1.Global
+	32, // 29: skep.model.v1.ServiceSpec.update:type_name -> skep.model.v1.UpdateConfig
+	32, // 30: skep.model.v1.ServiceSpec.rollback:type_name -> skep.model.v1.UpdateConfig
+	33, // 31: skep.model.v1.ServiceSpec.restart:type_name -> skep.model.v1.RestartPolicy
 	7,  // 32: skep.model.v1.UpdateConfig.failure_action:type_name -> skep.model.v1.FailureAction
 	6,  // 33: skep.model.v1.UpdateConfig.order:type_name -> skep.model.v1.UpdateOrder
 	8,  // 34: skep.model.v1.RestartPolicy.condition:type_name -> skep.model.v1.RestartCondition
 	9,  // 35: skep.model.v1.UpdateStatus.state:type_name -> skep.model.v1.UpdateState
-	13, // 36: skep.model.v1.Revision.meta:type_name -> skep.model.v1.Meta
-	34, // 37: skep.model.v1.Revision.template:type_name -> skep.model.v1.TaskTemplate
-	37, // 38: skep.model.v1.TaskTemplate.container:type_name -> skep.model.v1.ContainerSpec
-	20, // 39: skep.model.v1.TaskTemplate.reservations:type_name -> skep.model.v1.Resources
-	35, // 40: skep.model.v1.TaskTemplate.limits:type_name -> skep.model.v1.Limits
-	36, // 41: skep.model.v1.TaskTemplate.placement:type_name -> skep.model.v1.Placement
-	47, // 42: skep.model.v1.ContainerSpec.labels:type_name -> skep.model.v1.ContainerSpec.LabelsEntry
-	39, // 43: skep.model.v1.ContainerSpec.mounts:type_name -> skep.model.v1.Mount
-	48, // 44: skep.model.v1.ContainerSpec.sysctls:type_name -> skep.model.v1.ContainerSpec.SysctlsEntry
-	38, // 45: skep.model.v1.ContainerSpec.ulimits:type_name -> skep.model.v1.Ulimit
+	15, // 36: skep.model.v1.Revision.meta:type_name -> skep.model.v1.Meta
+	36, // 37: skep.model.v1.Revision.template:type_name -> skep.model.v1.TaskTemplate
+	39, // 38: skep.model.v1.TaskTemplate.container:type_name -> skep.model.v1.ContainerSpec
+	22, // 39: skep.model.v1.TaskTemplate.reservations:type_name -> skep.model.v1.Resources
+	37, // 40: skep.model.v1.TaskTemplate.limits:type_name -> skep.model.v1.Limits
+	38, // 41: skep.model.v1.TaskTemplate.placement:type_name -> skep.model.v1.Placement
+	51, // 42: skep.model.v1.ContainerSpec.labels:type_name -> skep.model.v1.ContainerSpec.LabelsEntry
+	41, // 43: skep.model.v1.ContainerSpec.mounts:type_name -> skep.model.v1.Mount
+	52, // 44: skep.model.v1.ContainerSpec.sysctls:type_name -> skep.model.v1.ContainerSpec.SysctlsEntry
+	40, // 45: skep.model.v1.ContainerSpec.ulimits:type_name -> skep.model.v1.Ulimit
 	10, // 46: skep.model.v1.Mount.type:type_name -> skep.model.v1.MountType
 	11, // 47: skep.model.v1.Task.desired:type_name -> skep.model.v1.TaskState
-	41, // 48: skep.model.v1.Task.status:type_name -> skep.model.v1.TaskStatus
+	43, // 48: skep.model.v1.Task.status:type_name -> skep.model.v1.TaskStatus
 	11, // 49: skep.model.v1.TaskStatus.state:type_name -> skep.model.v1.TaskState
-	13, // 50: skep.model.v1.User.meta:type_name -> skep.model.v1.Meta
+	15, // 50: skep.model.v1.User.meta:type_name -> skep.model.v1.Meta
 	12, // 51: skep.model.v1.User.role:type_name -> skep.model.v1.UserRole
-	22, // 52: skep.model.v1.User.current:type_name -> skep.model.v1.Certificate
-	22, // 53: skep.model.v1.User.previous:type_name -> skep.model.v1.Certificate
-	54, // [54:54] is the sub-list for method output_type
-	54, // [54:54] is the sub-list for method input_type
-	54, // [54:54] is the sub-list for extension type_name
-	54, // [54:54] is the sub-list for extension extendee
-	0,  // [0:54] is the sub-list for field type_name
+	24, // 52: skep.model.v1.User.current:type_name -> skep.model.v1.Certificate
+	24, // 53: skep.model.v1.User.previous:type_name -> skep.model.v1.Certificate
+	15, // 54: skep.model.v1.JoinToken.meta:type_name -> skep.model.v1.Meta
+	0,  // 55: skep.model.v1.JoinToken.role:type_name -> skep.model.v1.Role
+	53, // 56: skep.model.v1.JoinToken.labels:type_name -> skep.model.v1.JoinToken.LabelsEntry
+	46, // 57: skep.model.v1.JoinToken.used:type_name -> skep.model.v1.TokenUse
+	13, // 58: skep.model.v1.JoinToken.end:type_name -> skep.model.v1.TokenEnd
+	14, // 59: skep.model.v1.TokenUse.verdict:type_name -> skep.model.v1.TokenVerdict
+	60, // [60:60] is the sub-list for method output_type
+	60, // [60:60] is the sub-list for method input_type
+	60, // [60:60] is the sub-list for extension type_name
+	60, // [60:60] is the sub-list for extension extendee
+	0,  // [0:60] is the sub-list for field type_name
 }
 
 func init() { file_skep_model_v1_model_proto_init() }
@@ -3993,8 +4513,8 @@ func file_skep_model_v1_model_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_skep_model_v1_model_proto_rawDesc), len(file_skep_model_v1_model_proto_rawDesc)),
-			NumEnums:      13,
-			NumMessages:   36,
+			NumEnums:      15,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
