@@ -13,10 +13,12 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/asn1"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"math/big"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/skep-project/skep/internal/id"
@@ -35,6 +37,19 @@ func DigestFromBytes(b []byte) (Digest, error) {
 	}
 	copy(d[:], b)
 	return d, nil
+}
+
+// Fingerprint returns the digest as people compare it: hex in groups of four.
+func (d Digest) Fingerprint() string {
+	text := hex.EncodeToString(d[:])
+	var b strings.Builder
+	for i := 0; i < len(text); i += 4 {
+		if i > 0 {
+			b.WriteByte(' ')
+		}
+		b.WriteString(text[i : i+4])
+	}
+	return b.String()
 }
 
 // KeyDigest returns the digest of cert's public key.

@@ -167,6 +167,7 @@ func (m *Manager) tenure(ctx context.Context, _ uint64) {
 		"membership": m.rooms.membership.Keep,
 		"reconcile":  m.rooms.reconcile.Run,
 		"herald":     m.herald,
+		"tokens":     func(ctx context.Context) error { return m.rooms.members.Keep(ctx, m.cfg.Log) },
 	} {
 		wg.Go(func() { m.again(ctx, part, run) })
 	}

@@ -37,6 +37,7 @@ type rooms struct {
 	dispatch   *dispatch.Server
 	membership *membership.Server
 	reconcile  *reconcile.Loop
+	members    *enrol.Members
 }
 
 // furnish builds the rooms and joins them by what each needs of another.
@@ -51,7 +52,8 @@ func (m *Manager) furnish() (r rooms, err error) {
 		Ping: m.ping, Log: m.cfg.Log,
 	})
 	r.reconcile = reconcile.New(reconcile.Config{DB: m.db, Store: m.store, OnRound: m.tally.Round, Log: m.cfg.Log})
-	if r.authority, err = authority.New(authority.Config{Members: enrol.NewMembers(m.db), Log: m.cfg.Log}); err != nil {
+	r.members = enrol.NewMembers(m.db)
+	if r.authority, err = authority.New(authority.Config{Members: r.members, Log: m.cfg.Log}); err != nil {
 		return rooms{}, err
 	}
 	r.control, err = control.New(control.Config{

@@ -15,7 +15,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/time/rate"
@@ -42,18 +44,41 @@ type Cluster struct {
 	// if there is none.
 	WorkerToken  sealed.Secret
 	ManagerToken sealed.Secret
+	// FormerWorkerToken and FormerManagerToken are those that the clock has taken
+	// the place of, as long as they still count.
+	FormerWorkerToken  sealed.Secret
+	FormerManagerToken sealed.Secret
 }
 
-// An Enrolment is a machine that may come in.
+// An Invitation is a join token that somebody showed.
+type Invitation struct {
+	// Role is what a standing token gives. UNSPECIFIED: it is none of those, and
+	// whether it is a token at all is for Members to find.
+	Role modelv1.Role
+	// Hash is the SHA-256 of its secret; Pin the digest of the root it pins, and
+	// Pinned whether that is one of the cluster's of now.
+	Hash   []byte
+	Pin    ca.Digest
+	Pinned bool
+}
+
+// An Enrolment is a machine that wants to come in.
 type Enrolment struct {
+	Invitation
 	Key          ca.PublicKey
-	Role         modelv1.Role
 	Availability modelv1.Availability
 	Hostname     string
-	// Address is the host it asked from; TokenHash the SHA-256 of the token's
-	// secret.
-	Address   string
-	TokenHash []byte
+	// Address is the host it asked from.
+	Address string
+}
+
+// An Admission is what became of an enrolment.
+type Admission struct {
+	Node id.ID
+	// Record is that of the node's certificate. Nil: an operator has to accept the
+	// node first, until Expires (Unix nanoseconds of log time).
+	Record  *modelv1.Certificate
+	Expires int64
 }
 
 // A Renewal is a node that asks for its next certificate.
@@ -61,8 +86,10 @@ type Renewal struct {
 	// Caller is what its present certificate proves.
 	Caller ca.Identity
 	Key    ca.PublicKey
-	// Invited says that the request came with a join token that lets nodes in.
-	Invited bool
+	// Invitation is the join token that came with the request; nil if none did.
+	Invitation *Invitation
+	// Address is the host it asked from.
+	Address string
 }
 
 // Prepare makes the record of a certificate; it may be called more than once for
@@ -74,8 +101,9 @@ type Prepare func(node id.ID, role modelv1.Role, generation uint64, now time.Tim
 type Members interface {
 	Cluster(ctx context.Context) (Cluster, error)
 	// Enrol returns the node and the certificate recorded for e's key: those it
-	// finds, or those it makes with prepare.
-	Enrol(ctx context.Context, e Enrolment, prepare Prepare) (id.ID, *modelv1.Certificate, error)
+	// finds, or those it makes with prepare. It refuses an invitation that is
+	// neither standing nor made by an operator, or does not let e in (RefuseToken).
+	Enrol(ctx context.Context, e Enrolment, prepare Prepare) (Admission, error)
 	// Renew returns the certificate recorded for r's key, the caller's next.
 	Renew(ctx context.Context, r Renewal, prepare Prepare) (*modelv1.Certificate, error)
 	Managers() *cav1.ManagerList
@@ -137,60 +165,94 @@ func (s *Server) Enroll(ctx context.Context, req *cav1.EnrollRequest) (*cav1.Enr
 	if !s.strangers.Allow(bucketOf(host)) || !s.total.Allow() {
 		return nil, tooFast("enrol")
 	}
-	token, err := ca.ParseToken(req.GetToken())
+	key, err := s.check(req)
 	if err != nil {
-		return nil, badToken(err)
-	}
-	key, err := ca.ParseCSR(req.GetCsr())
-	if err != nil {
-		return nil, fmt.Errorf("enrol: %w: %w", err, errdefs.ErrInvalidArgument)
-	}
-	if len(req.GetHostname()) > maxHostname {
-		return nil, fmt.Errorf("enrol: hostname of %d bytes, at most %d: %w", len(req.GetHostname()), maxHostname, errdefs.ErrInvalidArgument)
+		return nil, err
 	}
 	cluster, is, err := s.open(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("enrol: %w", err)
 	}
-	role, err := admit(cluster, is, token)
+	shown, err := read(cluster, is, req.GetToken())
 	if err != nil {
 		return nil, err
 	}
-	hash := sha256.Sum256(token.Secret.Reveal())
-	e := Enrolment{Key: key, Role: role, Availability: req.GetAvailability(), Hostname: req.GetHostname(), Address: host, TokenHash: hash[:]}
-	node, record, err := s.members.Enrol(ctx, e, prepare(cluster, is, key))
+	e := Enrolment{Invitation: *shown, Key: key, Availability: req.GetAvailability(), Hostname: req.GetHostname(), Address: host}
+	a, err := s.members.Enrol(ctx, e, prepare(cluster, is, key))
 	if err != nil {
 		return nil, fmt.Errorf("enrol: %w", err)
 	}
-	issued, err := s.answer(cluster, is, node, record, req.GetCsr())
+	if a.Record == nil {
+		return &cav1.EnrollResponse{Pending: &cav1.Pending{
+			Cluster: cluster.ID.Bytes(), Node: a.Node.Bytes(), Key: key.SHA256[:], ExpiresAt: a.Expires,
+		}}, nil
+	}
+	issued, err := s.answer(cluster, is, a.Node, a.Record, req.GetCsr())
 	if err != nil {
 		return nil, fmt.Errorf("enrol: %w", err)
 	}
-	s.log.LogAttrs(ctx, slog.LevelInfo, "node enrolled", slog.String("node", node.String()),
-		slog.String("role", role.String()), slog.String("addr", host))
+	s.log.LogAttrs(ctx, slog.LevelInfo, "node enrolled", slog.String("node", a.Node.String()),
+		slog.String("role", a.Record.GetRole().String()), slog.String("addr", host))
 	return &cav1.EnrollResponse{Issued: issued}, nil
 }
 
-// admit returns the role the token gives. Both standing tokens are compared, in
-// constant time, whichever matches.
-func admit(cluster Cluster, is *issue.Issuer, token ca.Token) (modelv1.Role, error) {
-	if _, ok := is.Roots().Find(token.Digest); !ok {
-		return 0, badToken(errors.New("it is of another cluster"))
+// check refuses what no node that is in order sends, before anything is looked up.
+func (s *Server) check(req *cav1.EnrollRequest) (ca.PublicKey, error) {
+	if _, err := ca.ParseToken(req.GetToken()); err != nil {
+		return ca.PublicKey{}, RefuseToken(err)
 	}
-	worker := !cluster.WorkerToken.IsZero() && cluster.WorkerToken.Equal(token.Secret)
-	manager := !cluster.ManagerToken.IsZero() && cluster.ManagerToken.Equal(token.Secret)
-	switch {
-	case manager:
-		return modelv1.Role_ROLE_MANAGER, nil
-	case worker:
-		return modelv1.Role_ROLE_WORKER, nil
+	key, err := ca.ParseCSR(req.GetCsr())
+	if err != nil {
+		return key, fmt.Errorf("enrol: %w: %w", err, errdefs.ErrInvalidArgument)
 	}
-	return 0, badToken(errors.New("it is not one of the cluster's: it was rotated or mistyped"))
+	name := req.GetHostname()
+	if len(name) > maxHostname {
+		return key, fmt.Errorf("enrol: hostname of %d bytes, at most %d: %w", len(name), maxHostname, errdefs.ErrInvalidArgument)
+	}
+	// It is shown to operators, on their terminals.
+	if strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return key, fmt.Errorf("enrol: hostname %q cannot be printed: %w", name, errdefs.ErrInvalidArgument)
+	}
+	return key, nil
 }
 
-func badToken(why error) error {
+// read returns what a token invites to. All standing tokens are compared, in
+// constant time, whichever matches.
+func read(cluster Cluster, is *issue.Issuer, text string) (*Invitation, error) {
+	token, err := ca.ParseToken(text)
+	if err != nil {
+		return nil, RefuseToken(err)
+	}
+	hash := sha256.Sum256(token.Secret.Reveal())
+	out := &Invitation{Hash: hash[:], Pin: token.Digest}
+	_, out.Pinned = is.Roots().Find(token.Digest)
+	if !out.Pinned {
+		return out, nil
+	}
+	shows := func(standing sealed.Secret) bool { return !standing.IsZero() && standing.Equal(token.Secret) }
+	worker, former := shows(cluster.WorkerToken), shows(cluster.FormerWorkerToken)
+	manager, formerManager := shows(cluster.ManagerToken), shows(cluster.FormerManagerToken)
+	switch {
+	case manager || formerManager:
+		out.Role = modelv1.Role_ROLE_MANAGER
+	case worker || former:
+		out.Role = modelv1.Role_ROLE_WORKER
+	}
+	return out, nil
+}
+
+// RefuseToken is the refusal of a join token: why completes "join token refused".
+func RefuseToken(why error) error {
 	return rpc.Refuse(rpc.Errorf(errdefs.ErrPermissionDenied, "join token refused: %v", why),
-		`a manager prints the present one with "ctl swarm join-token worker" or "ctl swarm join-token manager"`)
+		`a manager prints the present one with "ctl swarm join-token worker" or "ctl swarm join-token manager", and makes others with "ctl swarm token create"`)
+}
+
+// UnknownToken is the refusal of a token that is none of this cluster's.
+func UnknownToken(pinned bool) error {
+	if !pinned {
+		return RefuseToken(errors.New("it is of another cluster"))
+	}
+	return RefuseToken(errors.New("it is not one of the cluster's: it was rotated or mistyped, or is over for long"))
 }
 
 func tooFast(what string) error {
@@ -206,7 +268,7 @@ func (s *Server) Renew(ctx context.Context, req *cav1.RenewRequest) (*cav1.Renew
 	if !s.nodes.Allow(caller.Node.String()) {
 		return nil, tooFast("renew")
 	}
-	issued, err := s.renewFor(ctx, caller.Identity, req)
+	issued, err := s.renewFor(ctx, caller, req)
 	if err != nil {
 		return nil, err
 	}
@@ -214,8 +276,8 @@ func (s *Server) Renew(ctx context.Context, req *cav1.RenewRequest) (*cav1.Renew
 }
 
 // renewFor gives the node that proved who the next certificate.
-func (s *Server) renewFor(ctx context.Context, who ca.Identity, req *cav1.RenewRequest) (*cav1.Issued, error) {
-	csr := req.GetCsr()
+func (s *Server) renewFor(ctx context.Context, caller rpc.Caller, req *cav1.RenewRequest) (*cav1.Issued, error) {
+	who, csr := caller.Identity, req.GetCsr()
 	key, err := ca.ParseCSR(csr)
 	if err != nil {
 		return nil, fmt.Errorf("renew: %w: %w", err, errdefs.ErrInvalidArgument)
@@ -224,17 +286,13 @@ func (s *Server) renewFor(ctx context.Context, who ca.Identity, req *cav1.RenewR
 	if err != nil {
 		return nil, fmt.Errorf("renew: %w", err)
 	}
-	invited := req.GetToken() != ""
-	if invited {
-		token, err := ca.ParseToken(req.GetToken())
-		if err != nil {
-			return nil, badToken(err)
-		}
-		if _, err := admit(cluster, is, token); err != nil {
+	r := Renewal{Caller: who, Key: key, Address: hostOf(caller.Address)}
+	if req.GetToken() != "" {
+		if r.Invitation, err = read(cluster, is, req.GetToken()); err != nil {
 			return nil, err
 		}
 	}
-	record, err := s.members.Renew(ctx, Renewal{Caller: who, Key: key, Invited: invited}, prepare(cluster, is, key))
+	record, err := s.members.Renew(ctx, r, prepare(cluster, is, key))
 	if err != nil {
 		return nil, fmt.Errorf("renew certificate of node %s: %w", who.Node, err)
 	}

@@ -24,22 +24,29 @@ type book struct {
 	cluster Cluster
 	nodes   map[ca.Digest]id.ID
 	records map[ca.Digest]*modelv1.Certificate
+	waits   bool  // who comes waits to be accepted
 	err     error // the end of every change, after it was recorded
 }
 
 func (b *book) Cluster(context.Context) (Cluster, error) { return b.cluster, nil }
 func (b *book) Managers() *cav1.ManagerList              { return &cav1.ManagerList{Index: 3} }
 
-func (b *book) Enrol(_ context.Context, e Enrolment, prepare Prepare) (id.ID, *modelv1.Certificate, error) {
+func (b *book) Enrol(_ context.Context, e Enrolment, prepare Prepare) (Admission, error) {
+	if e.Role == 0 {
+		return Admission{}, UnknownToken(e.Pinned)
+	}
+	if b.waits {
+		return Admission{Node: id.New(), Expires: 5}, nil
+	}
 	if b.records[e.Key.SHA256] == nil {
 		node := id.New()
 		record, err := prepare(node, e.Role, 1, time.Now())
 		if err != nil {
-			return id.ID{}, nil, err
+			return Admission{}, err
 		}
 		b.nodes[e.Key.SHA256], b.records[e.Key.SHA256] = node, record
 	}
-	return b.nodes[e.Key.SHA256], b.records[e.Key.SHA256], b.err
+	return Admission{Node: b.nodes[e.Key.SHA256], Record: b.records[e.Key.SHA256]}, b.err
 }
 
 func (b *book) Renew(_ context.Context, r Renewal, prepare Prepare) (*modelv1.Certificate, error) {
@@ -104,12 +111,13 @@ func TestEnrollRefuses(t *testing.T) {
 		req  *cav1.EnrollRequest
 		kind error
 	}{
-		"no token":         {&cav1.EnrollRequest{Csr: csrOf(t)}, errdefs.ErrPermissionDenied},
-		"another's digest": {&cav1.EnrollRequest{Token: foreign, Csr: csrOf(t)}, errdefs.ErrPermissionDenied},
-		"another's secret": {&cav1.EnrollRequest{Token: other.token(true), Csr: csrOf(t)}, errdefs.ErrPermissionDenied},
-		"no request":       {&cav1.EnrollRequest{Token: b.token(false)}, errdefs.ErrInvalidArgument},
-		"a huge request":   {&cav1.EnrollRequest{Token: b.token(false), Csr: make([]byte, 1<<20)}, errdefs.ErrInvalidArgument},
-		"a huge hostname":  {&cav1.EnrollRequest{Token: b.token(false), Csr: csrOf(t), Hostname: strings.Repeat("x", 300)}, errdefs.ErrInvalidArgument},
+		"no token":                          {&cav1.EnrollRequest{Csr: csrOf(t)}, errdefs.ErrPermissionDenied},
+		"another's digest":                  {&cav1.EnrollRequest{Token: foreign, Csr: csrOf(t)}, errdefs.ErrPermissionDenied},
+		"another's secret":                  {&cav1.EnrollRequest{Token: other.token(true), Csr: csrOf(t)}, errdefs.ErrPermissionDenied},
+		"no request":                        {&cav1.EnrollRequest{Token: b.token(false)}, errdefs.ErrInvalidArgument},
+		"a huge request":                    {&cav1.EnrollRequest{Token: b.token(false), Csr: make([]byte, 1<<20)}, errdefs.ErrInvalidArgument},
+		"a hostname that clears the screen": {&cav1.EnrollRequest{Token: b.token(false), Csr: csrOf(t), Hostname: "\x1b[2J"}, errdefs.ErrInvalidArgument},
+		"a huge hostname":                   {&cav1.EnrollRequest{Token: b.token(false), Csr: csrOf(t), Hostname: strings.Repeat("x", 300)}, errdefs.ErrInvalidArgument},
 	} {
 		_, err := s.Enroll(t.Context(), tt.req)
 		if !errors.Is(err, tt.kind) {
@@ -124,6 +132,39 @@ func TestEnrollRefuses(t *testing.T) {
 	}
 	if len(b.records) != 0 {
 		t.Errorf("%d came in", len(b.records))
+	}
+}
+
+func TestWhoWaitsGetsNoCertificate(t *testing.T) {
+	t.Parallel()
+	s, b := newBook(t)
+	b.waits = true
+	csr := csrOf(t)
+	key, err := ca.ParseCSR(csr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := s.Enroll(t.Context(), &cav1.EnrollRequest{Token: b.token(false), Csr: csr})
+	if p := resp.GetPending(); err != nil || resp.GetIssued() != nil || p.GetExpiresAt() != 5 || ca.Digest(p.GetKey()) != key.SHA256 {
+		t.Errorf("the answer is %v, %v", resp, err)
+	}
+}
+
+func TestATokenTheClockTookThePlaceOfStillCounts(t *testing.T) {
+	t.Parallel()
+	s, b := newBook(t)
+	worker, manager := b.token(false), b.token(true)
+	b.cluster.FormerWorkerToken, b.cluster.WorkerToken = b.cluster.WorkerToken, ca.NewTokenSecret()
+	b.cluster.FormerManagerToken, b.cluster.ManagerToken = b.cluster.ManagerToken, ca.NewTokenSecret()
+	for token, want := range map[string]modelv1.Role{worker: modelv1.Role_ROLE_WORKER, manager: modelv1.Role_ROLE_MANAGER} {
+		resp, err := s.Enroll(t.Context(), &cav1.EnrollRequest{Token: token, Csr: csrOf(t)})
+		if err != nil || resp.GetIssued().GetRole() != want {
+			t.Errorf("a former token gave %v, %v; want %v", resp.GetIssued().GetRole(), err, want)
+		}
+	}
+	b.cluster.FormerWorkerToken = ca.Token{}.Secret
+	if _, err := s.Enroll(t.Context(), &cav1.EnrollRequest{Token: worker, Csr: csrOf(t)}); !errdefs.IsPermissionDenied(err) {
+		t.Errorf("after the overlap: %v", err)
 	}
 }
 

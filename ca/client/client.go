@@ -48,6 +48,22 @@ var (
 	ErrNotManager = errors.New("it is not a manager of the swarm")
 )
 
+// A Waiting is the error of a joiner that an operator has to accept first. Whoever
+// asks again with the same key learns whether he has.
+type Waiting struct {
+	// Node is the id that the joiner will have.
+	Node id.ID
+	// Key is the digest of the joiner's public key, as the operator is shown it.
+	Key ca.Digest
+	// Until is when the managers forget it, by their clocks.
+	Until time.Time
+}
+
+// Error says what is waited for.
+func (w *Waiting) Error() string {
+	return fmt.Sprintf("node %s waits for an operator to accept it; its key is %s", w.Node, w.Key.Fingerprint())
+}
+
 // A Join is what a machine joins with.
 type Join struct {
 	Token ca.Token
@@ -100,6 +116,9 @@ func Enroll(ctx context.Context, j Join) (*Result, error) {
 
 // final reports whether other managers would say the same.
 func final(err error) bool {
+	if _, waits := errors.AsType[*Waiting](err); waits {
+		return true
+	}
 	return errdefs.IsPermissionDenied(err) || errdefs.IsInvalidArgument(err) || errdefs.IsFailedPrecondition(err)
 }
 
@@ -127,6 +146,9 @@ func (j Join) at(ctx context.Context, remote string) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	if p := resp.GetPending(); p != nil && resp.GetIssued() == nil {
+		return nil, j.waits(p, csr)
+	}
 	cred, err := Accept(resp.GetIssued(), j.Key)
 	if err != nil {
 		return nil, err
@@ -142,6 +164,20 @@ func (j Join) at(ctx context.Context, remote string) (*Result, error) {
 		host = ""
 	}
 	return &Result{Credential: cred, Managers: resp.GetIssued().GetManagers(), Remote: remote, LocalAddress: host}, nil
+}
+
+// waits is the error of a joiner that waits. The key it names is the joiner's own,
+// whatever the manager said.
+func (j Join) waits(p *cav1.Pending, csr []byte) error {
+	node, err := id.FromBytes(p.GetNode())
+	if err != nil {
+		return fmt.Errorf("the authority's answer: %w", err)
+	}
+	key, err := ca.ParseCSR(csr)
+	if err != nil {
+		return err
+	}
+	return &Waiting{Node: node, Key: key.SHA256, Until: time.Unix(0, p.GetExpiresAt())}
 }
 
 // pinned judges a handshake by the token's digest.

@@ -40,6 +40,9 @@ func (l *life) leads(ctx context.Context) (token, address string, err error) {
 				return "", "", rpc.Errorf(errdefs.ErrUnavailable, `the manager goes on starting in the background; see "ctl info": %v`, err)
 			}
 			token, err := v.manager.JoinToken(modelv1.Role_ROLE_WORKER)
+			if errdefs.IsNotFound(err) {
+				return "", l.advertised(), nil // there are no standing ones
+			}
 			return token, l.advertised(), err
 		}
 		if v.fault != nil {

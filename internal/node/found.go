@@ -59,7 +59,7 @@ func (n *Node) found(ctx context.Context, req *localv1.InitRequest) error {
 		{Op: &logv1.Operation_PutCluster{PutCluster: &modelv1.Cluster{
 			Id: cluster.Bytes(), History: history.Bytes(), Spec: orEmpty(req.GetSpec()),
 			Root:        &modelv1.RootCA{Certificates: [][]byte{rootDER}, Key: rootKey.Reveal()},
-			WorkerToken: ca.NewTokenSecret().Reveal(), ManagerToken: ca.NewTokenSecret().Reveal(),
+			WorkerToken: standing(req.GetSpec()), ManagerToken: standing(req.GetSpec()),
 			FeatureLevel: version.FeatureLevel,
 		}}},
 		{Op: &logv1.Operation_PutNode{PutNode: &modelv1.Node{
@@ -90,6 +90,14 @@ func (n *Node) found(ctx context.Context, req *localv1.InitRequest) error {
 	}
 	n.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "swarm founded", slog.String("node", node.String()), slog.String("cluster", cluster.String()))
 	return nil
+}
+
+// standing draws the secret of a standing token, nil if there are to be none.
+func standing(s *modelv1.ClusterSpec) []byte {
+	if s.GetNoStandingTokens() {
+		return nil
+	}
+	return ca.NewTokenSecret().Reveal()
 }
 
 func orString(s, otherwise string) string {

@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/skep-project/skep/ca"
+	"github.com/skep-project/skep/ca/client"
 	"github.com/skep-project/skep/internal/rpc"
 	"github.com/skep-project/skep/internal/version"
 	localv1 "github.com/skep-project/skep/proto/skep/local/v1"
@@ -113,7 +114,11 @@ func (l *local) Join(ctx context.Context, req *localv1.JoinRequest) (*localv1.Jo
 			return l.node.enrol(ctx, token, req)
 		},
 	}
-	if err := l.node.give(ctx, o); err != nil {
+	err = l.node.give(ctx, o)
+	if w, waits := errors.AsType[*client.Waiting](err); waits {
+		return &localv1.JoinResponse{Node: w.Node.Bytes(), PendingKey: w.Key[:], PendingUntil: w.Until.UnixNano()}, nil
+	}
+	if err != nil {
 		return nil, err
 	}
 	life, err := l.node.awaitLife(ctx)

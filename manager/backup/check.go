@@ -102,7 +102,9 @@ func (c *checker) nodes() {
 		c.need(!x.IsZero(), "a node has no id")
 		c.meta("node "+x.Short(), n.GetMeta())
 		c.need(n.GetRole() != 0 && n.GetSpec().GetRole() != 0, "node %s has no role", x.Short())
-		c.certificate(x, n.GetCurrent())
+		if n.GetCurrent() != nil || n.GetMembership() == modelv1.Membership_MEMBERSHIP_ACCEPTED && len(n.GetTokenHash()) == 0 {
+			c.certificate(x, n.GetCurrent()) // one that waits, or was just accepted, has none yet
+		}
 		if name := n.GetSpec().GetName(); name != "" {
 			c.held(store.ClaimNodeName, name, x)
 		}
@@ -183,6 +185,9 @@ func (c *checker) claims() {
 		case store.ClaimNodeName:
 			n := c.snap.Node(owner)
 			c.need(n != nil && n.GetSpec().GetName() == cl.GetKey(), "the name %q belongs to node %s, which does not bear it", cl.GetKey(), owner.Short())
+		case store.ClaimUserName:
+			u := c.snap.User(owner)
+			c.need(u != nil && u.GetName() == cl.GetKey(), "the name %q belongs to user %s, who does not bear it", cl.GetKey(), owner.Short())
 		case store.ClaimEnrolmentKey:
 			n := c.snap.Node(owner)
 			c.need(n != nil && hex.EncodeToString(n.GetEnrolmentKey()) == cl.GetKey(), "an enrolment belongs to node %s, which did not enrol with it", owner.Short())

@@ -27,7 +27,7 @@ func cluster(snap *store.Snapshot) (*modelv1.Cluster, error) {
 // redacted returns a copy of c without keys and tokens.
 func redacted(c *modelv1.Cluster) *modelv1.Cluster {
 	c = proto.CloneOf(c)
-	c.WorkerToken, c.ManagerToken = nil, nil
+	c.WorkerToken, c.ManagerToken, c.PreviousWorkerToken, c.PreviousManagerToken = nil, nil, nil, nil
 	if c.GetRoot() != nil {
 		c.Root.Key = nil
 	}
@@ -67,6 +67,7 @@ func (s *Server) UpdateCluster(ctx context.Context, msg *controlv1.UpdateCluster
 	if err := checkCluster(msg.GetSpec()); err != nil {
 		return nil, err
 	}
+	workerToken, managerToken := ca.NewTokenSecret(), ca.NewTokenSecret()
 	_, err = s.change(ctx, req, func(tx *store.Tx) error {
 		c, err := cluster(tx.Snapshot)
 		if err != nil {
@@ -77,6 +78,7 @@ func (s *Server) UpdateCluster(ctx context.Context, msg *controlv1.UpdateCluster
 		}
 		c = proto.CloneOf(c)
 		c.Spec = msg.GetSpec()
+		stand(c, workerToken, managerToken)
 		return tx.PutCluster(c)
 	})
 	if err != nil {
@@ -98,6 +100,8 @@ const (
 	minCertExpiry = time.Hour
 	// minDeadManager is longer than a daemon that restarts is waited for.
 	minDeadManager = time.Minute
+	// minTokenRotation leaves time to use what was printed.
+	minTokenRotation = 10 * time.Minute
 	// What 0 stands for, as the cluster's spec says.
 	defaultHeartbeat = 2 * time.Second
 	defaultLease     = 10 * time.Second
@@ -120,8 +124,31 @@ func checkCluster(spec *modelv1.ClusterSpec) error {
 	}
 	dead := time.Duration(spec.GetDeadManagerRemoval())
 	f.check(dead == 0 || dead >= minDeadManager, "dead manager removal %v: at least %v, or 0 for never", dead, minDeadManager)
+	rotation := time.Duration(spec.GetTokenRotation())
+	f.check(rotation == 0 || rotation >= minTokenRotation, "token rotation %v: at least %v, or 0 for never", rotation, minTokenRotation)
 	f.labels("label", spec.GetLabels())
 	return f.refusal("swarm")
+}
+
+// noStanding refuses what only a standing token could serve.
+func noStanding() error {
+	return rpc.Refuse(rpc.Errorf(errdefs.ErrFailedPrecondition, "the swarm has no standing tokens: they are turned off"),
+		`make one for the nodes that are to join with "ctl swarm token create", or turn them on with "ctl swarm update --standing-tokens on"`)
+}
+
+// stand gives the cluster the standing tokens that its settings want: none, or
+// the given ones where it has none.
+func stand(c *modelv1.Cluster, worker, manager sealed.Secret) {
+	if c.GetSpec().GetNoStandingTokens() {
+		c.WorkerToken, c.ManagerToken, c.PreviousWorkerToken, c.PreviousManagerToken, c.PreviousUntil = nil, nil, nil, nil, 0
+		return
+	}
+	if len(c.GetWorkerToken()) == 0 {
+		c.WorkerToken = worker.Reveal()
+	}
+	if len(c.GetManagerToken()) == 0 {
+		c.ManagerToken = manager.Reveal()
+	}
 }
 
 // tokenOf returns the standing token of a role.
@@ -140,6 +167,9 @@ func spell(c *modelv1.Cluster, role modelv1.Role) (string, error) {
 	secret, err := tokenOf(c, role)
 	if err != nil {
 		return "", err
+	}
+	if c.GetSpec().GetNoStandingTokens() {
+		return "", noStanding()
 	}
 	if len(secret) == 0 || len(c.GetRoot().GetCertificates()) == 0 {
 		return "", rpc.Refuse(rpc.Errorf(errdefs.ErrFailedPrecondition, "the swarm has no standing %s token", roleName(role)),
@@ -191,10 +221,14 @@ func (s *Server) RotateJoinToken(ctx context.Context, msg *controlv1.RotateJoinT
 			return err
 		}
 		c = proto.CloneOf(c)
+		if c.GetSpec().GetNoStandingTokens() {
+			return noStanding()
+		}
+		// By hand it is done because the old one is not to be trusted: no overlap.
 		if msg.GetRole() == modelv1.Role_ROLE_MANAGER {
-			c.ManagerToken = secret.Reveal()
+			c.ManagerToken, c.PreviousManagerToken = secret.Reveal(), nil
 		} else {
-			c.WorkerToken = secret.Reveal()
+			c.WorkerToken, c.PreviousWorkerToken = secret.Reveal(), nil
 		}
 		return tx.PutCluster(c)
 	})

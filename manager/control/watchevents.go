@@ -33,8 +33,9 @@ func (s *Server) WatchEvents(msg *controlv1.WatchEventsRequest, stream grpc.Serv
 		return err
 	}
 	t := &teller{Server: s, msg: msg, stream: stream, users: mayListUsers(stream.Context())}
-	if !t.users && slices.Contains(msg.GetFilter().GetTypes(), events.TypeUser) {
-		return rpc.Refuse(rpc.Errorf(errdefs.ErrPermissionDenied, "events of users are told to admins only"), "leave the type user out")
+	if i := slices.IndexFunc(msg.GetFilter().GetTypes(), events.ForAdmins); i >= 0 && !t.users {
+		kind := msg.GetFilter().GetTypes()[i]
+		return rpc.Refuse(rpc.Errorf(errdefs.ErrPermissionDenied, "events of %ss are told to admins only", kind), "leave the type "+kind+" out")
 	}
 	if err := t.begin(); err != nil {
 		return err
@@ -72,8 +73,8 @@ func checkEvents(msg *controlv1.WatchEventsRequest) error {
 	return fs.refusal("events")
 }
 
-// mayListUsers reports whether the caller may see users: the rest of what happens
-// is for every viewer.
+// mayListUsers reports whether the caller may see users and join tokens: the rest
+// of what happens is for every viewer.
 func mayListUsers(ctx context.Context) bool {
 	c, ok := rpc.FromContext(ctx)
 	return ok && (c.Local || rpc.Grants(c.Rights, rpcv1.Need_NEED_ADMIN))
@@ -90,7 +91,7 @@ type teller struct {
 	// empty says that the caller asked for what happens from now on, of a manager
 	// that held no state yet.
 	empty bool
-	// users says that the caller may hear of users. His role is the one he had when
+	// users says that the caller may hear of users and join tokens. His role is the one he had when
 	// the stream began: a user's never changes.
 	users bool
 }
@@ -155,7 +156,7 @@ func (t *teller) index(entries []events.Entry) error {
 	m := &controlv1.WatchEventsResponse{Index: entries[0].Index, At: entries[0].At}
 	var pass []*controlv1.Event
 	for i := range entries {
-		if told := t.users || entries[i].Event.GetType() != events.TypeUser; told && entries[i].Passes(t.msg.GetFilter()) {
+		if told := t.users || !events.ForAdmins(entries[i].Event.GetType()); told && entries[i].Passes(t.msg.GetFilter()) {
 			pass = append(pass, entries[i].Event)
 		}
 	}

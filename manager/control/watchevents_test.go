@@ -221,8 +221,8 @@ func TestUsersAreToldOfToThoseWhoMayListThem(t *testing.T) {
 		who  rpc.Caller
 		want string
 	}{
-		{rpc.Caller{Kind: rpc.User, Local: true}, "user/create swarm/leader"},
-		{person(modelv1.UserRole_USER_ROLE_ADMIN), "user/create swarm/leader"},
+		{rpc.Caller{Kind: rpc.User, Local: true}, "user/create token/create swarm/leader"},
+		{person(modelv1.UserRole_USER_ROLE_ADMIN), "user/create token/create swarm/leader"},
 		{person(modelv1.UserRole_USER_ROLE_OPERATOR), "swarm/leader"},
 		{person(modelv1.UserRole_USER_ROLE_VIEWER), "swarm/leader"},
 		{rpc.Caller{}, "swarm/leader"},
@@ -230,6 +230,7 @@ func TestUsersAreToldOfToThoseWhoMayListThem(t *testing.T) {
 		w := newWorld(t, 1)
 		head := w.snapshot().Index()
 		w.do(&logv1.Operation{Op: &logv1.Operation_PutUser{PutUser: &modelv1.User{Id: num(30).Bytes(), Name: "alice"}}},
+			&logv1.Operation{Op: &logv1.Operation_PutToken{PutToken: &modelv1.JoinToken{Id: num(31).Bytes(), SecretHash: []byte("h"), Uses: 1}}},
 			&logv1.Operation{Op: &logv1.Operation_Note{Note: &logv1.Note{Type: "swarm", Action: "leader"}}})
 		next, end := w.listenAs(tt.who, &controlv1.WatchEventsRequest{After: &head})
 		_ = next() // where it begins
@@ -242,9 +243,11 @@ func TestUsersAreToldOfToThoseWhoMayListThem(t *testing.T) {
 		if strings.HasPrefix(tt.want, "user") {
 			continue
 		}
-		_, end = w.listenAs(tt.who, &controlv1.WatchEventsRequest{Filter: &controlv1.EventFilter{Types: []string{"user"}}})
-		if err := end(); !errdefs.IsPermissionDenied(err) {
-			t.Errorf("%+v asks for users: %v, want a refusal", tt.who, err)
+		for _, kind := range []string{"user", "token"} {
+			_, end = w.listenAs(tt.who, &controlv1.WatchEventsRequest{Filter: &controlv1.EventFilter{Types: []string{kind}}})
+			if err := end(); !errdefs.IsPermissionDenied(err) {
+				t.Errorf("%+v asks for %ss: %v, want a refusal", tt.who, kind, err)
+			}
 		}
 	}
 }

@@ -82,10 +82,16 @@ func (d *desk) adopt(snap *store.Snapshot) {
 		}
 	}
 	for n := range snap.Nodes() {
-		if node, err := id.FromBytes(n.GetId()); err == nil {
+		if node, err := id.FromBytes(n.GetId()); err == nil && in(n) {
 			d.leases.adopt(node, n.GetStatus())
 		}
 	}
+}
+
+// in reports whether there is a node that may be heard: one that waits to be
+// accepted has no certificate, and its silence means nothing.
+func in(n *modelv1.Node) bool {
+	return n != nil && n.GetMembership() != modelv1.Membership_MEMBERSHIP_PENDING
 }
 
 // run lives through the ticks and commits until ctx ends.
@@ -137,7 +143,7 @@ func (d *desk) changed(snap *store.Snapshot, c store.Change) {
 	if err != nil {
 		return
 	}
-	if n := snap.Node(node); n != nil {
+	if n := snap.Node(node); in(n) {
 		d.leases.adopt(node, n.GetStatus())
 	} else {
 		d.leases.forget(node)

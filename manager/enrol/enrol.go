@@ -14,7 +14,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/hex"
 	"fmt"
 	"slices"
 	"time"
@@ -49,81 +48,19 @@ func (m *Members) Cluster(context.Context) (authority.Cluster, error) {
 	if err != nil {
 		return authority.Cluster{}, fmt.Errorf("cluster: %w", err)
 	}
-	return authority.Cluster{
+	out := authority.Cluster{
 		ID: cluster, Roots: c.GetRoot().GetCertificates(), Key: sealed.NewSecret(c.GetRoot().GetKey()), Spec: c.GetSpec(),
 		WorkerToken: sealed.NewSecret(c.GetWorkerToken()), ManagerToken: sealed.NewSecret(c.GetManagerToken()),
-	}, nil
+	}
+	if m.db.Snapshot().Now().UnixNano() < c.GetPreviousUntil() {
+		out.FormerWorkerToken = sealed.NewSecret(c.GetPreviousWorkerToken())
+		out.FormerManagerToken = sealed.NewSecret(c.GetPreviousManagerToken())
+	}
+	return out, nil
 }
 
 // Managers returns the list of the moment.
 func (m *Members) Managers() *cav1.ManagerList { return ManagerList(m.db.Snapshot()) }
-
-// Enrol returns the node of e's key, made if need be.
-func (m *Members) Enrol(ctx context.Context, e authority.Enrolment, prepare authority.Prepare) (id.ID, *modelv1.Certificate, error) {
-	fresh := id.New() // kept over retries (R10)
-	var node id.ID
-	var record *modelv1.Certificate
-	_, err := m.db.Update(ctx, nil, func(tx *store.Tx) error {
-		key := hex.EncodeToString(e.Key.SHA256[:])
-		if owner, ok := tx.Holder(store.ClaimEnrolmentKey, key); ok {
-			node = owner
-			found, err := enrolled(tx, owner, e)
-			record = found
-			return err
-		}
-		node = fresh
-		made, err := prepare(fresh, e.Role, 1, time.Now())
-		if err != nil {
-			return err
-		}
-		record = made
-		if err := tx.PutNode(newNode(fresh, e, made)); err != nil {
-			return err
-		}
-		return tx.Claim(store.ClaimEnrolmentKey, key, fresh)
-	})
-	if err != nil {
-		return id.ID{}, nil, err
-	}
-	return node, record, nil
-}
-
-// enrolled returns the record that an earlier request of the same key made.
-func enrolled(tx *store.Tx, node id.ID, e authority.Enrolment) (*modelv1.Certificate, error) {
-	n := tx.Node(node)
-	if n == nil {
-		return nil, fmt.Errorf("node %s: its key is claimed but it is gone: %w", node, errdefs.ErrFailedPrecondition)
-	}
-	if !bytes.Equal(n.GetCurrent().GetKeySha256(), e.Key.SHA256[:]) {
-		return nil, fmt.Errorf("this key enrolled node %s, which has another certificate by now; join with a new key: %w",
-			node, errdefs.ErrFailedPrecondition)
-	}
-	if n.GetCurrent().GetRole() != e.Role {
-		return nil, fmt.Errorf("this key enrolled node %s with a token for another role; join with a new key: %w",
-			node, errdefs.ErrFailedPrecondition)
-	}
-	return n.GetCurrent(), nil
-}
-
-func newNode(node id.ID, e authority.Enrolment, record *modelv1.Certificate) *modelv1.Node {
-	availability := e.Availability
-	if availability == modelv1.Availability_AVAILABILITY_UNSPECIFIED {
-		availability = modelv1.Availability_AVAILABILITY_ACTIVE
-	}
-	return &modelv1.Node{
-		Id:   node.Bytes(),
-		Spec: &modelv1.NodeSpec{Role: e.Role, Availability: availability},
-		// A manager's role follows with its membership (R25).
-		Role:         modelv1.Role_ROLE_WORKER,
-		Membership:   modelv1.Membership_MEMBERSHIP_ACCEPTED,
-		Description:  &modelv1.NodeDescription{Hostname: e.Hostname, Address: e.Address},
-		Status:       &modelv1.NodeStatus{State: modelv1.NodeState_NODE_STATE_UNKNOWN, Message: "joined, not heard yet", ObservedAddress: e.Address},
-		Current:      record,
-		TokenHash:    e.TokenHash,
-		JoinedFrom:   e.Address,
-		EnrolmentKey: e.Key.SHA256[:],
-	}
-}
 
 // Renew returns the caller's next certificate: the one recorded for the key if
 // the request came before, or a new generation for the role its record wants. A
@@ -145,8 +82,13 @@ func (m *Members) Renew(ctx context.Context, r authority.Renewal, prepare author
 			return nil
 		}
 		ahead := r.Caller.Generation > old.GetCurrent().GetGeneration()
-		if ahead && !r.Invited {
+		if ahead && r.Invitation == nil {
 			return newerThanRecord(r.Caller, old)
+		}
+		if ahead {
+			if err := vouch(tx, old, r); err != nil {
+				return err
+			}
 		}
 		if !ahead && !bytes.Equal(old.GetCurrent().GetKeySha256(), r.Caller.KeySHA256[:]) {
 			// The former slot may only repeat the request that superseded it.

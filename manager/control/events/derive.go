@@ -19,6 +19,8 @@ const (
 	TypeTask    = "task"
 	// TypeUser is for those only who may list the users.
 	TypeUser = "user"
+	// TypeToken is for those only who may list the join tokens.
+	TypeToken = "token"
 )
 
 // The actions that leaders tell of in notes, because no object shows them.
@@ -59,7 +61,7 @@ func derive(before, after *store.Snapshot, changes []store.Change) []memo {
 		case store.KindMember:
 			s.member(c)
 			continue
-		case store.KindCluster, store.KindNode, store.KindService, store.KindTask, store.KindUser:
+		case store.KindCluster, store.KindNode, store.KindService, store.KindTask, store.KindUser, store.KindToken:
 		default:
 			continue
 		}
@@ -79,6 +81,8 @@ func derive(before, after *store.Snapshot, changes []store.Change) []memo {
 			s.task(c.Was, after.Task(x))
 		case store.KindUser:
 			s.user(x, before.User(x), after.User(x))
+		case store.KindToken:
+			s.token(x, before.Token(x), after.Token(x))
 		}
 	}
 	return s.out

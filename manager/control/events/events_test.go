@@ -137,6 +137,20 @@ func remove(kind logv1.Kind, key []byte) *logv1.Operation {
 	return &logv1.Operation{Op: &logv1.Operation_Delete{Delete: &logv1.Delete{Kind: kind, Key: key}}}
 }
 
+func putToken(change func(*modelv1.JoinToken)) *logv1.Operation {
+	v := &modelv1.JoinToken{Id: num(40).Bytes(), SecretHash: []byte("hush-hush"), Role: modelv1.Role_ROLE_WORKER, Uses: 2,
+		Description: "rack 7", ExpiresAt: 60e9, CreatedBy: "user:uid:0"}
+	change(v)
+	return &logv1.Operation{Op: &logv1.Operation_PutToken{PutToken: v}}
+}
+
+// usedBy is what a token notes of dev02, with a verdict.
+func usedBy(verdict modelv1.TokenVerdict, by string) func(*modelv1.JoinToken) {
+	return func(v *modelv1.JoinToken) {
+		v.Used = []*modelv1.TokenUse{{Node: dev02.Bytes(), Hostname: "dev02", From: "192.0.2.9", Verdict: verdict, DecidedBy: by}}
+	}
+}
+
 func putUser(generation uint64, ends int64) *logv1.Operation {
 	return &logv1.Operation{Op: &logv1.Operation_PutUser{PutUser: &modelv1.User{Id: num(30).Bytes(), Name: "alice", CreatedBy: "user:uid:0",
 		Role: modelv1.UserRole_USER_ROLE_VIEWER, Current: &modelv1.Certificate{Generation: generation, NotAfter: ends * 1e9, Serial: []byte("hush-hush")}}}}
@@ -220,6 +234,19 @@ func TestTheStoryOfASwarm(t *testing.T) {
 			[]string{"user update alice expires.new=1970-01-01T00:02:00Z expires.old=1970-01-01T00:01:00Z generation.new=2 generation.old=1"}},
 		{"nothing new", []*logv1.Operation{putUser(2, 120)}, nil},
 		{"he goes", []*logv1.Operation{remove(store.KindUser, num(30).Bytes())}, []string{"user remove alice role=viewer"}},
+		{"a token", []*logv1.Operation{putToken(func(*modelv1.JoinToken) {})},
+			[]string{"token create rack 7 by=user:uid:0 expires=1970-01-01T00:01:00Z role=worker uses=2"}},
+		{"a node waits by it", []*logv1.Operation{putToken(usedBy(modelv1.TokenVerdict_TOKEN_VERDICT_PENDING, ""))},
+			[]string{"token use rack 7 address=192.0.2.9 hostname=dev02 node=" + dev02.String()}},
+		{"and is accepted", []*logv1.Operation{putToken(usedBy(0, "user:alice"))},
+			[]string{"token accept rack 7 address=192.0.2.9 by=user:alice hostname=dev02 node=" + dev02.String()}},
+		{"or rejected", []*logv1.Operation{putToken(usedBy(modelv1.TokenVerdict_TOKEN_VERDICT_REJECTED, "user:alice"))},
+			[]string{"token reject rack 7 address=192.0.2.9 by=user:alice hostname=dev02 node=" + dev02.String()}},
+		{"it ends", []*logv1.Operation{putToken(func(v *modelv1.JoinToken) {
+			usedBy(modelv1.TokenVerdict_TOKEN_VERDICT_REJECTED, "user:alice")(v)
+			v.End, v.EndReason = modelv1.TokenEnd_TOKEN_END_REVOKED, "revoked by user:alice"
+		})}, []string{"token revoke rack 7: revoked by user:alice"}},
+		{"it is forgotten", []*logv1.Operation{remove(store.KindToken, num(40).Bytes())}, nil},
 		{"a node is removed", []*logv1.Operation{remove(store.KindNode, dev02.Bytes())}, []string{"node remove dev02 state=ready"}},
 	} {
 		w.do(tt.do...)
@@ -237,7 +264,7 @@ func TestNoSecretIsTold(t *testing.T) {
 	w.do(putCluster(func(c *modelv1.Cluster) { c.WorkerToken, c.ManagerToken = []byte("hush-hush-1"), []byte("hush-hush-2") }))
 	r := revision(1, "nginx")
 	r.GetPutRevision().Template.Container.Env = []string{"PASSWORD=hush-hush"}
-	w.do(r, putService(plain), putUser(1, 60))
+	w.do(r, putService(plain), putUser(1, 60), putToken(func(*modelv1.JoinToken) {}))
 	for _, l := range w.next() {
 		if strings.Contains(l, "hush") {
 			t.Errorf("told: %s", l)

@@ -16,6 +16,8 @@ var actions = []string{
 	"ready", "unknown", "down", "clone", "promote", "demote", Leader, Reachable, Unreachable, // of nodes
 	"update-paused", "update-completed", "rollback-started", "rollback-paused", "rollback-completed", // of services
 	"token-rotated", "new-history", LossesDeferred, // of the swarm
+	"accept", "reject", "lapse", // of nodes that wait
+	"use", "used-up", "expire", "revoke", // of join tokens
 }
 
 // Actions returns the words that events are filtered by.

@@ -51,6 +51,8 @@ func settings(old, now *modelv1.ClusterSpec) map[string]string {
 	length("certexpiry", old.GetCertExpiry(), now.GetCertExpiry())
 	length("managercertexpiry", old.GetManagerCertExpiry(), now.GetManagerCertExpiry())
 	length("deadmanagerremoval", old.GetDeadManagerRemoval(), now.GetDeadManagerRemoval())
+	length("tokenrotation", old.GetTokenRotation(), now.GetTokenRotation())
+	turned(out, "standingtokens", onOff(!old.GetNoStandingTokens()), onOff(!now.GetNoStandingTokens()))
 	turned(out, "taskhistory", strconv.FormatInt(old.GetTaskHistory(), 10), strconv.FormatInt(now.GetTaskHistory(), 10))
 	turned(out, "snapshotinterval", decimal(old.GetSnapshotInterval()), decimal(now.GetSnapshotInterval()))
 	turned(out, "massexpiryguard", guard(old), guard(now))
@@ -58,9 +60,11 @@ func settings(old, now *modelv1.ClusterSpec) map[string]string {
 	return out
 }
 
-func guard(spec *modelv1.ClusterSpec) string {
-	if spec.GetMassExpiryGuardOff() {
-		return "off"
+func guard(spec *modelv1.ClusterSpec) string { return onOff(!spec.GetMassExpiryGuardOff()) }
+
+func onOff(on bool) string {
+	if on {
+		return "on"
 	}
-	return "on"
+	return "off"
 }
