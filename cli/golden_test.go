@@ -103,6 +103,9 @@ func scene(name string) *clitest.Swarm {
 		return s
 	}
 	s := clitest.Three().AddPing()
+	if name == "token.txt" {
+		s.AddTokens()
+	}
 	if name == "narrow.txt" {
 		crowd(s)
 	}

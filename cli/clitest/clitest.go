@@ -49,6 +49,7 @@ type Swarm struct {
 	Nodes    []*controlv1.NodeView
 	Services []*controlv1.ServiceView
 	Tasks    []*controlv1.TaskView
+	Tokens   []*modelv1.JoinToken
 	Cluster  *controlv1.GetClusterResponse
 	Daemon   *localv1.InfoResponse
 	// Worker: the node is no manager; Control is refused as such.

@@ -71,6 +71,9 @@ func pretty(resp *controlv1.GetNodeResponse) *show.Sheet {
 	s.Field("Hostname", d.GetHostname())
 	s.Field("Joined at", show.When(n.GetMeta().GetCreatedAt()))
 	s.Field("Role", reasoned(n))
+	if n.GetMembership() == modelv1.Membership_MEMBERSHIP_PENDING {
+		s.Field("Waits with key", fingerprint(n))
+	}
 	s.Block("Status", func(s *show.Sheet) {
 		s.Field("State", status(n))
 		s.Field("Message", n.GetStatus().GetMessage())

@@ -5,11 +5,13 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/skep-project/skep/ca"
 	"github.com/skep-project/skep/cli/conn"
 	"github.com/skep-project/skep/cli/list"
 	"github.com/skep-project/skep/cli/say"
 	"github.com/skep-project/skep/cli/show"
 	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
 
 var table = show.Table{
@@ -17,7 +19,7 @@ var table = show.Table{
 		{Field: "ID", Header: "ID"}, {Field: "Self"}, {Field: "Hostname", Header: "HOSTNAME"},
 		{Field: "Status", Header: "STATUS"}, {Field: "Availability", Header: "AVAILABILITY"},
 		{Field: "ManagerStatus", Header: "MANAGER STATUS"}, {Field: "EngineVersion", Header: "ENGINE VERSION"},
-		{Field: "TLSStatus", Header: "TLS STATUS"},
+		{Field: "TLSStatus", Header: "TLS STATUS"}, {Field: "Address", Header: "ADDRESS"}, {Field: "Key", Header: "KEY"},
 	},
 	Default: []show.Cell{
 		{Text: "{{.ID}} {{if .Self}}*{{else}} {{ end }}", Short: "{{truncate .ID 12}}", Gives: 2},
@@ -50,10 +52,21 @@ func row(n *controlv1.NodeView) show.Row {
 		"ManagerStatus": managerStatus(n.GetManager()),
 		"EngineVersion": n.GetNode().GetDescription().GetVersion(),
 		"TLSStatus":     tlsStatus(n),
+		"Address":       address(n.GetNode()),
+		"Key":           fingerprint(n.GetNode()),
 	}
 }
 
 func hostname(n *controlv1.NodeView) string { return n.GetNode().GetDescription().GetHostname() }
+
+// fingerprint is the key a node enrolled with, as "ctl swarm join" shows it there.
+func fingerprint(n *modelv1.Node) string {
+	key, err := ca.DigestFromBytes(n.GetEnrolmentKey())
+	if err != nil {
+		return "" // the first manager did not enrol
+	}
+	return key.Fingerprint()
+}
 
 func managerStatus(m *controlv1.ManagerStatus) string {
 	switch {

@@ -22,7 +22,7 @@ func Command(s *say.Streams) *cli.Command {
 		Name:  "node",
 		Usage: "list, inspect and change the nodes of a swarm",
 		Subcommands: []*cli.Command{
-			demote(s), inspect(s), ls(s), promote(s), ps(s), rm(s), update(s),
+			accept(s), demote(s), inspect(s), ls(s), promote(s), ps(s), reject(s), rm(s), update(s),
 		},
 	}
 }
@@ -56,8 +56,12 @@ func get(ctx context.Context, api *conn.Conn, ref string) (*controlv1.GetNodeRes
 	return conn.Read(ctx, api, controlv1.ControlClient.GetNode, &controlv1.GetNodeRequest{Ref: ref})
 }
 
-// status is what a list says of a node: Ready, Down or Unknown.
+// status is what a list says of a node: Ready, Down, Unknown, or Pending if it
+// waits to be accepted.
 func status(n *modelv1.Node) string {
+	if n.GetMembership() == modelv1.Membership_MEMBERSHIP_PENDING {
+		return "Pending"
+	}
 	switch n.GetStatus().GetState() {
 	case modelv1.NodeState_NODE_STATE_READY:
 		return "Ready"

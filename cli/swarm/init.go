@@ -26,6 +26,7 @@ func initialise(s *say.Streams) *cli.Command {
 		Usage: "make a swarm with this node as its first manager",
 		Flags: append(slices.Concat(addressFlags(), settingFlags(true)),
 			&cli.BoolFlag{Name: "force-new-cluster", Usage: "make this manager the only one of its own swarm, when the others are lost for good"},
+			&cli.BoolFlag{Name: "no-standing-tokens", Usage: "have no standing join tokens: the same as --standing-tokens off"},
 			&cli.BoolFlag{Name: "autolock", Hidden: true},
 			&cli.StringFlag{Name: "data-path-port", Hidden: true},
 			&cli.StringSliceFlag{Name: "default-addr-pool", Hidden: true},
@@ -60,6 +61,9 @@ func initRequest(c *cli.Context) (*localv1.InitRequest, error) {
 	if _, err := set(c, spec); err != nil {
 		return nil, err
 	}
+	if c.Bool("no-standing-tokens") {
+		spec.NoStandingTokens = true
+	}
 	if err := checkPulse(spec); err != nil {
 		return nil, err
 	}
@@ -76,6 +80,16 @@ func initialised(s *say.Streams, resp *localv1.InitResponse, forced bool) error 
 	kept := ""
 	if forced {
 		kept = "It is the only manager now; services, ids, tokens and the CA are what they were.\n\n"
+	}
+	if resp.GetWorkerToken() == "" {
+		_, err := fmt.Fprintf(s.Out, `Swarm initialized: current node (%s) is now a manager.
+
+%sIt has no standing join tokens. To add a node, make a token for it:
+
+    ctl swarm token create --role worker
+
+`, show.ID(resp.GetNode()), kept)
+		return err
 	}
 	_, err := fmt.Fprintf(s.Out, `Swarm initialized: current node (%s) is now a manager.
 

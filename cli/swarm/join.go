@@ -14,6 +14,7 @@ import (
 	"github.com/skep-project/skep/cli/conn"
 	"github.com/skep-project/skep/cli/progress"
 	"github.com/skep-project/skep/cli/say"
+	"github.com/skep-project/skep/cli/show"
 	localv1 "github.com/skep-project/skep/proto/skep/local/v1"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
@@ -41,6 +42,9 @@ func join(s *say.Streams) *cli.Command {
 			api.Waiting("a manager at %s to let this node join", strings.Join(req.GetRemotes(), ", "))
 			api.Background("ctl info")
 			resp, err := joinAndShow(ctx, api, req)
+			if err == nil && len(resp.GetPendingKey()) > 0 {
+				resp, err = awaitAcceptance(ctx, api, req, resp)
+			}
 			if err != nil {
 				return err
 			}
@@ -127,6 +131,31 @@ func readToken(s *say.Streams, c *cli.Context) (string, error) {
 		return "", say.Hinted(say.Misuse("join: %v", err), tokenHint)
 	}
 	return text, nil
+}
+
+// awaitAcceptance asks again until an operator has decided. Whoever ends it ends
+// the asking only: the node waits on at the managers, and the same command takes
+// it up with the same key.
+func awaitAcceptance(ctx context.Context, api *conn.Conn, req *localv1.JoinRequest, resp *localv1.JoinResponse) (*localv1.JoinResponse, error) {
+	key, err := ca.DigestFromBytes(resp.GetPendingKey())
+	if err != nil {
+		return nil, err
+	}
+	s := api.Streams()
+	s.Note("This node (%s) waits for an operator to accept it, until %s. Its key is\n\n    %s\n",
+		show.ShortID(resp.GetNode()), moment(resp.GetPendingUntil()), key.Fingerprint())
+	s.Note(`An operator sees the same key in "ctl node inspect --pretty %s", and lets it in with "ctl node accept %s".`,
+		show.ShortID(resp.GetNode()), show.ShortID(resp.GetNode()))
+	api.Waiting("an operator to accept this node; run the same command again to go on waiting")
+	for len(resp.GetPendingKey()) > 0 {
+		if err := api.Pause(ctx); err != nil {
+			return nil, err
+		}
+		if resp, err = conn.Ask(ctx, api, localv1.LocalClient.Join, req); err != nil {
+			return nil, err
+		}
+	}
+	return resp, nil
 }
 
 // joinAndShow joins and, on a terminal, shows what the daemon is at meanwhile.

@@ -116,6 +116,11 @@ What was changed after that is lost: look at "ctl service ls", and rotate join t
 	if err != nil || resp.GetOthers() == 0 {
 		return err
 	}
+	token := resp.GetWorkerToken()
+	if token == "" { // there are no standing ones: one is made for them
+		token = "TOKEN"
+		s.Note(`The swarm has no standing tokens: TOKEN below is what "ctl swarm token create -q --role worker --uses %d" prints here.`, resp.GetOthers())
+	}
 	_, err = fmt.Fprintf(s.Out, `%s
 
     ctl swarm join --token %s %s
@@ -123,7 +128,7 @@ What was changed after that is lost: look at "ctl service ls", and rotate join t
 A node that is not back when its lease ends is Down, and its tasks are started elsewhere.
 Those that are gone for good are removed with "ctl node rm".
 
-`, waits(resp.GetOthers(), resp.GetKeptIdentity()), resp.GetWorkerToken(), resp.GetAddress())
+`, waits(resp.GetOthers(), resp.GetKeptIdentity()), token, resp.GetAddress())
 	return err
 }
 

@@ -14,11 +14,12 @@ import (
 
 // Bounds of the settings: below them a swarm cannot work.
 const (
-	minCertExpiry  = time.Hour
-	minHeartbeat   = 100 * time.Millisecond
-	minDeadManager = time.Minute // a daemon that restarts is back by then
-	leaseBeats     = 5           // a lease lasts this many heartbeats, as the defaults do
-	leastBeats     = 3           // and never fewer
+	minCertExpiry    = time.Hour
+	minHeartbeat     = 100 * time.Millisecond
+	minTokenRotation = 10 * time.Minute
+	minDeadManager   = time.Minute // a daemon that restarts is back by then
+	leaseBeats       = 5           // a lease lasts this many heartbeats, as the defaults do
+	leastBeats       = 3           // and never fewer
 )
 
 // A setting is one part of the cluster's spec, which init and update set by the
@@ -65,6 +66,20 @@ var settings = []setting{
 			}
 			return want(s.DeadManagerRemoval == 0 || s.DeadManagerRemoval >= int64(minDeadManager), "at least "+minDeadManager.String()+", or off")
 		}},
+	{"token-rotation", "`TIME` after which the standing join tokens are rotated; the former ones work for an hour more (off: never)", "off",
+		func(s *modelv1.ClusterSpec, text string) (err error) {
+			if text == "off" {
+				text = "0s"
+			}
+			if s.TokenRotation, err = duration(text, 0, 0); err != nil {
+				return err
+			}
+			return want(s.TokenRotation == 0 || s.TokenRotation >= int64(minTokenRotation), "at least "+minTokenRotation.String()+", or off")
+		}},
+	{"standing-tokens", "on or off: have join tokens that work until they are rotated", "on", func(s *modelv1.ClusterSpec, text string) error {
+		s.NoStandingTokens = text == "off"
+		return want(text == "on" || text == "off", "on or off")
+	}},
 	{"task-history-limit", "`NUMBER` of tasks kept for each slot (negative: all)", "5", func(s *modelv1.ClusterSpec, text string) (err error) {
 		s.TaskHistory, err = strconv.ParseInt(text, 10, 32)
 		return want(err == nil && s.GetTaskHistory() != 0, "a whole number from 1 up, or a negative one for all")

@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/skep-project/skep/cli/say"
+	"github.com/skep-project/skep/cli/token"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
 
@@ -23,7 +24,7 @@ func Command(s *say.Streams) *cli.Command {
 	return &cli.Command{
 		Name:        "swarm",
 		Usage:       "make, join, change, leave, save and restore a swarm",
-		Subcommands: []*cli.Command{initialise(s), join(s), joinToken(s), leave(s), update(s), save(s), restore(s)},
+		Subcommands: []*cli.Command{initialise(s), join(s), joinToken(s), leave(s), token.Command(s), update(s), save(s), restore(s)},
 	}
 }
 
