@@ -1,0 +1,174 @@
+package bubble
+
+import (
+	"crypto/sha256"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/skep-project/skep/ca"
+	"github.com/skep-project/skep/internal/id"
+	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
+	localv1 "github.com/skep-project/skep/proto/skep/local/v1"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
+)
+
+// token makes a join token as ctl does.
+func (h *host) token(req *controlv1.CreateTokenRequest) (text string, made *modelv1.JoinToken) {
+	t := h.c.t
+	t.Helper()
+	ctx, stop := h.c.within(10 * time.Second)
+	defer stop()
+	secret := ca.NewTokenSecret()
+	hash := sha256.Sum256(secret.Reveal())
+	req.RequestId, req.SecretHash, req.Role = id.New().Bytes(), hash[:], asWorker
+	resp, err := h.control().CreateToken(ctx, req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest, err := ca.DigestFromBytes(resp.GetToken().GetRoot())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ca.Token{Digest: digest, Secret: secret}.Reveal(), resp.GetToken()
+}
+
+// ask asks once to join by a token.
+func (h *host) ask(token string, via ...*host) (*localv1.JoinResponse, error) {
+	ctx, stop := h.c.within(30 * time.Second)
+	defer stop()
+	req := &localv1.JoinRequest{Token: token, AdvertiseAddr: h.addr, ListenAddr: h.addr}
+	for _, m := range via {
+		req.Remotes = append(req.Remotes, m.addr)
+	}
+	resp, err := h.local().Join(ctx, req)
+	if err == nil {
+		h.id = mustID(h.c.t, resp.GetNode())
+	}
+	return resp, err
+}
+
+// TestATokenOfOneUseLetsInOneWhileTheLeaderIsLost: machines race for it, at every
+// manager, while the leader dies; whoever gets no answer asks again.
+func TestATokenOfOneUseLetsInOneWhileTheLeaderIsLost(t *testing.T) {
+	for _, at := range []time.Duration{0, 2 * time.Millisecond, 10 * time.Millisecond} {
+		t.Run(at.String(), func(t *testing.T) {
+			inBubble(t, func(t *testing.T, c *cluster) {
+				ms := c.managers(3, nil)
+				ms[0].ready(3)
+				text, made := ms[1].token(&controlv1.CreateTokenRequest{})
+				var racers []*host
+				for range 12 {
+					racers = append(racers, c.host("r"+string(rune('a'+len(racers)))))
+				}
+				var in atomic.Int64
+				var wg sync.WaitGroup
+				for i, r := range racers {
+					wg.Go(func() {
+						for {
+							_, err := r.ask(text, ms[i%3], ms[1], ms[2])
+							if err == nil {
+								in.Add(1)
+								return
+							}
+							if errdefs.IsPermissionDenied(err) {
+								if !strings.Contains(err.Error(), "used already") {
+									t.Errorf("%s was refused with: %v", r.name, err)
+								}
+								return
+							}
+							time.Sleep(200 * time.Millisecond)
+						}
+					})
+				}
+				time.Sleep(at)
+				ms[0].kill()
+				wg.Wait()
+				ctx, stop := c.within(10 * time.Second)
+				defer stop()
+				list, err := ms[1].control().ListNodes(ctx, &controlv1.ListNodesRequest{})
+				if err != nil || in.Load() != 1 || len(list.GetNodes()) != 4 {
+					t.Errorf("%d machines were let in, and there are %d nodes; %v", in.Load(), len(list.GetNodes()), err)
+				}
+				resp, err := ms[2].control().GetToken(ctx, &controlv1.GetTokenRequest{Ref: mustID(t, made.GetId()).String()})
+				if u := resp.GetToken().GetUsed(); err != nil || len(u) != 1 {
+					t.Errorf("the token notes %v, %v", u, err)
+				}
+			})
+		})
+	}
+}
+
+// TestANodeThatIsToBeApprovedWaitsThroughEverything: its daemon's restart, the
+// loss of the leader, and two leases. Nothing of it is lost, and nothing of it is
+// taken for a node.
+func TestANodeThatIsToBeApprovedWaitsThroughEverything(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		ms := c.managers(3, nil)
+		ms[0].ready(3)
+		text, _ := ms[0].token(&controlv1.CreateTokenRequest{Approve: true, Labels: map[string]string{"zone": "a"}})
+		w := c.host("w")
+		first, err := w.ask(text, ms[0])
+		if err != nil || len(first.GetPendingKey()) == 0 {
+			t.Fatalf("asked to join: %v, %v", first, err)
+		}
+		w.shutdown()
+		w.start()
+		ms[0].kill()
+		var again *localv1.JoinResponse
+		c.until(10*time.Second, "the node asking again", func() bool {
+			again, err = w.ask(text, ms[1], ms[2])
+			return err == nil
+		})
+		if string(again.GetPendingKey()) != string(first.GetPendingKey()) || string(again.GetNode()) != string(first.GetNode()) {
+			t.Errorf("it waits as %v, and waited as %v", again, first)
+		}
+		time.Sleep(3 * lease)
+		if got := ms[1].nodes()["w"].GetNode(); got.GetStatus().GetState() == down || got.GetMembership() != modelv1.Membership_MEMBERSHIP_PENDING || got.GetCurrent() != nil {
+			t.Errorf("the node that waits is %v", got)
+		}
+		ctx, stop := c.within(30 * time.Second)
+		defer stop()
+		if _, err := ms[1].control().AcceptNode(ctx, &controlv1.AcceptNodeRequest{RequestId: id.New().Bytes(), Ref: "w"}); err != nil {
+			t.Fatal(err)
+		}
+		in, err := w.ask(text, ms[1], ms[2])
+		if err != nil || len(in.GetPendingKey()) != 0 || string(in.GetNode()) != string(first.GetNode()) {
+			t.Fatalf("accepted, it joined as %v, %v", in, err)
+		}
+		c.until(10*time.Second, "the node ready with the token's label", func() bool {
+			n := ms[1].nodes()["w"].GetNode()
+			return n.GetStatus().GetState() == ready && n.GetSpec().GetLabels()["zone"] == "a"
+		})
+	})
+}
+
+// TestARestoreEndsTheTokensOfTheBackup: nobody knows what they let in since.
+func TestARestoreEndsTheTokensOfTheBackup(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		m := c.managers(1, nil)[0]
+		text, made := m.token(&controlv1.CreateTokenRequest{})
+		data := m.mustBackup()
+		m.kill()
+		r := c.host("r")
+		r.mustRestore(data, true)
+		w := c.host("w")
+		if _, err := w.ask(text, r); !errdefs.IsPermissionDenied(err) {
+			t.Errorf("joined with a token of the backup: %v", err)
+		}
+		ctx, stop := c.within(10 * time.Second)
+		defer stop()
+		c.until(10*time.Second, "the token revoked", func() bool {
+			resp, err := r.control().GetToken(ctx, &controlv1.GetTokenRequest{Ref: mustID(t, made.GetId()).String()})
+			return err == nil && resp.GetToken().GetEnd() == modelv1.TokenEnd_TOKEN_END_REVOKED
+		})
+		fresh, _ := r.token(&controlv1.CreateTokenRequest{})
+		if _, err := w.ask(fresh, r); err != nil {
+			t.Errorf("joined with a token made since: %v", err)
+		}
+	})
+}
