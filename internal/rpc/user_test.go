@@ -43,6 +43,7 @@ var allowed = map[string]modelv1.UserRole{
 	"Control/UpdateCluster": admin, "Control/GetJoinToken": admin, "Control/RotateJoinToken": admin,
 	"Control/UpdateNode": admin, "Control/RemoveNode": admin, "Control/CreateUser": admin, "Control/ListUsers": admin,
 	"Control/GetUser": admin, "Control/RemoveUser": admin, "Control/ReissueUser": admin,
+	"Control/GetUnlockKey": admin, "Control/RotateUnlockKey": admin,
 }
 
 // everyone is what needs no certificate at all.

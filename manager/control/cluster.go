@@ -27,7 +27,7 @@ func cluster(snap *store.Snapshot) (*modelv1.Cluster, error) {
 // redacted returns a copy of c without keys and tokens.
 func redacted(c *modelv1.Cluster) *modelv1.Cluster {
 	c = proto.CloneOf(c)
-	c.WorkerToken, c.ManagerToken = nil, nil
+	c.WorkerToken, c.ManagerToken, c.UnlockKey = nil, nil, nil
 	if c.GetRoot() != nil {
 		c.Root.Key = nil
 	}
@@ -67,6 +67,7 @@ func (s *Server) UpdateCluster(ctx context.Context, msg *controlv1.UpdateCluster
 	if err := checkCluster(msg.GetSpec()); err != nil {
 		return nil, err
 	}
+	unlock := sealed.NewUnlockKey()
 	_, err = s.change(ctx, req, func(tx *store.Tx) error {
 		c, err := cluster(tx.Snapshot)
 		if err != nil {
@@ -77,6 +78,7 @@ func (s *Server) UpdateCluster(ctx context.Context, msg *controlv1.UpdateCluster
 		}
 		c = proto.CloneOf(c)
 		c.Spec = msg.GetSpec()
+		autolock(c, unlock)
 		return tx.PutCluster(c)
 	})
 	if err != nil {

@@ -3274,6 +3274,200 @@ func (x *ListManagersResponse) GetRoots() [][]byte {
 	return nil
 }
 
+type GetUnlockKeyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetUnlockKeyRequest) Reset() {
+	*x = GetUnlockKeyRequest{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetUnlockKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetUnlockKeyRequest) ProtoMessage() {}
+
+func (x *GetUnlockKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetUnlockKeyRequest.ProtoReflect.Descriptor instead.
+func (*GetUnlockKeyRequest) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{54}
+}
+
+type GetUnlockKeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As people keep it. Empty: managers are not locked.
+	UnlockKey string `protobuf:"bytes,1,opt,name=unlock_key,json=unlockKey,proto3" json:"unlock_key,omitempty"`
+	Number    uint64 `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
+	// Managers whose own keys are not sealed under it yet, by name.
+	Behind        []string `protobuf:"bytes,3,rep,name=behind,proto3" json:"behind,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetUnlockKeyResponse) Reset() {
+	*x = GetUnlockKeyResponse{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetUnlockKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetUnlockKeyResponse) ProtoMessage() {}
+
+func (x *GetUnlockKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetUnlockKeyResponse.ProtoReflect.Descriptor instead.
+func (*GetUnlockKeyResponse) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *GetUnlockKeyResponse) GetUnlockKey() string {
+	if x != nil {
+		return x.UnlockKey
+	}
+	return ""
+}
+
+func (x *GetUnlockKeyResponse) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *GetUnlockKeyResponse) GetBehind() []string {
+	if x != nil {
+		return x.Behind
+	}
+	return nil
+}
+
+type RotateUnlockKeyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RequestId     []byte                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateUnlockKeyRequest) Reset() {
+	*x = RotateUnlockKeyRequest{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateUnlockKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateUnlockKeyRequest) ProtoMessage() {}
+
+func (x *RotateUnlockKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateUnlockKeyRequest.ProtoReflect.Descriptor instead.
+func (*RotateUnlockKeyRequest) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *RotateUnlockKeyRequest) GetRequestId() []byte {
+	if x != nil {
+		return x.RequestId
+	}
+	return nil
+}
+
+type RotateUnlockKeyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	UnlockKey     string                 `protobuf:"bytes,1,opt,name=unlock_key,json=unlockKey,proto3" json:"unlock_key,omitempty"`
+	Number        uint64                 `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateUnlockKeyResponse) Reset() {
+	*x = RotateUnlockKeyResponse{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateUnlockKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateUnlockKeyResponse) ProtoMessage() {}
+
+func (x *RotateUnlockKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateUnlockKeyResponse.ProtoReflect.Descriptor instead.
+func (*RotateUnlockKeyResponse) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *RotateUnlockKeyResponse) GetUnlockKey() string {
+	if x != nil {
+		return x.UnlockKey
+	}
+	return ""
+}
+
+func (x *RotateUnlockKeyResponse) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
 var File_skep_control_v1_control_proto protoreflect.FileDescriptor
 
 const file_skep_control_v1_control_proto_rawDesc = "" +
@@ -3512,7 +3706,20 @@ const file_skep_control_v1_control_proto_rawDesc = "" +
 	"\x13ListManagersRequest\"a\n" +
 	"\x14ListManagersResponse\x123\n" +
 	"\bmanagers\x18\x01 \x01(\v2\x17.skep.ca.v1.ManagerListR\bmanagers\x12\x14\n" +
-	"\x05roots\x18\x02 \x03(\fR\x05roots2\xe1\x15\n" +
+	"\x05roots\x18\x02 \x03(\fR\x05roots\"\x15\n" +
+	"\x13GetUnlockKeyRequest\"e\n" +
+	"\x14GetUnlockKeyResponse\x12\x1d\n" +
+	"\n" +
+	"unlock_key\x18\x01 \x01(\tR\tunlockKey\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\x04R\x06number\x12\x16\n" +
+	"\x06behind\x18\x03 \x03(\tR\x06behind\"7\n" +
+	"\x16RotateUnlockKeyRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\fR\trequestId\"P\n" +
+	"\x17RotateUnlockKeyResponse\x12\x1d\n" +
+	"\n" +
+	"unlock_key\x18\x01 \x01(\tR\tunlockKey\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\x04R\x06number2\xea\x17\n" +
 	"\aControl\x12|\n" +
 	"\n" +
 	"GetCluster\x12\".skep.control.v1.GetClusterRequest\x1a#.skep.control.v1.GetClusterResponse\"%\xa2\xbb\x18!\n" +
@@ -3568,7 +3775,11 @@ const file_skep_control_v1_control_proto_rawDesc = "" +
 	"\fListManagers\x12$.skep.control.v1.ListManagersRequest\x1a%.skep.control.v1.ListManagersResponse\"\x1e\xa2\xbb\x18\x1a\n" +
 	"\x01\x05\x18\x01(\x012\x11list the managers\x12u\n" +
 	"\vWatchEvents\x12#.skep.control.v1.WatchEventsRequest\x1a$.skep.control.v1.WatchEventsResponse\"\x19\xa2\xbb\x18\x15\n" +
-	"\x01\x05\x18\x01(\x012\fwatch events0\x01B>Z<github.com/skep-project/skep/proto/skep/control/v1;controlv1b\x06proto3"
+	"\x01\x05\x18\x01(\x012\fwatch events0\x01\x12|\n" +
+	"\fGetUnlockKey\x12$.skep.control.v1.GetUnlockKeyRequest\x1a%.skep.control.v1.GetUnlockKeyResponse\"\x1f\xa2\xbb\x18\x1b\n" +
+	"\x01\x05\x18\x01(\x032\x12see the unlock key\x12\x88\x01\n" +
+	"\x0fRotateUnlockKey\x12'.skep.control.v1.RotateUnlockKeyRequest\x1a(.skep.control.v1.RotateUnlockKeyResponse\"\"\xa2\xbb\x18\x1e\n" +
+	"\x01\x05\x10\x01(\x032\x15rotate the unlock keyB>Z<github.com/skep-project/skep/proto/skep/control/v1;controlv1b\x06proto3"
 
 var (
 	file_skep_control_v1_control_proto_rawDescOnce sync.Once
@@ -3583,7 +3794,7 @@ func file_skep_control_v1_control_proto_rawDescGZIP() []byte {
 }
 
 var file_skep_control_v1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_skep_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
+var file_skep_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
 var file_skep_control_v1_control_proto_goTypes = []any{
 	(ManagerStatus_Reachability)(0), // 0: skep.control.v1.ManagerStatus.Reachability
 	(*GetClusterRequest)(nil),       // 1: skep.control.v1.GetClusterRequest
@@ -3640,72 +3851,76 @@ var file_skep_control_v1_control_proto_goTypes = []any{
 	(*RenewUserResponse)(nil),       // 52: skep.control.v1.RenewUserResponse
 	(*ListManagersRequest)(nil),     // 53: skep.control.v1.ListManagersRequest
 	(*ListManagersResponse)(nil),    // 54: skep.control.v1.ListManagersResponse
-	nil,                             // 55: skep.control.v1.UpdateNodeRequest.LabelsAddEntry
-	nil,                             // 56: skep.control.v1.Event.AttributesEntry
-	(*v1.Cluster)(nil),              // 57: skep.model.v1.Cluster
-	(*v1.ClusterSpec)(nil),          // 58: skep.model.v1.ClusterSpec
-	(v1.Role)(0),                    // 59: skep.model.v1.Role
-	(*v1.Node)(nil),                 // 60: skep.model.v1.Node
-	(v1.Membership)(0),              // 61: skep.model.v1.Membership
-	(v1.TaskState)(0),               // 62: skep.model.v1.TaskState
-	(v1.Availability)(0),            // 63: skep.model.v1.Availability
-	(*v1.ServiceSpec)(nil),          // 64: skep.model.v1.ServiceSpec
-	(*v1.TaskTemplate)(nil),         // 65: skep.model.v1.TaskTemplate
-	(*v1.RegistryAuth)(nil),         // 66: skep.model.v1.RegistryAuth
-	(*v1.Service)(nil),              // 67: skep.model.v1.Service
-	(*v1.Task)(nil),                 // 68: skep.model.v1.Task
-	(*v1.User)(nil),                 // 69: skep.model.v1.User
-	(*v11.ManagerList)(nil),         // 70: skep.ca.v1.ManagerList
-	(v1.UserRole)(0),                // 71: skep.model.v1.UserRole
+	(*GetUnlockKeyRequest)(nil),     // 55: skep.control.v1.GetUnlockKeyRequest
+	(*GetUnlockKeyResponse)(nil),    // 56: skep.control.v1.GetUnlockKeyResponse
+	(*RotateUnlockKeyRequest)(nil),  // 57: skep.control.v1.RotateUnlockKeyRequest
+	(*RotateUnlockKeyResponse)(nil), // 58: skep.control.v1.RotateUnlockKeyResponse
+	nil,                             // 59: skep.control.v1.UpdateNodeRequest.LabelsAddEntry
+	nil,                             // 60: skep.control.v1.Event.AttributesEntry
+	(*v1.Cluster)(nil),              // 61: skep.model.v1.Cluster
+	(*v1.ClusterSpec)(nil),          // 62: skep.model.v1.ClusterSpec
+	(v1.Role)(0),                    // 63: skep.model.v1.Role
+	(*v1.Node)(nil),                 // 64: skep.model.v1.Node
+	(v1.Membership)(0),              // 65: skep.model.v1.Membership
+	(v1.TaskState)(0),               // 66: skep.model.v1.TaskState
+	(v1.Availability)(0),            // 67: skep.model.v1.Availability
+	(*v1.ServiceSpec)(nil),          // 68: skep.model.v1.ServiceSpec
+	(*v1.TaskTemplate)(nil),         // 69: skep.model.v1.TaskTemplate
+	(*v1.RegistryAuth)(nil),         // 70: skep.model.v1.RegistryAuth
+	(*v1.Service)(nil),              // 71: skep.model.v1.Service
+	(*v1.Task)(nil),                 // 72: skep.model.v1.Task
+	(*v1.User)(nil),                 // 73: skep.model.v1.User
+	(*v11.ManagerList)(nil),         // 74: skep.ca.v1.ManagerList
+	(v1.UserRole)(0),                // 75: skep.model.v1.UserRole
 }
 var file_skep_control_v1_control_proto_depIdxs = []int32{
-	57, // 0: skep.control.v1.GetClusterResponse.cluster:type_name -> skep.model.v1.Cluster
-	58, // 1: skep.control.v1.UpdateClusterRequest.spec:type_name -> skep.model.v1.ClusterSpec
-	57, // 2: skep.control.v1.UpdateClusterResponse.cluster:type_name -> skep.model.v1.Cluster
-	59, // 3: skep.control.v1.GetJoinTokenRequest.role:type_name -> skep.model.v1.Role
-	59, // 4: skep.control.v1.RotateJoinTokenRequest.role:type_name -> skep.model.v1.Role
-	60, // 5: skep.control.v1.NodeView.node:type_name -> skep.model.v1.Node
+	61, // 0: skep.control.v1.GetClusterResponse.cluster:type_name -> skep.model.v1.Cluster
+	62, // 1: skep.control.v1.UpdateClusterRequest.spec:type_name -> skep.model.v1.ClusterSpec
+	61, // 2: skep.control.v1.UpdateClusterResponse.cluster:type_name -> skep.model.v1.Cluster
+	63, // 3: skep.control.v1.GetJoinTokenRequest.role:type_name -> skep.model.v1.Role
+	63, // 4: skep.control.v1.RotateJoinTokenRequest.role:type_name -> skep.model.v1.Role
+	64, // 5: skep.control.v1.NodeView.node:type_name -> skep.model.v1.Node
 	10, // 6: skep.control.v1.NodeView.manager:type_name -> skep.control.v1.ManagerStatus
 	0,  // 7: skep.control.v1.ManagerStatus.reachability:type_name -> skep.control.v1.ManagerStatus.Reachability
 	12, // 8: skep.control.v1.ListNodesRequest.filter:type_name -> skep.control.v1.Filter
-	59, // 9: skep.control.v1.Filter.roles:type_name -> skep.model.v1.Role
-	61, // 10: skep.control.v1.Filter.memberships:type_name -> skep.model.v1.Membership
-	62, // 11: skep.control.v1.Filter.desired:type_name -> skep.model.v1.TaskState
+	63, // 9: skep.control.v1.Filter.roles:type_name -> skep.model.v1.Role
+	65, // 10: skep.control.v1.Filter.memberships:type_name -> skep.model.v1.Membership
+	66, // 11: skep.control.v1.Filter.desired:type_name -> skep.model.v1.TaskState
 	9,  // 12: skep.control.v1.ListNodesResponse.nodes:type_name -> skep.control.v1.NodeView
 	9,  // 13: skep.control.v1.GetNodeResponse.node:type_name -> skep.control.v1.NodeView
-	59, // 14: skep.control.v1.UpdateNodeRequest.role:type_name -> skep.model.v1.Role
-	63, // 15: skep.control.v1.UpdateNodeRequest.availability:type_name -> skep.model.v1.Availability
-	55, // 16: skep.control.v1.UpdateNodeRequest.labels_add:type_name -> skep.control.v1.UpdateNodeRequest.LabelsAddEntry
+	63, // 14: skep.control.v1.UpdateNodeRequest.role:type_name -> skep.model.v1.Role
+	67, // 15: skep.control.v1.UpdateNodeRequest.availability:type_name -> skep.model.v1.Availability
+	59, // 16: skep.control.v1.UpdateNodeRequest.labels_add:type_name -> skep.control.v1.UpdateNodeRequest.LabelsAddEntry
 	9,  // 17: skep.control.v1.UpdateNodeResponse.node:type_name -> skep.control.v1.NodeView
-	64, // 18: skep.control.v1.CreateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
-	65, // 19: skep.control.v1.CreateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
-	66, // 20: skep.control.v1.CreateServiceRequest.registry_auth:type_name -> skep.model.v1.RegistryAuth
-	67, // 21: skep.control.v1.ServiceView.service:type_name -> skep.model.v1.Service
-	65, // 22: skep.control.v1.ServiceView.template:type_name -> skep.model.v1.TaskTemplate
-	65, // 23: skep.control.v1.ServiceView.previous_template:type_name -> skep.model.v1.TaskTemplate
+	68, // 18: skep.control.v1.CreateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
+	69, // 19: skep.control.v1.CreateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
+	70, // 20: skep.control.v1.CreateServiceRequest.registry_auth:type_name -> skep.model.v1.RegistryAuth
+	71, // 21: skep.control.v1.ServiceView.service:type_name -> skep.model.v1.Service
+	69, // 22: skep.control.v1.ServiceView.template:type_name -> skep.model.v1.TaskTemplate
+	69, // 23: skep.control.v1.ServiceView.previous_template:type_name -> skep.model.v1.TaskTemplate
 	12, // 24: skep.control.v1.ListServicesRequest.filter:type_name -> skep.control.v1.Filter
 	22, // 25: skep.control.v1.ListServicesResponse.services:type_name -> skep.control.v1.ServiceView
 	22, // 26: skep.control.v1.GetServiceResponse.service:type_name -> skep.control.v1.ServiceView
-	64, // 27: skep.control.v1.UpdateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
-	65, // 28: skep.control.v1.UpdateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
-	66, // 29: skep.control.v1.UpdateServiceRequest.registry_auth:type_name -> skep.model.v1.RegistryAuth
-	68, // 30: skep.control.v1.TaskView.task:type_name -> skep.model.v1.Task
+	68, // 27: skep.control.v1.UpdateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
+	69, // 28: skep.control.v1.UpdateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
+	70, // 29: skep.control.v1.UpdateServiceRequest.registry_auth:type_name -> skep.model.v1.RegistryAuth
+	72, // 30: skep.control.v1.TaskView.task:type_name -> skep.model.v1.Task
 	12, // 31: skep.control.v1.ListTasksRequest.filter:type_name -> skep.control.v1.Filter
 	31, // 32: skep.control.v1.ListTasksResponse.tasks:type_name -> skep.control.v1.TaskView
 	22, // 33: skep.control.v1.WatchServiceResponse.service:type_name -> skep.control.v1.ServiceView
 	31, // 34: skep.control.v1.WatchServiceResponse.tasks:type_name -> skep.control.v1.TaskView
 	37, // 35: skep.control.v1.WatchEventsRequest.filter:type_name -> skep.control.v1.EventFilter
 	39, // 36: skep.control.v1.WatchEventsResponse.events:type_name -> skep.control.v1.Event
-	56, // 37: skep.control.v1.Event.attributes:type_name -> skep.control.v1.Event.AttributesEntry
-	69, // 38: skep.control.v1.IssuedUser.user:type_name -> skep.model.v1.User
-	70, // 39: skep.control.v1.IssuedUser.managers:type_name -> skep.ca.v1.ManagerList
-	71, // 40: skep.control.v1.CreateUserRequest.role:type_name -> skep.model.v1.UserRole
+	60, // 37: skep.control.v1.Event.attributes:type_name -> skep.control.v1.Event.AttributesEntry
+	73, // 38: skep.control.v1.IssuedUser.user:type_name -> skep.model.v1.User
+	74, // 39: skep.control.v1.IssuedUser.managers:type_name -> skep.ca.v1.ManagerList
+	75, // 40: skep.control.v1.CreateUserRequest.role:type_name -> skep.model.v1.UserRole
 	40, // 41: skep.control.v1.CreateUserResponse.issued:type_name -> skep.control.v1.IssuedUser
-	69, // 42: skep.control.v1.ListUsersResponse.users:type_name -> skep.model.v1.User
-	69, // 43: skep.control.v1.GetUserResponse.user:type_name -> skep.model.v1.User
+	73, // 42: skep.control.v1.ListUsersResponse.users:type_name -> skep.model.v1.User
+	73, // 43: skep.control.v1.GetUserResponse.user:type_name -> skep.model.v1.User
 	40, // 44: skep.control.v1.ReissueUserResponse.issued:type_name -> skep.control.v1.IssuedUser
 	40, // 45: skep.control.v1.RenewUserResponse.issued:type_name -> skep.control.v1.IssuedUser
-	70, // 46: skep.control.v1.ListManagersResponse.managers:type_name -> skep.ca.v1.ManagerList
+	74, // 46: skep.control.v1.ListManagersResponse.managers:type_name -> skep.ca.v1.ManagerList
 	1,  // 47: skep.control.v1.Control.GetCluster:input_type -> skep.control.v1.GetClusterRequest
 	3,  // 48: skep.control.v1.Control.UpdateCluster:input_type -> skep.control.v1.UpdateClusterRequest
 	5,  // 49: skep.control.v1.Control.GetJoinToken:input_type -> skep.control.v1.GetJoinTokenRequest
@@ -3729,31 +3944,35 @@ var file_skep_control_v1_control_proto_depIdxs = []int32{
 	51, // 67: skep.control.v1.Control.RenewUser:input_type -> skep.control.v1.RenewUserRequest
 	53, // 68: skep.control.v1.Control.ListManagers:input_type -> skep.control.v1.ListManagersRequest
 	36, // 69: skep.control.v1.Control.WatchEvents:input_type -> skep.control.v1.WatchEventsRequest
-	2,  // 70: skep.control.v1.Control.GetCluster:output_type -> skep.control.v1.GetClusterResponse
-	4,  // 71: skep.control.v1.Control.UpdateCluster:output_type -> skep.control.v1.UpdateClusterResponse
-	6,  // 72: skep.control.v1.Control.GetJoinToken:output_type -> skep.control.v1.GetJoinTokenResponse
-	8,  // 73: skep.control.v1.Control.RotateJoinToken:output_type -> skep.control.v1.RotateJoinTokenResponse
-	13, // 74: skep.control.v1.Control.ListNodes:output_type -> skep.control.v1.ListNodesResponse
-	15, // 75: skep.control.v1.Control.GetNode:output_type -> skep.control.v1.GetNodeResponse
-	17, // 76: skep.control.v1.Control.UpdateNode:output_type -> skep.control.v1.UpdateNodeResponse
-	19, // 77: skep.control.v1.Control.RemoveNode:output_type -> skep.control.v1.RemoveNodeResponse
-	21, // 78: skep.control.v1.Control.CreateService:output_type -> skep.control.v1.CreateServiceResponse
-	24, // 79: skep.control.v1.Control.ListServices:output_type -> skep.control.v1.ListServicesResponse
-	26, // 80: skep.control.v1.Control.GetService:output_type -> skep.control.v1.GetServiceResponse
-	28, // 81: skep.control.v1.Control.UpdateService:output_type -> skep.control.v1.UpdateServiceResponse
-	30, // 82: skep.control.v1.Control.RemoveService:output_type -> skep.control.v1.RemoveServiceResponse
-	33, // 83: skep.control.v1.Control.ListTasks:output_type -> skep.control.v1.ListTasksResponse
-	35, // 84: skep.control.v1.Control.WatchService:output_type -> skep.control.v1.WatchServiceResponse
-	42, // 85: skep.control.v1.Control.CreateUser:output_type -> skep.control.v1.CreateUserResponse
-	44, // 86: skep.control.v1.Control.ListUsers:output_type -> skep.control.v1.ListUsersResponse
-	46, // 87: skep.control.v1.Control.GetUser:output_type -> skep.control.v1.GetUserResponse
-	48, // 88: skep.control.v1.Control.RemoveUser:output_type -> skep.control.v1.RemoveUserResponse
-	50, // 89: skep.control.v1.Control.ReissueUser:output_type -> skep.control.v1.ReissueUserResponse
-	52, // 90: skep.control.v1.Control.RenewUser:output_type -> skep.control.v1.RenewUserResponse
-	54, // 91: skep.control.v1.Control.ListManagers:output_type -> skep.control.v1.ListManagersResponse
-	38, // 92: skep.control.v1.Control.WatchEvents:output_type -> skep.control.v1.WatchEventsResponse
-	70, // [70:93] is the sub-list for method output_type
-	47, // [47:70] is the sub-list for method input_type
+	55, // 70: skep.control.v1.Control.GetUnlockKey:input_type -> skep.control.v1.GetUnlockKeyRequest
+	57, // 71: skep.control.v1.Control.RotateUnlockKey:input_type -> skep.control.v1.RotateUnlockKeyRequest
+	2,  // 72: skep.control.v1.Control.GetCluster:output_type -> skep.control.v1.GetClusterResponse
+	4,  // 73: skep.control.v1.Control.UpdateCluster:output_type -> skep.control.v1.UpdateClusterResponse
+	6,  // 74: skep.control.v1.Control.GetJoinToken:output_type -> skep.control.v1.GetJoinTokenResponse
+	8,  // 75: skep.control.v1.Control.RotateJoinToken:output_type -> skep.control.v1.RotateJoinTokenResponse
+	13, // 76: skep.control.v1.Control.ListNodes:output_type -> skep.control.v1.ListNodesResponse
+	15, // 77: skep.control.v1.Control.GetNode:output_type -> skep.control.v1.GetNodeResponse
+	17, // 78: skep.control.v1.Control.UpdateNode:output_type -> skep.control.v1.UpdateNodeResponse
+	19, // 79: skep.control.v1.Control.RemoveNode:output_type -> skep.control.v1.RemoveNodeResponse
+	21, // 80: skep.control.v1.Control.CreateService:output_type -> skep.control.v1.CreateServiceResponse
+	24, // 81: skep.control.v1.Control.ListServices:output_type -> skep.control.v1.ListServicesResponse
+	26, // 82: skep.control.v1.Control.GetService:output_type -> skep.control.v1.GetServiceResponse
+	28, // 83: skep.control.v1.Control.UpdateService:output_type -> skep.control.v1.UpdateServiceResponse
+	30, // 84: skep.control.v1.Control.RemoveService:output_type -> skep.control.v1.RemoveServiceResponse
+	33, // 85: skep.control.v1.Control.ListTasks:output_type -> skep.control.v1.ListTasksResponse
+	35, // 86: skep.control.v1.Control.WatchService:output_type -> skep.control.v1.WatchServiceResponse
+	42, // 87: skep.control.v1.Control.CreateUser:output_type -> skep.control.v1.CreateUserResponse
+	44, // 88: skep.control.v1.Control.ListUsers:output_type -> skep.control.v1.ListUsersResponse
+	46, // 89: skep.control.v1.Control.GetUser:output_type -> skep.control.v1.GetUserResponse
+	48, // 90: skep.control.v1.Control.RemoveUser:output_type -> skep.control.v1.RemoveUserResponse
+	50, // 91: skep.control.v1.Control.ReissueUser:output_type -> skep.control.v1.ReissueUserResponse
+	52, // 92: skep.control.v1.Control.RenewUser:output_type -> skep.control.v1.RenewUserResponse
+	54, // 93: skep.control.v1.Control.ListManagers:output_type -> skep.control.v1.ListManagersResponse
+	38, // 94: skep.control.v1.Control.WatchEvents:output_type -> skep.control.v1.WatchEventsResponse
+	56, // 95: skep.control.v1.Control.GetUnlockKey:output_type -> skep.control.v1.GetUnlockKeyResponse
+	58, // 96: skep.control.v1.Control.RotateUnlockKey:output_type -> skep.control.v1.RotateUnlockKeyResponse
+	72, // [72:97] is the sub-list for method output_type
+	47, // [47:72] is the sub-list for method input_type
 	47, // [47:47] is the sub-list for extension type_name
 	47, // [47:47] is the sub-list for extension extendee
 	0,  // [0:47] is the sub-list for field type_name
@@ -3772,7 +3991,7 @@ func file_skep_control_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_skep_control_v1_control_proto_rawDesc), len(file_skep_control_v1_control_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   56,
+			NumMessages:   60,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -819,7 +819,16 @@ type Cluster struct {
 	WorkerToken  []byte `protobuf:"bytes,6,opt,name=worker_token,json=workerToken,proto3" json:"worker_token,omitempty"`
 	ManagerToken []byte `protobuf:"bytes,7,opt,name=manager_token,json=managerToken,proto3" json:"manager_token,omitempty"`
 	// Raised by an entry of its own; never falls (R27).
-	FeatureLevel  uint32 `protobuf:"varint,8,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
+	FeatureLevel uint32 `protobuf:"varint,8,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
+	// 32 bytes: every manager's key-encryption key is sealed under it. Empty: no
+	// autolock. Never leaves a manager but through GetUnlockKey and RotateUnlockKey.
+	UnlockKey []byte `protobuf:"bytes,13,opt,name=unlock_key,json=unlockKey,proto3" json:"unlock_key,omitempty"`
+	// Grows whenever unlock_key becomes another, or none.
+	UnlockNumber uint64   `protobuf:"varint,14,opt,name=unlock_number,json=unlockNumber,proto3" json:"unlock_number,omitempty"`
+	DataKey      *DataKey `protobuf:"bytes,15,opt,name=data_key,json=dataKey,proto3" json:"data_key,omitempty"`
+	// Who has been given the data keys: what one holds who is to be no manager any
+	// more is replaced.
+	KeyHolders    []*KeyHolder `protobuf:"bytes,16,rep,name=key_holders,json=keyHolders,proto3" json:"key_holders,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -910,6 +919,199 @@ func (x *Cluster) GetFeatureLevel() uint32 {
 	return 0
 }
 
+func (x *Cluster) GetUnlockKey() []byte {
+	if x != nil {
+		return x.UnlockKey
+	}
+	return nil
+}
+
+func (x *Cluster) GetUnlockNumber() uint64 {
+	if x != nil {
+		return x.UnlockNumber
+	}
+	return 0
+}
+
+func (x *Cluster) GetDataKey() *DataKey {
+	if x != nil {
+		return x.DataKey
+	}
+	return nil
+}
+
+func (x *Cluster) GetKeyHolders() []*KeyHolder {
+	if x != nil {
+		return x.KeyHolders
+	}
+	return nil
+}
+
+// DataKey says which data key is in use (R20). The keys themselves are in no entry.
+type DataKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// New entries and snapshots are sealed under it. Zero: 1.
+	Active uint32 `protobuf:"varint,1,opt,name=active,proto3" json:"active,omitempty"`
+	// The next one: managers get it and keep it, and then it is put to use. Zero:
+	// no rotation is under way.
+	Offered uint32 `protobuf:"varint,2,opt,name=offered,proto3" json:"offered,omitempty"`
+	// Keys up to this number are to be replaced.
+	Stale uint32 `protobuf:"varint,3,opt,name=stale,proto3" json:"stale,omitempty"`
+	// Why, in words.
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// No entry after the one that set this is sealed under an older key: managers
+	// write anew what is, and forget the keys.
+	Settled bool `protobuf:"varint,5,opt,name=settled,proto3" json:"settled,omitempty"`
+	// The node that draws the offered key, and no other does, while it leads.
+	Drawer        []byte `protobuf:"bytes,6,opt,name=drawer,proto3" json:"drawer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DataKey) Reset() {
+	*x = DataKey{}
+	mi := &file_skep_model_v1_model_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DataKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DataKey) ProtoMessage() {}
+
+func (x *DataKey) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_model_v1_model_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DataKey.ProtoReflect.Descriptor instead.
+func (*DataKey) Descriptor() ([]byte, []int) {
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *DataKey) GetActive() uint32 {
+	if x != nil {
+		return x.Active
+	}
+	return 0
+}
+
+func (x *DataKey) GetOffered() uint32 {
+	if x != nil {
+		return x.Offered
+	}
+	return 0
+}
+
+func (x *DataKey) GetStale() uint32 {
+	if x != nil {
+		return x.Stale
+	}
+	return 0
+}
+
+func (x *DataKey) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *DataKey) GetSettled() bool {
+	if x != nil {
+		return x.Settled
+	}
+	return false
+}
+
+func (x *DataKey) GetDrawer() []byte {
+	if x != nil {
+		return x.Drawer
+	}
+	return nil
+}
+
+// KeyHolder is what a node that is or was a manager holds, as it said last.
+type KeyHolder struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Node  []byte                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// The newest data key that it has kept durably. Zero: it has not said.
+	Kept uint32 `protobuf:"varint,2,opt,name=kept,proto3" json:"kept,omitempty"`
+	// Nothing on its disk opens with a key before this one. Zero: not known.
+	Clean uint32 `protobuf:"varint,3,opt,name=clean,proto3" json:"clean,omitempty"`
+	// The unlock_number that its own keys are sealed by.
+	Locked        uint64 `protobuf:"varint,4,opt,name=locked,proto3" json:"locked,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyHolder) Reset() {
+	*x = KeyHolder{}
+	mi := &file_skep_model_v1_model_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyHolder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyHolder) ProtoMessage() {}
+
+func (x *KeyHolder) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_model_v1_model_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyHolder.ProtoReflect.Descriptor instead.
+func (*KeyHolder) Descriptor() ([]byte, []int) {
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *KeyHolder) GetNode() []byte {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *KeyHolder) GetKept() uint32 {
+	if x != nil {
+		return x.Kept
+	}
+	return 0
+}
+
+func (x *KeyHolder) GetClean() uint32 {
+	if x != nil {
+		return x.Clean
+	}
+	return 0
+}
+
+func (x *KeyHolder) GetLocked() uint64 {
+	if x != nil {
+		return x.Locked
+	}
+	return 0
+}
+
 // ClusterSpec is what the operator sets. Zero means the documented default.
 type ClusterSpec struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -934,13 +1136,15 @@ type ClusterSpec struct {
 	// Nanoseconds a manager may be unreachable, counted by the leader over its
 	// tenure, before it is taken out of the managers. Zero: for ever.
 	DeadManagerRemoval int64 `protobuf:"varint,11,opt,name=dead_manager_removal,json=deadManagerRemoval,proto3" json:"dead_manager_removal,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// Managers start locked, until they are given the unlock key.
+	Autolock      bool `protobuf:"varint,14,opt,name=autolock,proto3" json:"autolock,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ClusterSpec) Reset() {
 	*x = ClusterSpec{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[2]
+	mi := &file_skep_model_v1_model_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -952,7 +1156,7 @@ func (x *ClusterSpec) String() string {
 func (*ClusterSpec) ProtoMessage() {}
 
 func (x *ClusterSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[2]
+	mi := &file_skep_model_v1_model_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -965,7 +1169,7 @@ func (x *ClusterSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterSpec.ProtoReflect.Descriptor instead.
 func (*ClusterSpec) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{2}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ClusterSpec) GetName() string {
@@ -1045,6 +1249,13 @@ func (x *ClusterSpec) GetDeadManagerRemoval() int64 {
 	return 0
 }
 
+func (x *ClusterSpec) GetAutolock() bool {
+	if x != nil {
+		return x.Autolock
+	}
+	return false
+}
+
 // RootCA holds what signs nodes. Written by init and by rotation.
 type RootCA struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1058,7 +1269,7 @@ type RootCA struct {
 
 func (x *RootCA) Reset() {
 	*x = RootCA{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[3]
+	mi := &file_skep_model_v1_model_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1070,7 +1281,7 @@ func (x *RootCA) String() string {
 func (*RootCA) ProtoMessage() {}
 
 func (x *RootCA) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[3]
+	mi := &file_skep_model_v1_model_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1083,7 +1294,7 @@ func (x *RootCA) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootCA.ProtoReflect.Descriptor instead.
 func (*RootCA) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{3}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RootCA) GetCertificates() [][]byte {
@@ -1130,7 +1341,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[4]
+	mi := &file_skep_model_v1_model_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1142,7 +1353,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[4]
+	mi := &file_skep_model_v1_model_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1155,7 +1366,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{4}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Node) GetMeta() *Meta {
@@ -1263,7 +1474,7 @@ type NodeSpec struct {
 
 func (x *NodeSpec) Reset() {
 	*x = NodeSpec{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[5]
+	mi := &file_skep_model_v1_model_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1275,7 +1486,7 @@ func (x *NodeSpec) String() string {
 func (*NodeSpec) ProtoMessage() {}
 
 func (x *NodeSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[5]
+	mi := &file_skep_model_v1_model_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1288,7 +1499,7 @@ func (x *NodeSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeSpec.ProtoReflect.Descriptor instead.
 func (*NodeSpec) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{5}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *NodeSpec) GetName() string {
@@ -1337,7 +1548,7 @@ type NodeDescription struct {
 
 func (x *NodeDescription) Reset() {
 	*x = NodeDescription{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[6]
+	mi := &file_skep_model_v1_model_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1349,7 +1560,7 @@ func (x *NodeDescription) String() string {
 func (*NodeDescription) ProtoMessage() {}
 
 func (x *NodeDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[6]
+	mi := &file_skep_model_v1_model_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1362,7 +1573,7 @@ func (x *NodeDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeDescription.ProtoReflect.Descriptor instead.
 func (*NodeDescription) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{6}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *NodeDescription) GetHostname() string {
@@ -1432,7 +1643,7 @@ type Resources struct {
 
 func (x *Resources) Reset() {
 	*x = Resources{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[7]
+	mi := &file_skep_model_v1_model_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1444,7 +1655,7 @@ func (x *Resources) String() string {
 func (*Resources) ProtoMessage() {}
 
 func (x *Resources) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[7]
+	mi := &file_skep_model_v1_model_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1457,7 +1668,7 @@ func (x *Resources) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resources.ProtoReflect.Descriptor instead.
 func (*Resources) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{7}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Resources) GetNanoCpus() int64 {
@@ -1496,7 +1707,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[8]
+	mi := &file_skep_model_v1_model_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1508,7 +1719,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[8]
+	mi := &file_skep_model_v1_model_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1521,7 +1732,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{8}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *NodeStatus) GetState() NodeState {
@@ -1604,7 +1815,7 @@ type Certificate struct {
 
 func (x *Certificate) Reset() {
 	*x = Certificate{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[9]
+	mi := &file_skep_model_v1_model_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1616,7 +1827,7 @@ func (x *Certificate) String() string {
 func (*Certificate) ProtoMessage() {}
 
 func (x *Certificate) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[9]
+	mi := &file_skep_model_v1_model_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1629,7 +1840,7 @@ func (x *Certificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
 func (*Certificate) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{9}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Certificate) GetGeneration() uint64 {
@@ -1720,7 +1931,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[10]
+	mi := &file_skep_model_v1_model_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1732,7 +1943,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[10]
+	mi := &file_skep_model_v1_model_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1745,7 +1956,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{10}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Member) GetMeta() *Meta {
@@ -1811,7 +2022,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[11]
+	mi := &file_skep_model_v1_model_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1823,7 +2034,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[11]
+	mi := &file_skep_model_v1_model_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1836,7 +2047,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{11}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Claim) GetKind() string {
@@ -1893,7 +2104,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[12]
+	mi := &file_skep_model_v1_model_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1905,7 +2116,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[12]
+	mi := &file_skep_model_v1_model_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1918,7 +2129,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{12}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Service) GetMeta() *Meta {
@@ -2009,7 +2220,7 @@ type RegistryAuth struct {
 
 func (x *RegistryAuth) Reset() {
 	*x = RegistryAuth{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[13]
+	mi := &file_skep_model_v1_model_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2021,7 +2232,7 @@ func (x *RegistryAuth) String() string {
 func (*RegistryAuth) ProtoMessage() {}
 
 func (x *RegistryAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[13]
+	mi := &file_skep_model_v1_model_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2034,7 +2245,7 @@ func (x *RegistryAuth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegistryAuth.ProtoReflect.Descriptor instead.
 func (*RegistryAuth) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{13}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RegistryAuth) GetRegistry() string {
@@ -2091,7 +2302,7 @@ type ServiceSpec struct {
 
 func (x *ServiceSpec) Reset() {
 	*x = ServiceSpec{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[14]
+	mi := &file_skep_model_v1_model_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2103,7 +2314,7 @@ func (x *ServiceSpec) String() string {
 func (*ServiceSpec) ProtoMessage() {}
 
 func (x *ServiceSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[14]
+	mi := &file_skep_model_v1_model_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2116,7 +2327,7 @@ func (x *ServiceSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceSpec.ProtoReflect.Descriptor instead.
 func (*ServiceSpec) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{14}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ServiceSpec) GetName() string {
@@ -2204,7 +2415,7 @@ type Replicated struct {
 
 func (x *Replicated) Reset() {
 	*x = Replicated{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[15]
+	mi := &file_skep_model_v1_model_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2216,7 +2427,7 @@ func (x *Replicated) String() string {
 func (*Replicated) ProtoMessage() {}
 
 func (x *Replicated) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[15]
+	mi := &file_skep_model_v1_model_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2229,7 +2440,7 @@ func (x *Replicated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replicated.ProtoReflect.Descriptor instead.
 func (*Replicated) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{15}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Replicated) GetReplicas() uint64 {
@@ -2247,7 +2458,7 @@ type Global struct {
 
 func (x *Global) Reset() {
 	*x = Global{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[16]
+	mi := &file_skep_model_v1_model_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2259,7 +2470,7 @@ func (x *Global) String() string {
 func (*Global) ProtoMessage() {}
 
 func (x *Global) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[16]
+	mi := &file_skep_model_v1_model_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2272,7 +2483,7 @@ func (x *Global) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Global.ProtoReflect.Descriptor instead.
 func (*Global) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{16}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{18}
 }
 
 // UpdateConfig is complete as stored: control fills the defaults in.
@@ -2294,7 +2505,7 @@ type UpdateConfig struct {
 
 func (x *UpdateConfig) Reset() {
 	*x = UpdateConfig{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[17]
+	mi := &file_skep_model_v1_model_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2306,7 +2517,7 @@ func (x *UpdateConfig) String() string {
 func (*UpdateConfig) ProtoMessage() {}
 
 func (x *UpdateConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[17]
+	mi := &file_skep_model_v1_model_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2319,7 +2530,7 @@ func (x *UpdateConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateConfig.ProtoReflect.Descriptor instead.
 func (*UpdateConfig) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{17}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *UpdateConfig) GetParallelism() uint64 {
@@ -2379,7 +2590,7 @@ type RestartPolicy struct {
 
 func (x *RestartPolicy) Reset() {
 	*x = RestartPolicy{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[18]
+	mi := &file_skep_model_v1_model_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2391,7 +2602,7 @@ func (x *RestartPolicy) String() string {
 func (*RestartPolicy) ProtoMessage() {}
 
 func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[18]
+	mi := &file_skep_model_v1_model_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2404,7 +2615,7 @@ func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartPolicy.ProtoReflect.Descriptor instead.
 func (*RestartPolicy) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{18}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RestartPolicy) GetCondition() RestartCondition {
@@ -2447,7 +2658,7 @@ type UpdateStatus struct {
 
 func (x *UpdateStatus) Reset() {
 	*x = UpdateStatus{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[19]
+	mi := &file_skep_model_v1_model_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2459,7 +2670,7 @@ func (x *UpdateStatus) String() string {
 func (*UpdateStatus) ProtoMessage() {}
 
 func (x *UpdateStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[19]
+	mi := &file_skep_model_v1_model_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2472,7 +2683,7 @@ func (x *UpdateStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateStatus.ProtoReflect.Descriptor instead.
 func (*UpdateStatus) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{19}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *UpdateStatus) GetState() UpdateState {
@@ -2516,7 +2727,7 @@ type Revision struct {
 
 func (x *Revision) Reset() {
 	*x = Revision{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[20]
+	mi := &file_skep_model_v1_model_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2528,7 +2739,7 @@ func (x *Revision) String() string {
 func (*Revision) ProtoMessage() {}
 
 func (x *Revision) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[20]
+	mi := &file_skep_model_v1_model_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2541,7 +2752,7 @@ func (x *Revision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revision.ProtoReflect.Descriptor instead.
 func (*Revision) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{20}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Revision) GetMeta() *Meta {
@@ -2587,7 +2798,7 @@ type TaskTemplate struct {
 
 func (x *TaskTemplate) Reset() {
 	*x = TaskTemplate{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[21]
+	mi := &file_skep_model_v1_model_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2599,7 +2810,7 @@ func (x *TaskTemplate) String() string {
 func (*TaskTemplate) ProtoMessage() {}
 
 func (x *TaskTemplate) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[21]
+	mi := &file_skep_model_v1_model_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2612,7 +2823,7 @@ func (x *TaskTemplate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskTemplate.ProtoReflect.Descriptor instead.
 func (*TaskTemplate) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{21}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *TaskTemplate) GetContainer() *ContainerSpec {
@@ -2661,7 +2872,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[22]
+	mi := &file_skep_model_v1_model_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2673,7 +2884,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[22]
+	mi := &file_skep_model_v1_model_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2686,7 +2897,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{22}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Limits) GetNanoCpus() int64 {
@@ -2724,7 +2935,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[23]
+	mi := &file_skep_model_v1_model_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2736,7 +2947,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[23]
+	mi := &file_skep_model_v1_model_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2749,7 +2960,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{23}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Placement) GetConstraints() []string {
@@ -2807,7 +3018,7 @@ type ContainerSpec struct {
 
 func (x *ContainerSpec) Reset() {
 	*x = ContainerSpec{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[24]
+	mi := &file_skep_model_v1_model_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2819,7 +3030,7 @@ func (x *ContainerSpec) String() string {
 func (*ContainerSpec) ProtoMessage() {}
 
 func (x *ContainerSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[24]
+	mi := &file_skep_model_v1_model_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2832,7 +3043,7 @@ func (x *ContainerSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerSpec.ProtoReflect.Descriptor instead.
 func (*ContainerSpec) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{24}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ContainerSpec) GetImage() string {
@@ -2993,7 +3204,7 @@ type Ulimit struct {
 
 func (x *Ulimit) Reset() {
 	*x = Ulimit{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[25]
+	mi := &file_skep_model_v1_model_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3005,7 +3216,7 @@ func (x *Ulimit) String() string {
 func (*Ulimit) ProtoMessage() {}
 
 func (x *Ulimit) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[25]
+	mi := &file_skep_model_v1_model_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3018,7 +3229,7 @@ func (x *Ulimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ulimit.ProtoReflect.Descriptor instead.
 func (*Ulimit) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{25}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Ulimit) GetName() string {
@@ -3061,7 +3272,7 @@ type Mount struct {
 
 func (x *Mount) Reset() {
 	*x = Mount{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[26]
+	mi := &file_skep_model_v1_model_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3073,7 +3284,7 @@ func (x *Mount) String() string {
 func (*Mount) ProtoMessage() {}
 
 func (x *Mount) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[26]
+	mi := &file_skep_model_v1_model_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3086,7 +3297,7 @@ func (x *Mount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mount.ProtoReflect.Descriptor instead.
 func (*Mount) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{26}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Mount) GetType() MountType {
@@ -3174,7 +3385,7 @@ type Task struct {
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[27]
+	mi := &file_skep_model_v1_model_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3186,7 +3397,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[27]
+	mi := &file_skep_model_v1_model_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3199,7 +3410,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{27}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Task) GetId() []byte {
@@ -3307,7 +3518,7 @@ type TaskStatus struct {
 
 func (x *TaskStatus) Reset() {
 	*x = TaskStatus{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[28]
+	mi := &file_skep_model_v1_model_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3319,7 +3530,7 @@ func (x *TaskStatus) String() string {
 func (*TaskStatus) ProtoMessage() {}
 
 func (x *TaskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[28]
+	mi := &file_skep_model_v1_model_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3332,7 +3543,7 @@ func (x *TaskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStatus.ProtoReflect.Descriptor instead.
 func (*TaskStatus) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{28}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *TaskStatus) GetState() TaskState {
@@ -3407,7 +3618,7 @@ type User struct {
 
 func (x *User) Reset() {
 	*x = User{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[29]
+	mi := &file_skep_model_v1_model_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3419,7 +3630,7 @@ func (x *User) String() string {
 func (*User) ProtoMessage() {}
 
 func (x *User) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[29]
+	mi := &file_skep_model_v1_model_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3432,7 +3643,7 @@ func (x *User) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use User.ProtoReflect.Descriptor instead.
 func (*User) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{29}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *User) GetMeta() *Meta {
@@ -3502,7 +3713,7 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\n" +
 	"created_at\x18\x03 \x01(\x03R\tcreatedAt\x12\x1d\n" +
 	"\n" +
-	"updated_at\x18\x04 \x01(\x03R\tupdatedAt\"\xaa\x02\n" +
+	"updated_at\x18\x04 \x01(\x03R\tupdatedAt\"\xe2\x03\n" +
 	"\aCluster\x12'\n" +
 	"\x04meta\x18\x01 \x01(\v2\x13.skep.model.v1.MetaR\x04meta\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x18\n" +
@@ -3511,7 +3722,25 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\x04root\x18\x05 \x01(\v2\x15.skep.model.v1.RootCAR\x04root\x12!\n" +
 	"\fworker_token\x18\x06 \x01(\fR\vworkerToken\x12#\n" +
 	"\rmanager_token\x18\a \x01(\fR\fmanagerToken\x12#\n" +
-	"\rfeature_level\x18\b \x01(\rR\ffeatureLevelJ\x04\b\t\x10\x1e\"\x8e\x04\n" +
+	"\rfeature_level\x18\b \x01(\rR\ffeatureLevel\x12\x1d\n" +
+	"\n" +
+	"unlock_key\x18\r \x01(\fR\tunlockKey\x12#\n" +
+	"\runlock_number\x18\x0e \x01(\x04R\funlockNumber\x121\n" +
+	"\bdata_key\x18\x0f \x01(\v2\x16.skep.model.v1.DataKeyR\adataKey\x129\n" +
+	"\vkey_holders\x18\x10 \x03(\v2\x18.skep.model.v1.KeyHolderR\n" +
+	"keyHoldersJ\x04\b\t\x10\rJ\x04\b\x11\x10\x1e\"\x9b\x01\n" +
+	"\aDataKey\x12\x16\n" +
+	"\x06active\x18\x01 \x01(\rR\x06active\x12\x18\n" +
+	"\aoffered\x18\x02 \x01(\rR\aoffered\x12\x14\n" +
+	"\x05stale\x18\x03 \x01(\rR\x05stale\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x18\n" +
+	"\asettled\x18\x05 \x01(\bR\asettled\x12\x16\n" +
+	"\x06drawer\x18\x06 \x01(\fR\x06drawer\"a\n" +
+	"\tKeyHolder\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\fR\x04node\x12\x12\n" +
+	"\x04kept\x18\x02 \x01(\rR\x04kept\x12\x14\n" +
+	"\x05clean\x18\x03 \x01(\rR\x05clean\x12\x16\n" +
+	"\x06locked\x18\x04 \x01(\x04R\x06locked\"\xb0\x04\n" +
 	"\vClusterSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12>\n" +
 	"\x06labels\x18\x02 \x03(\v2&.skep.model.v1.ClusterSpec.LabelsEntryR\x06labels\x12)\n" +
@@ -3525,10 +3754,11 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\rold_snapshots\x18\t \x01(\x04R\foldSnapshots\x121\n" +
 	"\x15mass_expiry_guard_off\x18\n" +
 	" \x01(\bR\x12massExpiryGuardOff\x120\n" +
-	"\x14dead_manager_removal\x18\v \x01(\x03R\x12deadManagerRemoval\x1a9\n" +
+	"\x14dead_manager_removal\x18\v \x01(\x03R\x12deadManagerRemoval\x12\x1a\n" +
+	"\bautolock\x18\x0e \x01(\bR\bautolock\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\f\x10\x1e\"D\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\f\x10\x0eJ\x04\b\x0f\x10\x1e\"D\n" +
 	"\x06RootCA\x12\"\n" +
 	"\fcertificates\x18\x01 \x03(\fR\fcertificates\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03keyJ\x04\b\x03\x10\n" +
@@ -3864,7 +4094,7 @@ func file_skep_model_v1_model_proto_rawDescGZIP() []byte {
 }
 
 var file_skep_model_v1_model_proto_enumTypes = make([]protoimpl.EnumInfo, 13)
-var file_skep_model_v1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_skep_model_v1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_skep_model_v1_model_proto_goTypes = []any{
 	(Role)(0),               // 0: skep.model.v1.Role
 	(Availability)(0),       // 1: skep.model.v1.Availability
@@ -3881,101 +4111,105 @@ var file_skep_model_v1_model_proto_goTypes = []any{
 	(UserRole)(0),           // 12: skep.model.v1.UserRole
 	(*Meta)(nil),            // 13: skep.model.v1.Meta
 	(*Cluster)(nil),         // 14: skep.model.v1.Cluster
-	(*ClusterSpec)(nil),     // 15: skep.model.v1.ClusterSpec
-	(*RootCA)(nil),          // 16: skep.model.v1.RootCA
-	(*Node)(nil),            // 17: skep.model.v1.Node
-	(*NodeSpec)(nil),        // 18: skep.model.v1.NodeSpec
-	(*NodeDescription)(nil), // 19: skep.model.v1.NodeDescription
-	(*Resources)(nil),       // 20: skep.model.v1.Resources
-	(*NodeStatus)(nil),      // 21: skep.model.v1.NodeStatus
-	(*Certificate)(nil),     // 22: skep.model.v1.Certificate
-	(*Member)(nil),          // 23: skep.model.v1.Member
-	(*Claim)(nil),           // 24: skep.model.v1.Claim
-	(*Service)(nil),         // 25: skep.model.v1.Service
-	(*RegistryAuth)(nil),    // 26: skep.model.v1.RegistryAuth
-	(*ServiceSpec)(nil),     // 27: skep.model.v1.ServiceSpec
-	(*Replicated)(nil),      // 28: skep.model.v1.Replicated
-	(*Global)(nil),          // 29: skep.model.v1.Global
-	(*UpdateConfig)(nil),    // 30: skep.model.v1.UpdateConfig
-	(*RestartPolicy)(nil),   // 31: skep.model.v1.RestartPolicy
-	(*UpdateStatus)(nil),    // 32: skep.model.v1.UpdateStatus
-	(*Revision)(nil),        // 33: skep.model.v1.Revision
-	(*TaskTemplate)(nil),    // 34: skep.model.v1.TaskTemplate
-	(*Limits)(nil),          // 35: skep.model.v1.Limits
-	(*Placement)(nil),       // 36: skep.model.v1.Placement
-	(*ContainerSpec)(nil),   // 37: skep.model.v1.ContainerSpec
-	(*Ulimit)(nil),          // 38: skep.model.v1.Ulimit
-	(*Mount)(nil),           // 39: skep.model.v1.Mount
-	(*Task)(nil),            // 40: skep.model.v1.Task
-	(*TaskStatus)(nil),      // 41: skep.model.v1.TaskStatus
-	(*User)(nil),            // 42: skep.model.v1.User
-	nil,                     // 43: skep.model.v1.ClusterSpec.LabelsEntry
-	nil,                     // 44: skep.model.v1.NodeSpec.LabelsEntry
-	nil,                     // 45: skep.model.v1.NodeDescription.EngineLabelsEntry
-	nil,                     // 46: skep.model.v1.ServiceSpec.LabelsEntry
-	nil,                     // 47: skep.model.v1.ContainerSpec.LabelsEntry
-	nil,                     // 48: skep.model.v1.ContainerSpec.SysctlsEntry
+	(*DataKey)(nil),         // 15: skep.model.v1.DataKey
+	(*KeyHolder)(nil),       // 16: skep.model.v1.KeyHolder
+	(*ClusterSpec)(nil),     // 17: skep.model.v1.ClusterSpec
+	(*RootCA)(nil),          // 18: skep.model.v1.RootCA
+	(*Node)(nil),            // 19: skep.model.v1.Node
+	(*NodeSpec)(nil),        // 20: skep.model.v1.NodeSpec
+	(*NodeDescription)(nil), // 21: skep.model.v1.NodeDescription
+	(*Resources)(nil),       // 22: skep.model.v1.Resources
+	(*NodeStatus)(nil),      // 23: skep.model.v1.NodeStatus
+	(*Certificate)(nil),     // 24: skep.model.v1.Certificate
+	(*Member)(nil),          // 25: skep.model.v1.Member
+	(*Claim)(nil),           // 26: skep.model.v1.Claim
+	(*Service)(nil),         // 27: skep.model.v1.Service
+	(*RegistryAuth)(nil),    // 28: skep.model.v1.RegistryAuth
+	(*ServiceSpec)(nil),     // 29: skep.model.v1.ServiceSpec
+	(*Replicated)(nil),      // 30: skep.model.v1.Replicated
+	(*Global)(nil),          // 31: skep.model.v1.Global
+	(*UpdateConfig)(nil),    // 32: skep.model.v1.UpdateConfig
+	(*RestartPolicy)(nil),   // 33: skep.model.v1.RestartPolicy
+	(*UpdateStatus)(nil),    // 34: skep.model.v1.UpdateStatus
+	(*Revision)(nil),        // 35: skep.model.v1.Revision
+	(*TaskTemplate)(nil),    // 36: skep.model.v1.TaskTemplate
+	(*Limits)(nil),          // 37: skep.model.v1.Limits
+	(*Placement)(nil),       // 38: skep.model.v1.Placement
+	(*ContainerSpec)(nil),   // 39: skep.model.v1.ContainerSpec
+	(*Ulimit)(nil),          // 40: skep.model.v1.Ulimit
+	(*Mount)(nil),           // 41: skep.model.v1.Mount
+	(*Task)(nil),            // 42: skep.model.v1.Task
+	(*TaskStatus)(nil),      // 43: skep.model.v1.TaskStatus
+	(*User)(nil),            // 44: skep.model.v1.User
+	nil,                     // 45: skep.model.v1.ClusterSpec.LabelsEntry
+	nil,                     // 46: skep.model.v1.NodeSpec.LabelsEntry
+	nil,                     // 47: skep.model.v1.NodeDescription.EngineLabelsEntry
+	nil,                     // 48: skep.model.v1.ServiceSpec.LabelsEntry
+	nil,                     // 49: skep.model.v1.ContainerSpec.LabelsEntry
+	nil,                     // 50: skep.model.v1.ContainerSpec.SysctlsEntry
 }
 var file_skep_model_v1_model_proto_depIdxs = []int32{
 	13, // 0: skep.model.v1.Cluster.meta:type_name -> skep.model.v1.Meta
-	15, // 1: skep.model.v1.Cluster.spec:type_name -> skep.model.v1.ClusterSpec
-	16, // 2: skep.model.v1.Cluster.root:type_name -> skep.model.v1.RootCA
-	43, // 3: skep.model.v1.ClusterSpec.labels:type_name -> skep.model.v1.ClusterSpec.LabelsEntry
-	13, // 4: skep.model.v1.Node.meta:type_name -> skep.model.v1.Meta
-	18, // 5: skep.model.v1.Node.spec:type_name -> skep.model.v1.NodeSpec
-	0,  // 6: skep.model.v1.Node.role:type_name -> skep.model.v1.Role
-	2,  // 7: skep.model.v1.Node.membership:type_name -> skep.model.v1.Membership
-	19, // 8: skep.model.v1.Node.description:type_name -> skep.model.v1.NodeDescription
-	21, // 9: skep.model.v1.Node.status:type_name -> skep.model.v1.NodeStatus
-	22, // 10: skep.model.v1.Node.current:type_name -> skep.model.v1.Certificate
-	22, // 11: skep.model.v1.Node.previous:type_name -> skep.model.v1.Certificate
-	44, // 12: skep.model.v1.NodeSpec.labels:type_name -> skep.model.v1.NodeSpec.LabelsEntry
-	0,  // 13: skep.model.v1.NodeSpec.role:type_name -> skep.model.v1.Role
-	1,  // 14: skep.model.v1.NodeSpec.availability:type_name -> skep.model.v1.Availability
-	20, // 15: skep.model.v1.NodeDescription.resources:type_name -> skep.model.v1.Resources
-	45, // 16: skep.model.v1.NodeDescription.engine_labels:type_name -> skep.model.v1.NodeDescription.EngineLabelsEntry
-	3,  // 17: skep.model.v1.NodeStatus.state:type_name -> skep.model.v1.NodeState
-	4,  // 18: skep.model.v1.NodeStatus.farewell:type_name -> skep.model.v1.Farewell
-	0,  // 19: skep.model.v1.Certificate.role:type_name -> skep.model.v1.Role
-	13, // 20: skep.model.v1.Member.meta:type_name -> skep.model.v1.Meta
-	5,  // 21: skep.model.v1.Member.kind:type_name -> skep.model.v1.MemberKind
-	13, // 22: skep.model.v1.Service.meta:type_name -> skep.model.v1.Meta
-	27, // 23: skep.model.v1.Service.spec:type_name -> skep.model.v1.ServiceSpec
-	32, // 24: skep.model.v1.Service.update:type_name -> skep.model.v1.UpdateStatus
-	26, // 25: skep.model.v1.Service.registry_auths:type_name -> skep.model.v1.RegistryAuth
-	46, // 26: skep.model.v1.ServiceSpec.labels:type_name -> skep.model.v1.ServiceSpec.LabelsEntry
-	28, // 27: skep.model.v1.ServiceSpec.replicated:type_name -> skep.model.v1.Replicated
-	29, // 28: skep.model.v1.ServiceSpec.global:type_name -> skep.model.v1.Global
-	30, // 29: skep.model.v1.ServiceSpec.update:type_name -> skep.model.v1.UpdateConfig
-	30, // 30: skep.model.v1.ServiceSpec.rollback:type_name -> skep.model.v1.UpdateConfig
-	31, // 31: skep.model.v1.ServiceSpec.restart:type_name -> skep.model.v1.RestartPolicy
-	7,  // 32: skep.model.v1.UpdateConfig.failure_action:type_name -> skep.model.v1.FailureAction
-	6,  // 33: skep.model.v1.UpdateConfig.order:type_name -> skep.model.v1.UpdateOrder
-	8,  // 34: skep.model.v1.RestartPolicy.condition:type_name -> skep.model.v1.RestartCondition
-	9,  // 35: skep.model.v1.UpdateStatus.state:type_name -> skep.model.v1.UpdateState
-	13, // 36: skep.model.v1.Revision.meta:type_name -> skep.model.v1.Meta
-	34, // 37: skep.model.v1.Revision.template:type_name -> skep.model.v1.TaskTemplate
-	37, // 38: skep.model.v1.TaskTemplate.container:type_name -> skep.model.v1.ContainerSpec
-	20, // 39: skep.model.v1.TaskTemplate.reservations:type_name -> skep.model.v1.Resources
-	35, // 40: skep.model.v1.TaskTemplate.limits:type_name -> skep.model.v1.Limits
-	36, // 41: skep.model.v1.TaskTemplate.placement:type_name -> skep.model.v1.Placement
-	47, // 42: skep.model.v1.ContainerSpec.labels:type_name -> skep.model.v1.ContainerSpec.LabelsEntry
-	39, // 43: skep.model.v1.ContainerSpec.mounts:type_name -> skep.model.v1.Mount
-	48, // 44: skep.model.v1.ContainerSpec.sysctls:type_name -> skep.model.v1.ContainerSpec.SysctlsEntry
-	38, // 45: skep.model.v1.ContainerSpec.ulimits:type_name -> skep.model.v1.Ulimit
-	10, // 46: skep.model.v1.Mount.type:type_name -> skep.model.v1.MountType
-	11, // 47: skep.model.v1.Task.desired:type_name -> skep.model.v1.TaskState
-	41, // 48: skep.model.v1.Task.status:type_name -> skep.model.v1.TaskStatus
-	11, // 49: skep.model.v1.TaskStatus.state:type_name -> skep.model.v1.TaskState
-	13, // 50: skep.model.v1.User.meta:type_name -> skep.model.v1.Meta
-	12, // 51: skep.model.v1.User.role:type_name -> skep.model.v1.UserRole
-	22, // 52: skep.model.v1.User.current:type_name -> skep.model.v1.Certificate
-	22, // 53: skep.model.v1.User.previous:type_name -> skep.model.v1.Certificate
-	54, // [54:54] is the sub-list for method output_type
-	54, // [54:54] is the sub-list for method input_type
-	54, // [54:54] is the sub-list for extension type_name
-	54, // [54:54] is the sub-list for extension extendee
-	0,  // [0:54] is the sub-list for field type_name
+	17, // 1: skep.model.v1.Cluster.spec:type_name -> skep.model.v1.ClusterSpec
+	18, // 2: skep.model.v1.Cluster.root:type_name -> skep.model.v1.RootCA
+	15, // 3: skep.model.v1.Cluster.data_key:type_name -> skep.model.v1.DataKey
+	16, // 4: skep.model.v1.Cluster.key_holders:type_name -> skep.model.v1.KeyHolder
+	45, // 5: skep.model.v1.ClusterSpec.labels:type_name -> skep.model.v1.ClusterSpec.LabelsEntry
+	13, // 6: skep.model.v1.Node.meta:type_name -> skep.model.v1.Meta
+	20, // 7: skep.model.v1.Node.spec:type_name -> skep.model.v1.NodeSpec
+	0,  // 8: skep.model.v1.Node.role:type_name -> skep.model.v1.Role
+	2,  // 9: skep.model.v1.Node.membership:type_name -> skep.model.v1.Membership
+	21, // 10: skep.model.v1.Node.description:type_name -> skep.model.v1.NodeDescription
+	23, // 11: skep.model.v1.Node.status:type_name -> skep.model.v1.NodeStatus
+	24, // 12: skep.model.v1.Node.current:type_name -> skep.model.v1.Certificate
+	24, // 13: skep.model.v1.Node.previous:type_name -> skep.model.v1.Certificate
+	46, // 14: skep.model.v1.NodeSpec.labels:type_name -> skep.model.v1.NodeSpec.LabelsEntry
+	0,  // 15: skep.model.v1.NodeSpec.role:type_name -> skep.model.v1.Role
+	1,  // 16: skep.model.v1.NodeSpec.availability:type_name -> skep.model.v1.Availability
+	22, // 17: skep.model.v1.NodeDescription.resources:type_name -> skep.model.v1.Resources
+	47, // 18: skep.model.v1.NodeDescription.engine_labels:type_name -> skep.model.v1.NodeDescription.EngineLabelsEntry
+	3,  // 19: skep.model.v1.NodeStatus.state:type_name -> skep.model.v1.NodeState
+	4,  // 20: skep.model.v1.NodeStatus.farewell:type_name -> skep.model.v1.Farewell
+	0,  // 21: skep.model.v1.Certificate.role:type_name -> skep.model.v1.Role
+	13, // 22: skep.model.v1.Member.meta:type_name -> skep.model.v1.Meta
+	5,  // 23: skep.model.v1.Member.kind:type_name -> skep.model.v1.MemberKind
+	13, // 24: skep.model.v1.Service.meta:type_name -> skep.model.v1.Meta
+	29, // 25: skep.model.v1.Service.spec:type_name -> skep.model.v1.ServiceSpec
+	34, // 26: skep.model.v1.Service.update:type_name -> skep.model.v1.UpdateStatus
+	28, // 27: skep.model.v1.Service.registry_auths:type_name -> skep.model.v1.RegistryAuth
+	48, // 28: skep.model.v1.ServiceSpec.labels:type_name -> skep.model.v1.ServiceSpec.LabelsEntry
+	30, // 29: skep.model.v1.ServiceSpec.replicated:type_name -> skep.model.v1.Replicated
+	31, // 30: skep.model.v1.ServiceSpec.global:type_name -> skep.model.v1.Global
+	32, // 31: skep.model.v1.ServiceSpec.update:type_name -> skep.model.v1.UpdateConfig
+	32, // 32: skep.model.v1.ServiceSpec.rollback:type_name -> skep.model.v1.UpdateConfig
+	33, // 33: skep.model.v1.ServiceSpec.restart:type_name -> skep.model.v1.RestartPolicy
+	7,  // 34: skep.model.v1.UpdateConfig.failure_action:type_name -> skep.model.v1.FailureAction
+	6,  // 35: skep.model.v1.UpdateConfig.order:type_name -> skep.model.v1.UpdateOrder
+	8,  // 36: skep.model.v1.RestartPolicy.condition:type_name -> skep.model.v1.RestartCondition
+	9,  // 37: skep.model.v1.UpdateStatus.state:type_name -> skep.model.v1.UpdateState
+	13, // 38: skep.model.v1.Revision.meta:type_name -> skep.model.v1.Meta
+	36, // 39: skep.model.v1.Revision.template:type_name -> skep.model.v1.TaskTemplate
+	39, // 40: skep.model.v1.TaskTemplate.container:type_name -> skep.model.v1.ContainerSpec
+	22, // 41: skep.model.v1.TaskTemplate.reservations:type_name -> skep.model.v1.Resources
+	37, // 42: skep.model.v1.TaskTemplate.limits:type_name -> skep.model.v1.Limits
+	38, // 43: skep.model.v1.TaskTemplate.placement:type_name -> skep.model.v1.Placement
+	49, // 44: skep.model.v1.ContainerSpec.labels:type_name -> skep.model.v1.ContainerSpec.LabelsEntry
+	41, // 45: skep.model.v1.ContainerSpec.mounts:type_name -> skep.model.v1.Mount
+	50, // 46: skep.model.v1.ContainerSpec.sysctls:type_name -> skep.model.v1.ContainerSpec.SysctlsEntry
+	40, // 47: skep.model.v1.ContainerSpec.ulimits:type_name -> skep.model.v1.Ulimit
+	10, // 48: skep.model.v1.Mount.type:type_name -> skep.model.v1.MountType
+	11, // 49: skep.model.v1.Task.desired:type_name -> skep.model.v1.TaskState
+	43, // 50: skep.model.v1.Task.status:type_name -> skep.model.v1.TaskStatus
+	11, // 51: skep.model.v1.TaskStatus.state:type_name -> skep.model.v1.TaskState
+	13, // 52: skep.model.v1.User.meta:type_name -> skep.model.v1.Meta
+	12, // 53: skep.model.v1.User.role:type_name -> skep.model.v1.UserRole
+	24, // 54: skep.model.v1.User.current:type_name -> skep.model.v1.Certificate
+	24, // 55: skep.model.v1.User.previous:type_name -> skep.model.v1.Certificate
+	56, // [56:56] is the sub-list for method output_type
+	56, // [56:56] is the sub-list for method input_type
+	56, // [56:56] is the sub-list for extension type_name
+	56, // [56:56] is the sub-list for extension extendee
+	0,  // [0:56] is the sub-list for field type_name
 }
 
 func init() { file_skep_model_v1_model_proto_init() }
@@ -3983,18 +4217,18 @@ func file_skep_model_v1_model_proto_init() {
 	if File_skep_model_v1_model_proto != nil {
 		return
 	}
-	file_skep_model_v1_model_proto_msgTypes[14].OneofWrappers = []any{
+	file_skep_model_v1_model_proto_msgTypes[16].OneofWrappers = []any{
 		(*ServiceSpec_Replicated)(nil),
 		(*ServiceSpec_Global)(nil),
 	}
-	file_skep_model_v1_model_proto_msgTypes[28].OneofWrappers = []any{}
+	file_skep_model_v1_model_proto_msgTypes[30].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_skep_model_v1_model_proto_rawDesc), len(file_skep_model_v1_model_proto_rawDesc)),
 			NumEnums:      13,
-			NumMessages:   36,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
