@@ -15,7 +15,7 @@ import (
 )
 
 var unservedInit = map[string]string{
-	"autolock": "locking a manager is", "data-path-addr": "overlay networks are", "data-path-port": "overlay networks are",
+	"data-path-addr": "overlay networks are", "data-path-port": "overlay networks are",
 	"default-addr-pool": "overlay networks are", "default-addr-pool-mask-length": "overlay networks are",
 	"external-ca": "an external CA is",
 }
@@ -26,7 +26,6 @@ func initialise(s *say.Streams) *cli.Command {
 		Usage: "make a swarm with this node as its first manager",
 		Flags: append(slices.Concat(addressFlags(), settingFlags(true)),
 			&cli.BoolFlag{Name: "force-new-cluster", Usage: "make this manager the only one of its own swarm, when the others are lost for good"},
-			&cli.BoolFlag{Name: "autolock", Hidden: true},
 			&cli.StringFlag{Name: "data-path-port", Hidden: true},
 			&cli.StringSliceFlag{Name: "default-addr-pool", Hidden: true},
 			&cli.StringFlag{Name: "default-addr-pool-mask-length", Hidden: true},
@@ -56,6 +55,9 @@ func initRequest(c *cli.Context) (*localv1.InitRequest, error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.Bool("force-new-cluster") && c.IsSet("autolock") {
+		return nil, say.Hinted(say.Misuse("swarm init: --force-new-cluster keeps the swarm's settings, --autolock with them"), "change it afterwards with: ctl swarm update --autolock=true")
+	}
 	spec := &modelv1.ClusterSpec{} // what is not given is zero, which is the default
 	if _, err := set(c, spec); err != nil {
 		return nil, err
@@ -77,7 +79,7 @@ func initialised(s *say.Streams, resp *localv1.InitResponse, forced bool) error 
 	if forced {
 		kept = "It is the only manager now; services, ids, tokens and the CA are what they were.\n\n"
 	}
-	_, err := fmt.Fprintf(s.Out, `Swarm initialized: current node (%s) is now a manager.
+	if _, err := fmt.Fprintf(s.Out, `Swarm initialized: current node (%s) is now a manager.
 
 %sTo add a worker to this swarm, run the following command:
 
@@ -85,6 +87,8 @@ func initialised(s *say.Streams, resp *localv1.InitResponse, forced bool) error 
 
 To add a manager to this swarm, run 'ctl swarm join-token manager' and follow the instructions.
 
-`, show.ID(resp.GetNode()), kept, resp.GetWorkerToken(), resp.GetAddress())
-	return err
+`, show.ID(resp.GetNode()), kept, resp.GetWorkerToken(), resp.GetAddress()); err != nil || resp.GetUnlockKey() == "" || forced {
+		return err
+	}
+	return tellUnlockKey(s, resp.GetUnlockKey())
 }

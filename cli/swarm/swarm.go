@@ -23,7 +23,7 @@ func Command(s *say.Streams) *cli.Command {
 	return &cli.Command{
 		Name:        "swarm",
 		Usage:       "make, join, change, leave, save and restore a swarm",
-		Subcommands: []*cli.Command{initialise(s), join(s), joinToken(s), leave(s), update(s), save(s), restore(s)},
+		Subcommands: []*cli.Command{initialise(s), join(s), joinToken(s), leave(s), update(s), unlock(s), unlockKey(s), save(s), restore(s)},
 	}
 }
 
