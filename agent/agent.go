@@ -109,6 +109,11 @@ type Agent struct {
 	mu      sync.Mutex // guards the fields below; held for memory only
 	worker  *worker.Worker
 	session *session.Client
+
+	// sealing guards cfg.KEK and journal, which is nil while none is open. It is
+	// held while the journal is opened or sealed anew: neither may see half of it.
+	sealing sync.Mutex
+	journal *worker.Journal
 }
 
 // New returns an agent; Run runs it.
@@ -133,6 +138,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		return fmt.Errorf("agent: %w", err)
 	}
 	defer func() {
+		a.letGo()
 		if cerr := journal.Close(); cerr != nil && err == nil {
 			err = fmt.Errorf("agent: close the journal: %w", cerr)
 		}
@@ -156,7 +162,9 @@ func named(what string, err error) error {
 	return nil
 }
 
-func (a *Agent) openJournal() (*worker.Journal, error) {
+func (a *Agent) openJournal() (j *worker.Journal, err error) {
+	a.sealing.Lock()
+	defer a.sealing.Unlock()
 	if err := os.MkdirAll(a.cfg.StateDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the state directory: %w", err)
 	}
@@ -165,7 +173,8 @@ func (a *Agent) openJournal() (*worker.Journal, error) {
 		return nil, fmt.Errorf("open the state directory: %w", err)
 	}
 	defer dir.Close() //nolint:errcheck // opened files outlive it
-	return worker.OpenJournal(dir, a.cfg.KEK, a.cfg.Cluster, a.cfg.Node)
+	a.journal, err = worker.OpenJournal(dir, a.cfg.KEK, a.cfg.Cluster, a.cfg.Node)
+	return a.journal, err
 }
 
 // assemble joins worker and session.

@@ -112,8 +112,10 @@ type swarmInfo struct {
 	UnreachableManagers []string `json:",omitempty"`
 	// UnreachableSince belongs to UnreachableManagers, in the same order; zero is
 	// not known.
-	UnreachableSince   []time.Time `json:",omitempty"`
-	OutOfContact       bool        `json:",omitempty"`
+	UnreachableSince []time.Time `json:",omitempty"`
+	// KeysAtRest is what this manager's own keys are worth on its disk.
+	KeysAtRest         string `json:",omitempty"`
+	OutOfContact       bool   `json:",omitempty"`
 	CertificateExpires *time.Time
 	CertificateRenews  *time.Time
 	ElectionTick       int64  `json:",omitempty"`
@@ -139,6 +141,11 @@ type clusterInfo struct {
 	// ManagerCertExpiry is that of managers, which node certificates are not.
 	ManagerCertExpiry  time.Duration
 	DeadManagerRemoval time.Duration `json:",omitempty"`
+	// Autolock: managers start locked. DataKeyRotation says why the data key is
+	// being replaced and how far that is; empty while it is not.
+	Autolock        bool
+	DataKey         uint32
+	DataKeyRotation string `json:",omitempty"`
 }
 
 func newInfo(l *localv1.InfoResponse, g *controlv1.GetClusterResponse) info {
@@ -157,6 +164,7 @@ func newInfo(l *localv1.InfoResponse, g *controlv1.GetClusterResponse) info {
 			CertificateExpires: show.Time(l.GetCertNotAfter()), CertificateRenews: show.Time(l.GetCertRenewAt()),
 		},
 	}
+	i.Swarm.KeysAtRest = keysAtRest(l)
 	for _, ns := range l.GetUnreachableSince() {
 		i.Swarm.UnreachableSince = append(i.Swarm.UnreachableSince, time.Unix(0, ns).UTC())
 	}
@@ -196,6 +204,7 @@ func newClusterInfo(c *modelv1.Cluster) *clusterInfo {
 
 		ManagerCertExpiry:  time.Duration(or(s.GetManagerCertExpiry(), int64(7*24*time.Hour))),
 		DeadManagerRemoval: time.Duration(s.GetDeadManagerRemoval()),
+		Autolock:           s.GetAutolock(), DataKey: max(1, c.GetDataKey().GetActive()), DataKeyRotation: rotation(c),
 	}
 }
 
@@ -257,6 +266,7 @@ func (w swarmInfo) text(b *strings.Builder, field func(depth int, name string, v
 	if w.OutOfContact {
 		field(1, "In Contact With The Quorum", false)
 	}
+	field(1, "Keys At Rest", w.KeysAtRest)
 	field(1, "Node Address", w.NodeAddr)
 	list(b, "Manager Addresses", w.RemoteManagers)
 	list(b, "Unreachable Managers", w.unreachable())
@@ -300,7 +310,8 @@ func (w swarmInfo) clusterText(b *strings.Builder, field func(depth int, name st
 	field(2, "Expiry Duration", show.Age(c.NodeCertExpiry))
 	field(2, "Expiry Duration of Managers", show.Age(c.ManagerCertExpiry))
 	field(2, "Force Rotate", 0)
-	field(1, "Autolock Managers", false)
+	field(1, "Autolock Managers", c.Autolock)
+	field(1, "Data Key Rotation", c.DataKeyRotation)
 	field(1, "Root Rotation In Progress", false)
 }
 

@@ -20,6 +20,8 @@ var swarmWords = map[string]string{
 	"swarm join-token": "quiet/q rotate",
 	"swarm leave":      "force/f",
 	"swarm update":     "autolock cert-expiry dispatcher-heartbeat external-ca max-snapshots snapshot-interval task-history-limit",
+	"swarm unlock":     "",
+	"swarm unlock-key": "quiet/q rotate",
 	"node demote":      "",
 	"node promote":     "",
 	"node inspect":     "format/f pretty",

@@ -74,6 +74,9 @@ func one(ops []*logv1.Operation) ([][]byte, error) {
 func renew(snap *store.Snapshot, l Log, address string, self *modelv1.Node) []*logv1.Operation {
 	cluster := proto.CloneOf(snap.Cluster())
 	cluster.History = l.History.Bytes()
+	if _, held := l.Ring.Key(store.ActiveKey(cluster)); !held {
+		cluster.DataKey, cluster.KeyHolders = nil, nil // the ring is as new as the log
+	}
 	ops := []*logv1.Operation{{Op: &logv1.Operation_PutCluster{PutCluster: cluster}}}
 	for m := range snap.Members() {
 		ops = append(ops, &logv1.Operation{Op: &logv1.Operation_Delete{Delete: &logv1.Delete{

@@ -28,6 +28,7 @@ import (
 	"github.com/skep-project/skep/manager/dispatch"
 	"github.com/skep-project/skep/manager/enrol"
 	"github.com/skep-project/skep/manager/membership"
+	"github.com/skep-project/skep/manager/rekey"
 	"github.com/skep-project/skep/manager/store"
 	"github.com/skep-project/skep/manager/tally"
 	logv1 "github.com/skep-project/skep/proto/skep/log/v1"
@@ -44,6 +45,8 @@ type Config struct {
 	Credential *ca.Holder
 	// Ring is the cluster's data keys (D9).
 	Ring *sealed.Ring
+	// Vault is where the node's own keys and the ring lie.
+	Vault rekey.Vault
 	// Server is the node's; services are mounted on it while the manager runs.
 	Server *rpc.Server
 	// Hello is what this node says of itself first; cluster and history are
@@ -77,6 +80,7 @@ type Manager struct {
 	over      chan struct{} // closed when consensus runs no more: nobody is heard then
 	chronicle *events.Chronicle
 	rooms     rooms
+	keys      *rekey.Keeper
 	silence   silence
 	missing   missing
 	reign     reign
@@ -92,14 +96,15 @@ func Open(cfg Config) (*Manager, error) {
 	m.store.Observe(m.chronicle)
 	raft, err := consensus.Open(consensus.Config{
 		Dir: cfg.Dir, Cluster: cfg.Cluster, Node: cfg.Node, Ring: cfg.Ring,
-		Machine: counted{machine{m.store}, &m.tally}, Transport: m.transport, OnTenure: m.tenure, Snapshots: m.snapshots,
-		Clock: m.store.Now, Log: cfg.Log,
+		Machine: keyed{counted{machine{m.store}, &m.tally}, cfg.Ring}, Transport: m.transport, OnTenure: m.tenure, Snapshots: m.snapshots,
+		MissingKey: func(ctx context.Context) error { return m.keys.Missing(ctx) }, Clock: m.store.Now, Log: cfg.Log,
 	})
 	if err != nil {
 		return nil, err
 	}
 	m.raft = raft
 	m.db = store.NewDB(m.store, m.tally.Proposer(m.raft))
+	m.keys = m.newKeeper()
 	m.connect()
 	if m.rooms, err = m.furnish(); err != nil {
 		return nil, err
@@ -121,6 +126,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	g.Go(func() error { return named("dispatch", m.rooms.dispatch.Run(ctx)) })
 	g.Go(func() error { return m.followMembers(ctx) })
 	g.Go(func() error { return m.keepAddress(ctx) })
+	g.Go(func() error { return m.keys.Run(ctx) })
 	// A demoted or removed node is cut off at once (D7).
 	g.Go(func() error { return enrol.Watch(ctx, m.store, m.cfg.Server.Recheck) })
 	g.Go(func() error { return m.watchContact(ctx) })
@@ -168,6 +174,7 @@ func (m *Manager) tenure(ctx context.Context, _ uint64) {
 		"reconcile":  m.rooms.reconcile.Run,
 		"herald":     m.herald,
 		"tokens":     func(ctx context.Context) error { return m.rooms.members.Keep(ctx, m.cfg.Log) },
+		"data keys":  m.keys.Tenure,
 	} {
 		wg.Go(func() { m.again(ctx, part, run) })
 	}

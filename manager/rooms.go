@@ -49,6 +49,7 @@ func (m *Manager) furnish() (r rooms, err error) {
 	})
 	r.membership = membership.New(membership.Config{
 		Store: m.store, Commit: m.commit, Group: o, Ring: func() *logv1.Ring { return m.cfg.Ring.Proto() },
+		Give: m.keys.Give, Kept: m.keys.Kept,
 		Ping: m.ping, Log: m.cfg.Log,
 	})
 	r.reconcile = reconcile.New(reconcile.Config{DB: m.db, Store: m.store, OnRound: m.tally.Round, Log: m.cfg.Log})

@@ -49,8 +49,9 @@ var (
 // Writes are queued and committed together: whoever needs his durable commits
 // all that has been queued by anyone since the last commit (R7).
 type Journal struct {
-	db            *bolt.DB
-	kek           sealed.Secret
+	dir           *os.Root
+	db            *bolt.DB      // the turn guards it
+	kek           sealed.Secret // the turn guards it
 	cluster, node id.ID
 
 	mu   sync.Mutex // guards open; held for memory only
@@ -80,16 +81,20 @@ const JournalName = "journal.db"
 // cluster, of a format this version does not know, or sealed under another key
 // is an error.
 func OpenJournal(dir *os.Root, kek sealed.Secret, cluster, node id.ID) (*Journal, error) {
-	db, err := bolt.Open(JournalName, 0o600, &bolt.Options{Timeout: lockPatience, OpenFile: dir.OpenFile})
+	own, err := dir.OpenRoot(".") // the caller may close dir
+	if err != nil {
+		return nil, fmt.Errorf("open journal %s in %s: %w", JournalName, dir.Name(), err)
+	}
+	db, err := bolt.Open(JournalName, 0o600, &bolt.Options{Timeout: lockPatience, OpenFile: own.OpenFile})
 	if err != nil {
 		if errors.Is(err, bolterrors.ErrTimeout) {
 			err = errors.New("another process holds it; is a daemon running with this state directory?")
 		}
-		return nil, fmt.Errorf("open journal %s in %s: %w", JournalName, dir.Name(), err)
+		return nil, fmt.Errorf("open journal %s in %s: %w", JournalName, dir.Name(), errors.Join(err, own.Close()))
 	}
-	j := &Journal{db: db, kek: kek, cluster: cluster, node: node, open: &batch{}, turn: make(chan struct{}, 1)}
+	j := &Journal{dir: own, db: db, kek: kek, cluster: cluster, node: node, open: &batch{}, turn: make(chan struct{}, 1)}
 	if err := j.establish(); err != nil {
-		return nil, fmt.Errorf("open journal %s in %s: %w", JournalName, dir.Name(), errors.Join(err, db.Close()))
+		return nil, fmt.Errorf("open journal %s in %s: %w", JournalName, dir.Name(), errors.Join(err, db.Close(), own.Close()))
 	}
 	return j, nil
 }
@@ -121,7 +126,7 @@ func (j *Journal) establish() error {
 
 // Close commits what is queued and closes the file.
 func (j *Journal) Close() error {
-	return errors.Join(j.Flush(), j.db.Close())
+	return errors.Join(j.Flush(), j.db.Close(), j.dir.Close())
 }
 
 // Flush makes everything queued so far durable.

@@ -34,6 +34,8 @@ func (j *Journal) load() (contents, error) {
 		tasks:     make(map[id.ID]*dispatchv1.Assignment),
 		states:    make(map[id.ID]*journalv1.Task),
 	}
+	j.turn <- struct{}{}
+	defer func() { <-j.turn }()
 	err := j.db.View(func(tx *bolt.Tx) error {
 		return errors.Join(j.loadFacts(tx, &c), j.loadTemplates(tx, &c), j.loadTasks(tx, &c))
 	})

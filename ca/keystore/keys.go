@@ -12,7 +12,6 @@ import (
 
 	"github.com/skep-project/skep/ca"
 	"github.com/skep-project/skep/internal/durable"
-	"github.com/skep-project/skep/internal/sealed"
 	logv1 "github.com/skep-project/skep/proto/skep/log/v1"
 )
 
@@ -21,6 +20,8 @@ import (
 // that is the identity's by now is not pending any more, even if the daemon died
 // before ClearPending.
 func (s *Store) Pending() (*ecdsa.PrivateKey, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	key, err := s.pending()
 	if err != nil || key != nil {
 		return key, err
@@ -32,7 +33,7 @@ func (s *Store) Pending() (*ecdsa.PrivateKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pending key: %w", err)
 	}
-	if err := durable.WriteFile(s.dir, filePending, blob); err != nil {
+	if err := s.write(s.dir, filePending, blob); err != nil {
 		return nil, fmt.Errorf("pending key: %w", err)
 	}
 	return key, nil
@@ -51,7 +52,7 @@ func (s *Store) pending() (*ecdsa.PrivateKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pending key: %w", err)
 	}
-	now, err := s.Load()
+	now, err := s.load()
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return key, nil
@@ -73,21 +74,25 @@ func (s *Store) SaveRing(ring *logv1.Ring) error {
 	if err != nil {
 		return fmt.Errorf("save ring: %w", err)
 	}
-	blob, err := sealed.Wrap(s.kek, plain, placeRing)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	blob, err := s.seal(plain, placeRing)
 	if err != nil {
 		return fmt.Errorf("save ring: %w", err)
 	}
-	return durable.WriteFile(s.dir, fileRing, blob)
+	return s.write(s.dir, fileRing, blob)
 }
 
 // LoadRing returns the data keys; an error that is fs.ErrNotExist if this node
 // has none, as one that is no manager.
 func (s *Store) LoadRing() (*logv1.Ring, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	blob, err := durable.ReadFile(s.dir, fileRing)
 	if err != nil {
 		return nil, fmt.Errorf("load ring: %w", err)
 	}
-	plain, err := sealed.Unwrap(s.kek, blob, placeRing)
+	plain, err := s.open(blob, placeRing)
 	if err != nil {
 		return nil, fmt.Errorf("load ring: %w", err)
 	}
@@ -106,12 +111,12 @@ func (s *Store) sealKey(key *ecdsa.PrivateKey, place []byte) ([]byte, error) {
 	if err != nil {
 		return nil, errors.New("the private key cannot be encoded")
 	}
-	return sealed.Wrap(s.kek, plain, place)
+	return s.seal(plain, place)
 }
 
 // openKey undoes sealKey. No error quotes what was inside.
 func (s *Store) openKey(blob, place []byte) (*ecdsa.PrivateKey, error) {
-	plain, err := sealed.Unwrap(s.kek, blob, place)
+	plain, err := s.open(blob, place)
 	if err != nil {
 		return nil, err
 	}

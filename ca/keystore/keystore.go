@@ -8,20 +8,23 @@
 //
 // Without autolock the key-encryption key lies beside what it seals, readable by
 // its owner only. That keeps a copied identity file or ring from being enough; it
-// does not keep out who can read the whole directory.
+// does not keep out who can read the whole directory. With autolock it is itself
+// sealed under the cluster's unlock key, which is on no manager's disk in clear.
 //
-// Invariant: after a crash the identity is the old one or the new one, whole.
+// Invariants: after a crash the identity is the old one or the new one, whole; a
+// key-encryption key that lay in clear, or under an unlock key that is not the
+// present one, seals nothing any more.
 package keystore
 
 import (
 	"crypto/ecdsa"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -55,24 +58,34 @@ var (
 	placeRing    = []byte("skep ring v1")
 )
 
-// A Store is the keys of one node.
+// A Store is the keys of one node. It is safe for use by many.
 type Store struct {
-	dir *os.Root
-	kek sealed.Secret
+	dir   *os.Root
+	write func(dir *os.Root, name string, data []byte) error // durable.WriteFile, but in tests
+
+	// mu guards the fields below and is held over the writes of a change: what is
+	// sealed must not be overtaken by another key-encryption key.
+	mu   sync.Mutex
+	kek  sealed.Secret // zero while the store is locked
+	lock lockState
+	// former is what files may still be sealed under, see Relock.
+	former sealed.Secret
 }
 
 // Open reads the key-encryption key of dir, and makes one in a directory that
-// holds nothing yet. The directory stays the caller's.
+// holds nothing yet. A store that is locked opens and waits for Unlock. The
+// directory stays the caller's.
 func Open(dir *os.Root) (*Store, error) {
-	s := &Store{dir: dir}
+	s := &Store{dir: dir, write: durable.WriteFile}
 	kek, err := durable.ReadFile(dir, fileKEK)
+	if err == nil {
+		if err = s.openKEK(kek); err == nil {
+			err = s.opened()
+		}
+	}
 	switch {
-	case err == nil && len(kek) == kekBytes:
-		s.kek = sealed.NewSecret(kek)
-		return s, nil
 	case err == nil:
-		return nil, fmt.Errorf("key store %s: %s has %d bytes, want %d: restore the file, or empty the directory and join the swarm again: %w",
-			dir.Name(), fileKEK, len(kek), kekBytes, errdefs.ErrDataLoss)
+		return s, nil
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("key store %s: %w", dir.Name(), err)
 	}
@@ -82,27 +95,31 @@ func Open(dir *os.Root) (*Store, error) {
 				dir.Name(), name, fileKEK, errdefs.ErrDataLoss)
 		}
 	}
-	if err := s.renewKEK(); err != nil {
+	if err := s.renewKEK(sealed.Secret{}, 0); err != nil {
 		return nil, fmt.Errorf("key store %s: %w", dir.Name(), err)
 	}
 	return s, nil
 }
 
-// renewKEK puts another key-encryption key in the place of the one there may be.
-// What the old one sealed is lost with it.
-func (s *Store) renewKEK() error {
-	kek := make([]byte, kekBytes)
-	_, _ = rand.Read(kek) // never fails: the runtime ends the process instead
-	if err := durable.WriteFile(s.dir, fileKEK, kek); err != nil {
+// opened finishes what was cut short before: a relock, or a founding or a wipe with
+// a locked store, which without an identity keeps nothing for anyone.
+func (s *Store) opened() error {
+	if !s.kek.IsZero() {
+		return s.resealFiles()
+	}
+	if _, err := s.dir.Stat(fileIdentity); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	s.kek = sealed.NewSecret(kek)
-	return nil
+	return errors.Join(durable.Remove(s.dir, filePending), durable.Remove(s.dir, fileRing), s.renewKEK(sealed.Secret{}, 0))
 }
 
 // KEK returns the node's key-encryption key, under which other stores on this
-// node seal too.
-func (s *Store) KEK() sealed.Secret { return s.kek }
+// node seal too; zero while the store is locked.
+func (s *Store) KEK() sealed.Secret {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.kek
+}
 
 // Facts are what a node knows of itself besides its certificate.
 type Facts struct {
@@ -172,6 +189,12 @@ type body struct {
 // Save replaces the identity by n, durably, after checking that its parts belong
 // together.
 func (s *Store) Save(n *Node) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.save(n)
+}
+
+func (s *Store) save(n *Node) error {
 	cred, err := n.Credential()
 	if err != nil {
 		return fmt.Errorf("save identity: %w", err)
@@ -201,12 +224,18 @@ func (s *Store) Save(n *Node) error {
 	if err != nil {
 		return fmt.Errorf("save identity: %w", err)
 	}
-	return durable.WriteFile(s.dir, fileIdentity, append(text, '\n'))
+	return s.write(s.dir, fileIdentity, append(text, '\n'))
 }
 
 // Load returns the identity. If there is none the error is fs.ErrNotExist: the
-// node is in no cluster.
+// node is in no cluster; if the store is locked it is ErrLocked.
 func (s *Store) Load() (*Node, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.load()
+}
+
+func (s *Store) load() (*Node, error) {
 	text, err := durable.ReadFile(s.dir, fileIdentity)
 	if err != nil {
 		return nil, fmt.Errorf("load identity: %w", err)
@@ -277,11 +306,15 @@ func readBody(text []byte) (body, error) {
 }
 
 // Wipe forgets everything, when the node leaves, and makes the store a new one:
-// what the old key-encryption key sealed, copies included, nothing opens again.
+// what the old key-encryption key sealed, copies included, nothing opens again. A
+// locked store is wiped as well.
 func (s *Store) Wipe() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	var errs []error
 	for _, name := range []string{fileIdentity, filePending, fileRing} {
 		errs = append(errs, durable.Remove(s.dir, name))
 	}
-	return errors.Join(append(errs, s.renewKEK())...)
+	s.kek, s.former = sealed.Secret{}, sealed.Secret{}
+	return errors.Join(append(errs, s.renewKEK(sealed.Secret{}, 0))...)
 }

@@ -37,11 +37,15 @@ func Order(app *cli.App, closed Closed, args []string) ([]string, error) {
 	if err := l.read(); err != nil {
 		return nil, err
 	}
-	if l.leaf != nil && l.leaf.ArgsUsage == "" && len(l.args) > 0 {
+	if l.leaf != nil && l.leaf.ArgsUsage == "" && len(l.args) > 0 && l.leaf.Name != secretive {
 		return nil, say.Hinted(say.Misuse("%s: takes no argument, got %q", l.where(), l.args[0]), l.help())
 	}
 	return l.joined(), nil
 }
+
+// secretive is the command that refuses an argument itself: what is given to it is a
+// secret, which no error repeats.
+const secretive = "unlock"
 
 // A line is a command line being read.
 type line struct {

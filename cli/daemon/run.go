@@ -35,7 +35,20 @@ func run(c *cli.Context, s *say.Streams) error {
 		Hostname: c.String("hostname"), Advertise: c.String("advertise-addr"), Containerd: c.String("containerd"),
 		HostsDir: s.Getenv("SKEP_HOSTS_DIR"), CgroupParent: s.Getenv("SKEP_CGROUP_PARENT"),
 		BootIDFile: s.Getenv("SKEP_BOOT_ID_FILE"), HostDown: hostDown, Metrics: told, Log: log,
+		UnlockCommand: c.String("unlock-command"), UnlockEnv: unlockEnv(s.Getenv),
 	}, func() { log.Info("daemon is ready", "run_dir", c.String("run-dir")) })
+}
+
+// unlockEnv is all that an unlock command is given of the daemon's environment:
+// where programs are, and where systemd put the unit's credentials.
+func unlockEnv(getenv func(string) string) []string {
+	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+	for _, name := range []string{"CREDENTIALS_DIRECTORY"} {
+		if v := getenv(name); v != "" {
+			env = append(env, name+"="+v)
+		}
+	}
+	return env
 }
 
 // metricsAddress reads where metrics are told. Who reaches that address reads

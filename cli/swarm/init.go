@@ -15,7 +15,7 @@ import (
 )
 
 var unservedInit = map[string]string{
-	"autolock": "locking a manager is", "data-path-addr": "overlay networks are", "data-path-port": "overlay networks are",
+	"data-path-addr": "overlay networks are", "data-path-port": "overlay networks are",
 	"default-addr-pool": "overlay networks are", "default-addr-pool-mask-length": "overlay networks are",
 	"external-ca": "an external CA is",
 }
@@ -27,7 +27,6 @@ func initialise(s *say.Streams) *cli.Command {
 		Flags: append(slices.Concat(addressFlags(), settingFlags(true)),
 			&cli.BoolFlag{Name: "force-new-cluster", Usage: "make this manager the only one of its own swarm, when the others are lost for good"},
 			&cli.BoolFlag{Name: "no-standing-tokens", Usage: "have no standing join tokens: the same as --standing-tokens off"},
-			&cli.BoolFlag{Name: "autolock", Hidden: true},
 			&cli.StringFlag{Name: "data-path-port", Hidden: true},
 			&cli.StringSliceFlag{Name: "default-addr-pool", Hidden: true},
 			&cli.StringFlag{Name: "default-addr-pool-mask-length", Hidden: true},
@@ -57,6 +56,9 @@ func initRequest(c *cli.Context) (*localv1.InitRequest, error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.Bool("force-new-cluster") && c.IsSet("autolock") {
+		return nil, say.Hinted(say.Misuse("swarm init: --force-new-cluster keeps the swarm's settings, --autolock with them"), "change it afterwards with: ctl swarm update --autolock=true")
+	}
 	spec := &modelv1.ClusterSpec{} // what is not given is zero, which is the default
 	if _, err := set(c, spec); err != nil {
 		return nil, err
@@ -81,24 +83,24 @@ func initialised(s *say.Streams, resp *localv1.InitResponse, forced bool) error 
 	if forced {
 		kept = "It is the only manager now; services, ids, tokens and the CA are what they were.\n\n"
 	}
-	if resp.GetWorkerToken() == "" {
-		_, err := fmt.Fprintf(s.Out, `Swarm initialized: current node (%s) is now a manager.
-
-%sIt has no standing join tokens. To add a node, make a token for it:
-
-    ctl swarm token create --role worker
-
-`, show.ID(resp.GetNode()), kept)
+	if _, err := fmt.Fprintf(s.Out, "Swarm initialized: current node (%s) is now a manager.\n\n%s%s\n\n",
+		show.ID(resp.GetNode()), kept, howToJoin(resp)); err != nil || resp.GetUnlockKey() == "" || forced {
 		return err
 	}
-	_, err := fmt.Fprintf(s.Out, `Swarm initialized: current node (%s) is now a manager.
+	return tellUnlockKey(s, resp.GetUnlockKey())
+}
 
-%sTo add a worker to this swarm, run the following command:
+// howToJoin says how nodes come in.
+func howToJoin(resp *localv1.InitResponse) string {
+	if resp.GetWorkerToken() == "" {
+		return `It has no standing join tokens. To add a node, make a token for it:
+
+    ctl swarm token create --role worker`
+	}
+	return fmt.Sprintf(`To add a worker to this swarm, run the following command:
 
     ctl swarm join --token %s %s
 
-To add a manager to this swarm, run 'ctl swarm join-token manager' and follow the instructions.
-
-`, show.ID(resp.GetNode()), kept, resp.GetWorkerToken(), resp.GetAddress())
-	return err
+To add a manager to this swarm, run 'ctl swarm join-token manager' and follow the instructions.`,
+		resp.GetWorkerToken(), resp.GetAddress())
 }

@@ -125,7 +125,7 @@ func settingFlags(defaults bool) []cli.Flag {
 		}
 		flags = append(flags, f)
 	}
-	return flags
+	return append(flags, &cli.BoolFlag{Name: "autolock", Usage: "have managers start locked, until they are given the unlock key"})
 }
 
 // set reads the settings that were given into spec. It reports whether any was.
@@ -138,6 +138,9 @@ func set(c *cli.Context, spec *modelv1.ClusterSpec) (given bool, err error) {
 		if err := s.set(spec, c.String(s.name)); err != nil {
 			return given, say.Misuse("--%s %q: %v", s.name, c.String(s.name), err)
 		}
+	}
+	if c.IsSet("autolock") {
+		given, spec.Autolock = true, c.Bool("autolock")
 	}
 	return given, nil
 }

@@ -17,14 +17,13 @@ import (
 // become meanwhile.
 const changeTries = 10
 
-var unservedUpdate = map[string]string{"autolock": "locking a manager is", "external-ca": "an external CA is"}
+var unservedUpdate = map[string]string{"external-ca": "an external CA is"}
 
 func update(s *say.Streams) *cli.Command {
 	return &cli.Command{
 		Name:  "update",
 		Usage: "change the settings of the swarm",
 		Flags: append(settingFlags(false),
-			&cli.BoolFlag{Name: "autolock", Hidden: true},
 			&cli.StringSliceFlag{Name: "external-ca", Hidden: true},
 			conn.TimeoutFlag(conn.ForAnswer),
 		),
@@ -66,10 +65,23 @@ func change(ctx context.Context, c *cli.Context, api *conn.Conn) error {
 		api.Waiting("the swarm to take its new settings")
 		_, err = conn.Change(ctx, api, controlv1.ControlClient.UpdateCluster, req)
 		if err == nil {
-			return api.Streams().Data("Swarm updated.")
+			return updated(ctx, api, !resp.GetCluster().GetSpec().GetAutolock() && req.GetSpec().GetAutolock())
 		}
 		if try == changeTries || !errdefs.IsConflict(err) && !errdefs.IsAborted(err) {
 			return err
 		}
 	}
+}
+
+// updated says that it is done, and the unlock key if there is one now.
+func updated(ctx context.Context, api *conn.Conn, locked bool) error {
+	s := api.Streams()
+	if err := s.Data("Swarm updated."); err != nil || !locked {
+		return err
+	}
+	key, _, err := getUnlockKey(ctx, api, false)
+	if err != nil {
+		return say.Hinted(err, `managers are locked from now on; see the key with "ctl swarm unlock-key"`)
+	}
+	return tellUnlockKey(s, key)
 }

@@ -53,6 +53,11 @@ func (n *Node) found(ctx context.Context, req *localv1.InitRequest) error {
 		return fmt.Errorf("found swarm: %w", err)
 	}
 	me.Facts = keystore.Facts{Advertise: at.advertise, Listen: at.listen, Interface: interfaceOf(machine{}, at), Availability: req.GetAvailability()}
+	unlock, number := unlockOf(req.GetSpec())
+	// Before the ring is there: it never lies under a key that lies in clear.
+	if err := n.keys.Relock(unlock, number, nil); err != nil {
+		return fmt.Errorf("found swarm: %w", err)
+	}
 	ring := sealed.NewRing()
 	raftID := manager.NewRaftID()
 	first := &logv1.Transaction{Units: []*logv1.Unit{{Operations: []*logv1.Operation{
@@ -60,7 +65,7 @@ func (n *Node) found(ctx context.Context, req *localv1.InitRequest) error {
 			Id: cluster.Bytes(), History: history.Bytes(), Spec: orEmpty(req.GetSpec()),
 			Root:        &modelv1.RootCA{Certificates: [][]byte{rootDER}, Key: rootKey.Reveal()},
 			WorkerToken: standing(req.GetSpec()), ManagerToken: standing(req.GetSpec()),
-			FeatureLevel: version.FeatureLevel,
+			FeatureLevel: version.FeatureLevel, UnlockKey: unlock.Reveal(), UnlockNumber: number,
 		}}},
 		{Op: &logv1.Operation_PutNode{PutNode: &modelv1.Node{
 			Id:   node.Bytes(),
@@ -256,11 +261,9 @@ func (n *Node) loadRing() (*sealed.Ring, error) {
 // wipe forgets the swarm: containers of ours, log, journal, ring, and last the
 // identity, so that a wipe that was cut short is begun again.
 func (n *Node) wipe(ctx context.Context) error {
-	if me, err := n.keys.Load(); err == nil {
-		if cred, err := me.Credential(); err == nil {
-			if err := n.removeContainers(ctx, cred.Identity); err != nil {
-				n.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "containers of the swarm were left behind", slog.Any("err", err))
-			}
+	if cluster, node, err := n.keys.Who(); err == nil {
+		if err := n.removeContainers(ctx, ca.Identity{Cluster: cluster, Node: node}); err != nil {
+			n.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "containers of the swarm were left behind", slog.Any("err", err))
 		}
 	}
 	if err := n.clear(ctx); err != nil {

@@ -145,6 +145,10 @@ func (l *life) install(resp *raftv1.JoinResponse, raftID uint64) error {
 		}
 		f.Peers = append(f.Peers, peer{RaftID: p.GetRaftId(), Node: node.String(), Address: p.GetAddress()})
 	}
+	// First, so that the ring never lies under a key that lies in clear.
+	if err := l.Relock(sealed.NewSecret(resp.GetUnlockKey()), resp.GetUnlockNumber()); err != nil {
+		return fmt.Errorf("join the managers: %w", err)
+	}
 	if err := l.node.keys.SaveRing(resp.GetRing()); err != nil {
 		return fmt.Errorf("join the managers: %w", err)
 	}

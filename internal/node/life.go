@@ -70,6 +70,9 @@ func (n *Node) newLife(ctx context.Context, me *keystore.Node) (*life, error) {
 	if err := n.state.MkdirAll(agentDir, 0o700); err != nil {
 		return nil, err
 	}
+	if err := n.settleKeys(l.who); err != nil {
+		return nil, errors.Join(err, l.runtime.Close())
+	}
 	l.agent, err = agent.New(agent.Config{
 		Runtime: l.runtime, StateDir: filepath.Join(n.cfg.StateDir, agentDir), KEK: n.keys.KEK(),
 		Node: l.who.Node, Cluster: l.who.Cluster, Hello: n.hello(), Dial: l.dialSession, Managers: l.firstManagers(), Named: me.Facts.Named.GetManagers(),

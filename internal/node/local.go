@@ -10,6 +10,7 @@ import (
 
 	"github.com/skep-project/skep/ca"
 	"github.com/skep-project/skep/ca/client"
+	"github.com/skep-project/skep/ca/keystore"
 	"github.com/skep-project/skep/internal/rpc"
 	"github.com/skep-project/skep/internal/version"
 	localv1 "github.com/skep-project/skep/proto/skep/local/v1"
@@ -43,6 +44,7 @@ func (l *local) Info(ctx context.Context, _ *localv1.InfoRequest) (*localv1.Info
 	if fault != nil {
 		out.Error = fault.Error()
 	}
+	l.node.describeLock(out)
 	if life != nil {
 		life.describe(out)
 	}
@@ -72,7 +74,7 @@ func (l *local) Init(ctx context.Context, req *localv1.InitRequest) (*localv1.In
 	if err != nil {
 		return nil, err
 	}
-	return &localv1.InitResponse{Node: life.who.Node.Bytes(), WorkerToken: token, Address: address}, nil
+	return &localv1.InitResponse{Node: life.who.Node.Bytes(), WorkerToken: token, Address: address, UnlockKey: life.unlockKey()}, nil
 }
 
 // checkSpec refuses settings that no cluster can live with.
@@ -140,11 +142,11 @@ func (l *local) Leave(ctx context.Context, req *localv1.LeaveRequest) (*localv1.
 	o := order{
 		before: func(ctx context.Context, life *life) error {
 			if life == nil {
-				return l.node.hasIdentity()
+				return l.node.mayLeaveUnlived(req.GetForce())
 			}
 			return life.depart(ctx, req.GetForce())
 		},
-		do: l.node.wipe,
+		do: l.node.wipe, locked: true,
 	}
 	if err := l.node.give(ctx, o); err != nil {
 		return nil, err
@@ -174,10 +176,15 @@ func refuseIfNoManager(_ context.Context, life *life) error {
 	return nil
 }
 
-// hasIdentity refuses to leave what was never joined.
-func (n *Node) hasIdentity() error {
-	if _, err := n.keys.Load(); errors.Is(err, fs.ErrNotExist) {
+// mayLeaveUnlived refuses to leave what was never joined, and, but by force, to
+// give up what a locked manager holds.
+func (n *Node) mayLeaveUnlived(force bool) error {
+	switch _, err := n.keys.Load(); {
+	case errors.Is(err, fs.ErrNotExist):
 		return errInactive()
+	case errors.Is(err, keystore.ErrLocked) && !force:
+		return rpc.Refuse(rpc.Errorf(errdefs.ErrFailedPrecondition, "this manager is locked: it cannot tell the others that it goes, nor whether it is the last one"),
+			`unlock it first with "ctl swarm unlock", or leave with "ctl swarm leave --force" and take it out of the others with "ctl node rm --force"`)
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/skep-project/skep/internal/id"
 	"github.com/skep-project/skep/internal/rpc"
+	"github.com/skep-project/skep/internal/sealed"
 	"github.com/skep-project/skep/manager"
 	dispatchv1 "github.com/skep-project/skep/proto/skep/dispatch/v1"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
@@ -84,6 +85,11 @@ func (l *life) manageOnce(ctx context.Context, v view) error {
 	case v.wish.GetRole() == modelv1.Role_ROLE_MANAGER:
 		return l.joinManagers(ctx, v)
 	}
+	if v.wish != nil { // it is a worker: its disk needs no key
+		if err := l.relock(sealed.Secret{}, 0); err != nil {
+			return err
+		}
+	}
 	select {
 	case <-ctx.Done():
 	case <-v.changed:
@@ -114,8 +120,11 @@ func (l *life) openManager(ctx context.Context, f facts) (*manager.Manager, net.
 	}
 	m, err := manager.Open(manager.Config{
 		Dir: l.node.cfg.StateDir, Node: l.who.Node, Cluster: l.who.Cluster, Credential: l.node.holder, Ring: ring,
-		Server: l.node.server, Hello: l.node.hello(), Address: l.advertised(), Peers: f.managerPeers(), Dial: l.node.cfg.Outside.dial(), Log: l.node.cfg.Log,
+		Server: l.node.server, Hello: l.node.hello(), Address: l.advertised(), Peers: f.managerPeers(), Vault: l, Dial: l.node.cfg.Outside.dial(), Log: l.node.cfg.Log,
 	})
+	if errors.Is(err, sealed.ErrUnknownKey) {
+		err = errors.Join(err, l.fetchRing(ctx))
+	}
 	if err != nil {
 		return nil, nil, errors.Join(err, listener.Close())
 	}

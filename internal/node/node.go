@@ -59,6 +59,11 @@ type Config struct {
 	CgroupParent string
 	// BootIDFile is read for the kernel's boot id. Empty: the kernel's own.
 	BootIDFile string
+	// UnlockCommand is a command line of the shell that prints the unlock key, for a
+	// manager that starts locked. Empty: an operator gives the key. UnlockEnv is all
+	// the environment it gets.
+	UnlockCommand string
+	UnlockEnv     []string
 	// Metrics is where figures and health are told. Zero: nowhere.
 	Metrics metrics.Address
 	// Outside is what the node meets beyond its process. Nil is the machine's own.
@@ -174,7 +179,7 @@ func (n *Node) furnish() error {
 	if n.keys, err = keystore.Open(dir); err != nil {
 		return err
 	}
-	n.server, err = rpc.NewServer(rpc.Config{Credential: n.holder, Managers: n.managerAddresses, Coming: n.managerComes, Log: n.cfg.Log})
+	n.server, err = rpc.NewServer(rpc.Config{Credential: n.holder, Managers: n.managerAddresses, Coming: n.managerComes, Shut: n.shut, Log: n.cfg.Log})
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/skep-project/skep/ca/keystore"
 	"github.com/skep-project/skep/internal/rpc"
 	localv1 "github.com/skep-project/skep/proto/skep/local/v1"
 )
@@ -20,6 +21,8 @@ type order struct {
 	do func(context.Context) error
 	// before is asked while the life goes on; an error refuses the order.
 	before func(context.Context, *life) error
+	// locked: it may be given to a manager whose keys are locked.
+	locked bool
 	done   chan error // capacity 1
 }
 
@@ -48,6 +51,9 @@ func (n *Node) live(ctx context.Context) error {
 			n.set(localv1.State_STATE_INACTIVE, nil, nil)
 			n.await(ctx)
 			continue
+		case errors.Is(err, keystore.ErrLocked):
+			n.beLocked(ctx)
+			continue
 		case err != nil:
 			n.set(localv1.State_STATE_ERROR, nil, err)
 			n.cfg.Log.LogAttrs(ctx, slog.LevelError, "the identity on the disk cannot be used", slog.Any("err", err))
@@ -72,14 +78,21 @@ func (n *Node) await(ctx context.Context) {
 	select {
 	case <-ctx.Done():
 	case o := <-n.orders:
-		if o.before != nil {
-			if err := o.before(ctx, nil); err != nil {
-				o.done <- err
-				return
-			}
-		}
-		o.done <- o.do(ctx)
+		o.done <- n.obey(ctx, o)
 	}
+}
+
+// obey carries out an order given to a node that has no life.
+func (n *Node) obey(ctx context.Context, o order) error {
+	if !o.locked && n.keys.Locked() {
+		return errLocked()
+	}
+	if o.before != nil {
+		if err := o.before(ctx, nil); err != nil {
+			return err
+		}
+	}
+	return o.do(ctx)
 }
 
 // spend lives one life until ctx or an order ends it.

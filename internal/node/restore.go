@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/skep-project/skep/agent"
 	"github.com/skep-project/skep/ca"
 	"github.com/skep-project/skep/ca/client"
 	"github.com/skep-project/skep/ca/keystore"
@@ -186,6 +188,10 @@ func (r *restoration) found(ctx context.Context) error {
 	if err := r.clear(ctx, former); err != nil {
 		return err
 	}
+	c := snap.Cluster()
+	if err := n.keys.Relock(sealed.NewSecret(c.GetUnlockKey()), c.GetUnlockNumber(), r.resealJournal(former)); err != nil {
+		return fmt.Errorf("restore: %w", err)
+	}
 	ring := sealed.NewRing()
 	if err := n.keys.SaveRing(ring.Proto()); err != nil {
 		return fmt.Errorf("restore: %w", err)
@@ -274,4 +280,14 @@ func (r *restoration) clear(ctx context.Context, former *formerSelf) error {
 		return r.node.clearManager()
 	}
 	return r.node.clear(ctx)
+}
+
+// resealJournal seals the journal of a node that stays itself anew.
+func (r *restoration) resealJournal(former *formerSelf) func(was, kek sealed.Secret) error {
+	return func(was, kek sealed.Secret) error {
+		if former == nil {
+			return nil
+		}
+		return agent.ResealJournal(filepath.Join(r.node.cfg.StateDir, agentDir), was, kek, former.who.Cluster, former.who.Node)
+	}
 }

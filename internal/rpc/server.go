@@ -68,6 +68,9 @@ type Config struct {
 	// way: it starts, or stops to be started again. What users ask for is then
 	// unavailable, and not refused for good. May be nil.
 	Coming func() bool
+	// Shut says why this node serves nothing of a manager now, if there is a better
+	// reason than that it is none. May be nil, and return nil.
+	Shut func() error
 	// UID is the user whose processes may use the unix socket, besides root. Zero
 	// means the one this process runs as.
 	UID uint32

@@ -56,6 +56,11 @@ func (sl *slot) wrap(desc *grpc.ServiceDesc) *grpc.ServiceDesc {
 
 // unserved says why nothing is mounted where a call was meant to go.
 func (s *Server) unserved() error {
+	if s.cfg.Shut != nil {
+		if err := s.cfg.Shut(); err != nil {
+			return err
+		}
+	}
 	if s.cfg.Coming != nil && s.cfg.Coming() {
 		return Refuse(Errorf(errdefs.ErrUnavailable, "this manager is starting or stopping"), "try again in a moment")
 	}

@@ -31,7 +31,10 @@ func NewTermSealer(ring *Ring, cluster, history id.ID, term, proposer uint64, ra
 	if _, err := io.ReadFull(random, s.salt); err != nil {
 		return nil, fmt.Errorf("draw the salt of term %d: %w", term, err)
 	}
-	key, _ := ring.Key(s.key)
+	key, ok := ring.Key(s.key)
+	if !ok {
+		return nil, fmt.Errorf("seal entries of term %d: data key %d: %w", term, s.key, ErrUnknownKey)
+	}
 	var err error
 	s.aead, err = derive(key, s.salt, entryInfo(cluster, term, proposer))
 	s.aad = entryAAD(cluster, history, s.key, term)
@@ -127,6 +130,16 @@ func (o *Opener) cipher(box *logv1.Sealed) (cipher.AEAD, error) {
 	}
 	o.last, o.aead = want, aead
 	return aead, nil
+}
+
+// KeyOf returns the number of the data key that an entry says it is sealed under; 0
+// if it is no sealed entry.
+func KeyOf(data []byte) uint32 {
+	var box logv1.Sealed
+	if err := proto.Unmarshal(data, &box); err != nil {
+		return 0
+	}
+	return box.GetKeyId()
 }
 
 // Open opens one sealed entry; whoever opens many keeps an Opener.

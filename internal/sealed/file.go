@@ -58,7 +58,10 @@ func NewWriter(w io.Writer, ring *Ring, place Place, random io.Reader) (*Writer,
 	if _, err := io.ReadFull(random, head[12:]); err != nil {
 		return nil, fmt.Errorf("seal file: draw the salt: %w", err)
 	}
-	key, _ := ring.Key(num)
+	key, ok := ring.Key(num)
+	if !ok {
+		return nil, fmt.Errorf("seal file: data key %d: %w", num, ErrUnknownKey)
+	}
 	aead, err := derive(key, head[12:], place.info())
 	if err != nil {
 		return nil, fmt.Errorf("seal file: %w", err)

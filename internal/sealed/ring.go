@@ -117,6 +117,37 @@ func (r *Ring) Activate(id uint32) error {
 	return nil
 }
 
+// Raise makes id the active key if it is greater than the one that is, also if the
+// ring does not hold it yet: what a committed entry took out of use is not used
+// again, and until the key is added nothing is sealed at all (R20).
+func (r *Ring) Raise(id uint32) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.active = max(r.active, id)
+}
+
+// Drop forgets the keys that keep does not want. The active one is always kept.
+func (r *Ring) Drop(keep func(id uint32) bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id := range r.keys {
+		if id != r.active && !keep(id) {
+			delete(r.keys, id)
+		}
+	}
+}
+
+// Newest returns the greatest number of a key in the ring.
+func (r *Ring) Newest() uint32 {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	newest := uint32(0)
+	for id := range r.keys {
+		newest = max(newest, id)
+	}
+	return newest
+}
+
 // derive returns the AEAD of one place. info names the place and is never empty.
 func derive(key Secret, salt []byte, info string) (cipher.AEAD, error) {
 	k, err := hkdf.Key(sha256.New, key.b, salt, info, KeyBytes)

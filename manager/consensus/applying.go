@@ -19,12 +19,14 @@ import (
 )
 
 // applyWork is one of: entries to apply, a snapshot to restore, a log that was
-// read anew to put a core on, a snapshot to be taken whether it is due or not.
+// read anew to put a core on, a snapshot to be taken whether it is due or not, all
+// of the disk to be sealed under a newer key.
 type applyWork struct {
 	apply    *Apply
 	restore  *raftpb.Snapshot
 	reboot   *reboot
 	snapshot bool
+	renew    *renewal
 	era      uint64
 }
 
@@ -48,6 +50,7 @@ type snapshotWork struct {
 	index    uint64
 	conf     *raftpb.ConfState
 	disk     *openLog
+	renew    *renewal // what is to be done after it, nil if nothing
 }
 
 // apply is the goroutine that owns applier and Machine.
@@ -72,9 +75,12 @@ func (r *Runner) apply(ctx context.Context) error {
 func (r *Runner) applyOne(ctx context.Context, w applyWork) error {
 	switch {
 	case w.reboot != nil:
-		return r.rebooted(w.reboot)
+		return r.rebooted(ctx, w.reboot)
+	case w.renew != nil:
+		r.beginRenewal(w.renew)
+		return nil
 	case w.restore != nil:
-		if err := r.restore(r.disk.Load(), w.restore); err != nil {
+		if err := r.restoreWithKey(ctx, r.disk.Load(), w.restore); err != nil {
 			if r.lost.Load() != nil {
 				return nil // the log failed meanwhile; it is restored when it is read again
 			}
@@ -111,28 +117,53 @@ func (r *Runner) applyOne(ctx context.Context, w applyWork) error {
 	return nil
 }
 
-// applyEntry applies one entry. Under a data key that this member does not have
-// yet it waits: whoever brings rings adds it (R20).
-func (r *Runner) applyEntry(ctx context.Context, e *raftpb.Entry) (*Accepted, error) {
+// applyEntry applies one entry.
+func (r *Runner) applyEntry(ctx context.Context, e *raftpb.Entry) (accepted *Accepted, err error) {
+	err = r.withKey(ctx, e.GetIndex(), func() error {
+		accepted, err = r.applier.Apply(e)
+		return err
+	})
+	if ctx.Err() != nil && errors.Is(err, sealed.ErrUnknownKey) {
+		return nil, nil
+	}
+	return accepted, err
+}
+
+// restoreWithKey is restore for a snapshot that may be under a key to come.
+func (r *Runner) restoreWithKey(ctx context.Context, file logFile, snap *raftpb.Snapshot) error {
+	return r.withKey(ctx, snap.GetMetadata().GetIndex(), func() error { return r.restore(file, snap) })
+}
+
+// keyRest is the rest between two tries to get a data key.
+const keyRest = time.Second
+
+// withKey does what needs the data keys. Under one that this member does not have
+// yet it waits, and asks for it (R20).
+func (r *Runner) withKey(ctx context.Context, index uint64, do func() error) error {
 	for said := false; ; said = true {
-		accepted, err := r.applier.Apply(e)
+		err := do()
 		if !errors.Is(err, sealed.ErrUnknownKey) {
-			return accepted, err
+			return err
 		}
 		if !said {
-			r.log.LogAttrs(ctx, slog.LevelWarn, "entry waits for its data key", slog.Uint64("index", e.GetIndex()), slog.Any("err", err))
+			r.log.LogAttrs(ctx, slog.LevelInfo, "what is to be applied waits for its data key", slog.Uint64("index", index), slog.Any("err", err))
 		}
-		select {
-		case <-ctx.Done():
-			return nil, nil
-		case <-time.After(time.Second):
+		if err := r.cfg.MissingKey(ctx); err != nil {
+			return err
+		}
+		if said { // the first time the key may be there at once
+			select {
+			case <-ctx.Done():
+				return err
+			case <-time.After(keyRest):
+			}
 		}
 	}
 }
 
 // rebooted puts a core on a log that was read anew. The Machine goes on from
 // where it is; if the disk knows less than that, this member must rejoin.
-func (r *Runner) rebooted(b *reboot) error {
+func (r *Runner) rebooted(ctx context.Context, b *reboot) error {
 	storage := raft.NewMemoryStorage()
 	if b.state.Snapshot != nil {
 		if err := storage.ApplySnapshot(b.state.Snapshot); err != nil {
@@ -140,7 +171,7 @@ func (r *Runner) rebooted(b *reboot) error {
 		}
 	}
 	if b.state.Snapshot.GetMetadata().GetIndex() > r.applier.Index() {
-		if err := r.restore(b.file, b.state.Snapshot); err != nil {
+		if err := r.restoreWithKey(ctx, b.file, b.state.Snapshot); err != nil {
 			return errors.Join(err, b.file.Close())
 		}
 	}
@@ -184,9 +215,14 @@ func (r *Runner) snapshot(ctx context.Context) error {
 			return nil
 		case w := <-r.snaps:
 			begin := time.Now()
-			err := r.takeSnapshot(w)
-			r.snapshotEnded(w, time.Since(begin), err)
-			if err != nil {
+			err := error(nil)
+			if w.write != nil {
+				err = r.takeSnapshot(w)
+				r.snapshotEnded(w, time.Since(begin), err)
+			}
+			if w.renew != nil {
+				w.renew.done <- r.finishRenewal(w, err)
+			} else if err != nil {
 				r.log.LogAttrs(ctx, slog.LevelWarn, "snapshot was not taken, the log grows until the next", slog.Uint64("index", w.index), slog.Any("err", err))
 			}
 		}

@@ -103,6 +103,10 @@ type Config struct {
 	// and has applied an entry of its term (R26). Its context ends with the
 	// leadership; Run waits for it.
 	OnTenure func(ctx context.Context, term uint64)
+	// MissingKey, if set, is called again and again while an entry or a snapshot is
+	// sealed under a data key that Ring does not hold, and brings the key if it can
+	// (R20). Nothing is applied meanwhile. An error ends Run: the key is gone.
+	MissingKey func(ctx context.Context) error
 	// Tick is raft's clock. Zero means 50 ms.
 	Tick time.Duration
 	// ElectionTicks is the shortest silence before an election, in ticks. Zero means 12.
@@ -152,6 +156,9 @@ func (c Config) filled() (Config, error) {
 	}
 	if c.Transport == nil {
 		c.Transport = alone{}
+	}
+	if c.MissingKey == nil {
+		c.MissingKey = func(context.Context) error { return nil }
 	}
 	return c, errors.Join(
 		check(c.Dir != "", "dir: missing"),

@@ -102,7 +102,7 @@ func (c *Core) checkChange(ch Change, p *Proposal) error {
 		return ErrNotLeader{Leader: c.lead}
 	case len(p.tx) > EntryBytes:
 		return fmt.Errorf("%d bytes, an entry holds %d: %w", len(p.tx), EntryBytes, ErrTooLarge)
-	case c.change > c.applied:
+	case c.change > c.applied, c.appliedTerm != c.term:
 		return ErrChangePending
 	}
 	voter := slices.Contains(c.conf.GetVoters(), ch.RaftID)

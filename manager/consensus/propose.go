@@ -70,6 +70,9 @@ func (c *Core) propose(clock int64) {
 		c.refuse(ErrNotLeader{})
 		return
 	}
+	if c.appliedTerm != c.term {
+		return // it may be in the log which key is to be used (R20): what waits goes on waiting
+	}
 	for len(c.queue.waiting) > 0 && c.mayAppend() {
 		if !c.proposeOne(clock) {
 			return

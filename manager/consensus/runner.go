@@ -31,6 +31,7 @@ type logFile interface {
 	ReceiveState(*logv1.Manifest, io.Reader) error
 	OpenState(*logv1.Manifest) (io.ReadCloser, error)
 	Release(old int) error
+	Renew(*raftpb.Snapshot) error
 	SetMark(*logv1.Mark) error
 	Free() (uint64, error)
 	Close() error

@@ -27,7 +27,7 @@ func cluster(snap *store.Snapshot) (*modelv1.Cluster, error) {
 // redacted returns a copy of c without keys and tokens.
 func redacted(c *modelv1.Cluster) *modelv1.Cluster {
 	c = proto.CloneOf(c)
-	c.WorkerToken, c.ManagerToken, c.PreviousWorkerToken, c.PreviousManagerToken = nil, nil, nil, nil
+	c.WorkerToken, c.ManagerToken, c.PreviousWorkerToken, c.PreviousManagerToken, c.UnlockKey = nil, nil, nil, nil, nil
 	if c.GetRoot() != nil {
 		c.Root.Key = nil
 	}
@@ -68,6 +68,7 @@ func (s *Server) UpdateCluster(ctx context.Context, msg *controlv1.UpdateCluster
 		return nil, err
 	}
 	workerToken, managerToken := ca.NewTokenSecret(), ca.NewTokenSecret()
+	unlock := sealed.NewUnlockKey()
 	_, err = s.change(ctx, req, func(tx *store.Tx) error {
 		c, err := cluster(tx.Snapshot)
 		if err != nil {
@@ -79,6 +80,7 @@ func (s *Server) UpdateCluster(ctx context.Context, msg *controlv1.UpdateCluster
 		c = proto.CloneOf(c)
 		c.Spec = msg.GetSpec()
 		stand(c, workerToken, managerToken)
+		autolock(c, unlock)
 		return tx.PutCluster(c)
 	})
 	if err != nil {

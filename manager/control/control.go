@@ -8,7 +8,8 @@
 //
 // Invariants: what is stored is complete and valid, so nobody after control need
 // check it; a changing request is done once however often it is sent (R10); no
-// key and no token leaves but by GetJoinToken and RotateJoinToken; a user's
+// key and no token leaves but by the four methods that show and rotate join tokens
+// and the unlock key; a user's
 // certificate leaves only after its record was committed (D8).
 package control
 

@@ -74,6 +74,10 @@ type Config struct {
 	Group  Group
 	// Ring is the data keys a new manager needs (R20).
 	Ring func() *logv1.Ring
+	// Give records that a node is given the data keys, before it is; Kept records
+	// what a manager says of the keys it holds. Both are asked on the leader only.
+	Give func(ctx context.Context, node id.ID) error
+	Kept func(ctx context.Context, node id.ID, kept *raftv1.KeptRequest) error
 	// Ping dials an address back and returns the node that answers there.
 	Ping func(ctx context.Context, node id.ID, address string) error
 	Log  *slog.Logger
@@ -138,7 +142,14 @@ func (s *Server) Join(ctx context.Context, req *raftv1.JoinRequest) (*raftv1.Joi
 		return nil, rpc.Refuse(rpc.Errorf(errdefs.ErrFailedPrecondition, "join the managers: version %s knows features up to level %d, the swarm uses level %d",
 			req.GetHello().GetVersion(), has, needs), "install the version that the other managers run")
 	}
-	resp := &raftv1.JoinResponse{Ring: s.cfg.Ring(), History: snap.Cluster().GetHistory()}
+	if err := s.cfg.Give(ctx, node); err != nil {
+		return nil, fmt.Errorf("join the managers: %w", err)
+	}
+	snap = s.cfg.Store.Snapshot()
+	resp := &raftv1.JoinResponse{
+		Ring: s.cfg.Ring(), History: snap.Cluster().GetHistory(),
+		UnlockKey: snap.Cluster().GetUnlockKey(), UnlockNumber: snap.Cluster().GetUnlockNumber(),
+	}
 	for m := range snap.Members() {
 		if m.GetRaftId() != req.GetRaftId() {
 			resp.Peers = append(resp.Peers, &raftv1.Peer{RaftId: m.GetRaftId(), Node: m.GetNode(), Address: m.GetAddress()})

@@ -75,12 +75,16 @@ type world struct {
 	group *group
 	*Server
 	unreachable bool
+	// given and kept are who was given the ring, and who said what he keeps.
+	given        []id.ID
+	kept         map[id.ID]*raftv1.KeptRequest
+	refuseToGive error
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	s, _, log := storetest.New()
-	w := &world{t: t, store: s, log: log, group: &group{log: log, self: 1, voters: []Voter{{RaftID: 1, Active: true}}}}
+	w := &world{t: t, store: s, log: log, kept: map[id.ID]*raftv1.KeptRequest{}, group: &group{log: log, self: 1, voters: []Voter{{RaftID: 1, Active: true}}}}
 	w.Server = New(Config{
 		Store: s, Group: w.group, Ring: func() *logv1.Ring { return &logv1.Ring{Active: 7} },
 		Commit: func(ctx context.Context, tx []byte) error { _, err := log.Propose(ctx, tx); return err },
@@ -90,7 +94,9 @@ func newWorld(t *testing.T) *world {
 			}
 			return nil
 		},
-		Log: slog.New(slog.DiscardHandler),
+		Give: func(_ context.Context, node id.ID) error { w.given = append(w.given, node); return w.refuseToGive },
+		Kept: func(_ context.Context, node id.ID, kept *raftv1.KeptRequest) error { w.kept[node] = kept; return nil },
+		Log:  slog.New(slog.DiscardHandler),
 	})
 	w.node(1, modelv1.Role_ROLE_MANAGER)
 	w.do(putMember(&modelv1.Member{RaftId: 1, Node: nodeN(1).Bytes(), Address: "10.0.0.1:2377", Voter: true}))

@@ -6,6 +6,7 @@
 // does not know what entries mean.
 //
 //	wal/           segments of the write-ahead log, WALMetadata at their head
+//	wal.new/       one that Renew is making, or the one it replaced
 //	snap/          <term>-<index>.snap: raft's snapshot, its Data a Manifest
 //	               <term>-<index>.state: the sealed state the manifest names
 //	mark           the high-water mark: a checksum and a Mark (R24)
@@ -54,8 +55,14 @@ type Log struct {
 	wal   *wal.WAL
 	snap  *snap.Snapshotter
 
+	// gate is held for reading over each use of wal, and for writing by Renew, which
+	// puts another in its place: a write that comes meanwhile waits for it.
+	gate sync.RWMutex
+
 	// fresh says that a snapshot was saved since the last hard state was.
 	fresh atomic.Bool
+
+	pace func(step string) error // a test's; called after each step of Renew
 
 	mu     sync.Mutex // guards failed; never held across I/O
 	failed error
@@ -138,6 +145,9 @@ func Open(dir string, log *slog.Logger) (*Log, State, error) {
 	if err != nil {
 		return nil, State{}, err
 	}
+	if err := l.sweepRenewal(); err != nil {
+		return nil, State{}, errors.Join(fmt.Errorf("open log %s: %w", dir, err), l.Close())
+	}
 	st, err := l.read(log)
 	if err == nil {
 		err = l.check(st)
@@ -151,11 +161,13 @@ func Open(dir string, log *slog.Logger) (*Log, State, error) {
 // Save makes entries and hard state durable, with one write and one sync. Either
 // may be nil. After an error every call fails: reopen the directory.
 func (l *Log) Save(hs *raftpb.HardState, entries []*raftpb.Entry) error {
-	if err := l.broken(); err != nil {
-		return err
-	}
 	if hs == nil {
 		hs = &raftpb.HardState{}
+	}
+	l.gate.RLock()
+	defer l.gate.RUnlock()
+	if err := l.broken(); err != nil {
+		return err
 	}
 	err := l.wal.Save(hs, entries)
 	if err == nil && l.fresh.Swap(false) {
@@ -171,6 +183,8 @@ func (l *Log) Save(hs *raftpb.HardState, entries []*raftpb.Entry) error {
 
 // SaveSnapshot makes a snapshot durable whose state file is there already.
 func (l *Log) SaveSnapshot(s *raftpb.Snapshot) error {
+	l.gate.RLock()
+	defer l.gate.RUnlock()
 	if err := l.broken(); err != nil {
 		return err
 	}
@@ -206,6 +220,8 @@ func (l *Log) Free() (uint64, error) { return durable.FreeBytes(l.root) }
 // that failed may have to be closed again: its directory cannot be opened by
 // this process before Close has returned nil.
 func (l *Log) Close() error {
+	l.gate.Lock()
+	defer l.gate.Unlock()
 	var err error
 	if l.wal != nil && l.broken() != nil {
 		if err := l.renewTail(); err != nil {

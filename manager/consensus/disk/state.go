@@ -133,6 +133,11 @@ func (c *counter) matches(m *logv1.Manifest) error {
 // old ones before it (at least one), state files without one, and segments of
 // the log before the second newest.
 func (l *Log) Release(old int) error {
+	l.gate.RLock()
+	defer l.gate.RUnlock()
+	if err := l.broken(); err != nil {
+		return err
+	}
 	names, err := l.names(l.snaps)
 	if err != nil {
 		return err

@@ -3941,6 +3941,200 @@ func (x *RejectNodeResponse) GetUnchanged() bool {
 	return false
 }
 
+type GetUnlockKeyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetUnlockKeyRequest) Reset() {
+	*x = GetUnlockKeyRequest{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetUnlockKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetUnlockKeyRequest) ProtoMessage() {}
+
+func (x *GetUnlockKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetUnlockKeyRequest.ProtoReflect.Descriptor instead.
+func (*GetUnlockKeyRequest) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{66}
+}
+
+type GetUnlockKeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As people keep it. Empty: managers are not locked.
+	UnlockKey string `protobuf:"bytes,1,opt,name=unlock_key,json=unlockKey,proto3" json:"unlock_key,omitempty"`
+	Number    uint64 `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
+	// Managers whose own keys are not sealed under it yet, by name.
+	Behind        []string `protobuf:"bytes,3,rep,name=behind,proto3" json:"behind,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetUnlockKeyResponse) Reset() {
+	*x = GetUnlockKeyResponse{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetUnlockKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetUnlockKeyResponse) ProtoMessage() {}
+
+func (x *GetUnlockKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetUnlockKeyResponse.ProtoReflect.Descriptor instead.
+func (*GetUnlockKeyResponse) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{67}
+}
+
+func (x *GetUnlockKeyResponse) GetUnlockKey() string {
+	if x != nil {
+		return x.UnlockKey
+	}
+	return ""
+}
+
+func (x *GetUnlockKeyResponse) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *GetUnlockKeyResponse) GetBehind() []string {
+	if x != nil {
+		return x.Behind
+	}
+	return nil
+}
+
+type RotateUnlockKeyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RequestId     []byte                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateUnlockKeyRequest) Reset() {
+	*x = RotateUnlockKeyRequest{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateUnlockKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateUnlockKeyRequest) ProtoMessage() {}
+
+func (x *RotateUnlockKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateUnlockKeyRequest.ProtoReflect.Descriptor instead.
+func (*RotateUnlockKeyRequest) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *RotateUnlockKeyRequest) GetRequestId() []byte {
+	if x != nil {
+		return x.RequestId
+	}
+	return nil
+}
+
+type RotateUnlockKeyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	UnlockKey     string                 `protobuf:"bytes,1,opt,name=unlock_key,json=unlockKey,proto3" json:"unlock_key,omitempty"`
+	Number        uint64                 `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateUnlockKeyResponse) Reset() {
+	*x = RotateUnlockKeyResponse{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateUnlockKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateUnlockKeyResponse) ProtoMessage() {}
+
+func (x *RotateUnlockKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateUnlockKeyResponse.ProtoReflect.Descriptor instead.
+func (*RotateUnlockKeyResponse) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{69}
+}
+
+func (x *RotateUnlockKeyResponse) GetUnlockKey() string {
+	if x != nil {
+		return x.UnlockKey
+	}
+	return ""
+}
+
+func (x *RotateUnlockKeyResponse) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
 var File_skep_control_v1_control_proto protoreflect.FileDescriptor
 
 const file_skep_control_v1_control_proto_rawDesc = "" +
@@ -4228,7 +4422,20 @@ const file_skep_control_v1_control_proto_rawDesc = "" +
 	"\x03ref\x18\x02 \x01(\tR\x03ref\"B\n" +
 	"\x12RejectNodeResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x1c\n" +
-	"\tunchanged\x18\x02 \x01(\bR\tunchanged2\xa7\x1b\n" +
+	"\tunchanged\x18\x02 \x01(\bR\tunchanged\"\x15\n" +
+	"\x13GetUnlockKeyRequest\"e\n" +
+	"\x14GetUnlockKeyResponse\x12\x1d\n" +
+	"\n" +
+	"unlock_key\x18\x01 \x01(\tR\tunlockKey\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\x04R\x06number\x12\x16\n" +
+	"\x06behind\x18\x03 \x03(\tR\x06behind\"7\n" +
+	"\x16RotateUnlockKeyRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\fR\trequestId\"P\n" +
+	"\x17RotateUnlockKeyResponse\x12\x1d\n" +
+	"\n" +
+	"unlock_key\x18\x01 \x01(\tR\tunlockKey\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\x04R\x06number2\xb0\x1d\n" +
 	"\aControl\x12|\n" +
 	"\n" +
 	"GetCluster\x12\".skep.control.v1.GetClusterRequest\x1a#.skep.control.v1.GetClusterResponse\"%\xa2\xbb\x18!\n" +
@@ -4299,7 +4506,11 @@ const file_skep_control_v1_control_proto_rawDesc = "" +
 	"RejectNode\x12\".skep.control.v1.RejectNodeRequest\x1a#.skep.control.v1.RejectNodeResponse\"\x1a\xa2\xbb\x18\x16\n" +
 	"\x01\x05\x10\x01(\x032\rreject a node\x12u\n" +
 	"\vWatchEvents\x12#.skep.control.v1.WatchEventsRequest\x1a$.skep.control.v1.WatchEventsResponse\"\x19\xa2\xbb\x18\x15\n" +
-	"\x01\x05\x18\x01(\x012\fwatch events0\x01B>Z<github.com/skep-project/skep/proto/skep/control/v1;controlv1b\x06proto3"
+	"\x01\x05\x18\x01(\x012\fwatch events0\x01\x12|\n" +
+	"\fGetUnlockKey\x12$.skep.control.v1.GetUnlockKeyRequest\x1a%.skep.control.v1.GetUnlockKeyResponse\"\x1f\xa2\xbb\x18\x1b\n" +
+	"\x01\x05\x18\x01(\x032\x12see the unlock key\x12\x88\x01\n" +
+	"\x0fRotateUnlockKey\x12'.skep.control.v1.RotateUnlockKeyRequest\x1a(.skep.control.v1.RotateUnlockKeyResponse\"\"\xa2\xbb\x18\x1e\n" +
+	"\x01\x05\x10\x01(\x032\x15rotate the unlock keyB>Z<github.com/skep-project/skep/proto/skep/control/v1;controlv1b\x06proto3"
 
 var (
 	file_skep_control_v1_control_proto_rawDescOnce sync.Once
@@ -4314,7 +4525,7 @@ func file_skep_control_v1_control_proto_rawDescGZIP() []byte {
 }
 
 var file_skep_control_v1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_skep_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 69)
+var file_skep_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 73)
 var file_skep_control_v1_control_proto_goTypes = []any{
 	(ManagerStatus_Reachability)(0), // 0: skep.control.v1.ManagerStatus.Reachability
 	(*GetClusterRequest)(nil),       // 1: skep.control.v1.GetClusterRequest
@@ -4383,79 +4594,83 @@ var file_skep_control_v1_control_proto_goTypes = []any{
 	(*AcceptNodeResponse)(nil),      // 64: skep.control.v1.AcceptNodeResponse
 	(*RejectNodeRequest)(nil),       // 65: skep.control.v1.RejectNodeRequest
 	(*RejectNodeResponse)(nil),      // 66: skep.control.v1.RejectNodeResponse
-	nil,                             // 67: skep.control.v1.UpdateNodeRequest.LabelsAddEntry
-	nil,                             // 68: skep.control.v1.Event.AttributesEntry
-	nil,                             // 69: skep.control.v1.CreateTokenRequest.LabelsEntry
-	(*v1.Cluster)(nil),              // 70: skep.model.v1.Cluster
-	(*v1.ClusterSpec)(nil),          // 71: skep.model.v1.ClusterSpec
-	(v1.Role)(0),                    // 72: skep.model.v1.Role
-	(*v1.Node)(nil),                 // 73: skep.model.v1.Node
-	(v1.Membership)(0),              // 74: skep.model.v1.Membership
-	(v1.TaskState)(0),               // 75: skep.model.v1.TaskState
-	(v1.Availability)(0),            // 76: skep.model.v1.Availability
-	(*v1.ServiceSpec)(nil),          // 77: skep.model.v1.ServiceSpec
-	(*v1.TaskTemplate)(nil),         // 78: skep.model.v1.TaskTemplate
-	(*v1.RegistryAuth)(nil),         // 79: skep.model.v1.RegistryAuth
-	(*v1.Service)(nil),              // 80: skep.model.v1.Service
-	(*v1.Task)(nil),                 // 81: skep.model.v1.Task
-	(*v1.User)(nil),                 // 82: skep.model.v1.User
-	(*v11.ManagerList)(nil),         // 83: skep.ca.v1.ManagerList
-	(v1.UserRole)(0),                // 84: skep.model.v1.UserRole
-	(*v1.JoinToken)(nil),            // 85: skep.model.v1.JoinToken
+	(*GetUnlockKeyRequest)(nil),     // 67: skep.control.v1.GetUnlockKeyRequest
+	(*GetUnlockKeyResponse)(nil),    // 68: skep.control.v1.GetUnlockKeyResponse
+	(*RotateUnlockKeyRequest)(nil),  // 69: skep.control.v1.RotateUnlockKeyRequest
+	(*RotateUnlockKeyResponse)(nil), // 70: skep.control.v1.RotateUnlockKeyResponse
+	nil,                             // 71: skep.control.v1.UpdateNodeRequest.LabelsAddEntry
+	nil,                             // 72: skep.control.v1.Event.AttributesEntry
+	nil,                             // 73: skep.control.v1.CreateTokenRequest.LabelsEntry
+	(*v1.Cluster)(nil),              // 74: skep.model.v1.Cluster
+	(*v1.ClusterSpec)(nil),          // 75: skep.model.v1.ClusterSpec
+	(v1.Role)(0),                    // 76: skep.model.v1.Role
+	(*v1.Node)(nil),                 // 77: skep.model.v1.Node
+	(v1.Membership)(0),              // 78: skep.model.v1.Membership
+	(v1.TaskState)(0),               // 79: skep.model.v1.TaskState
+	(v1.Availability)(0),            // 80: skep.model.v1.Availability
+	(*v1.ServiceSpec)(nil),          // 81: skep.model.v1.ServiceSpec
+	(*v1.TaskTemplate)(nil),         // 82: skep.model.v1.TaskTemplate
+	(*v1.RegistryAuth)(nil),         // 83: skep.model.v1.RegistryAuth
+	(*v1.Service)(nil),              // 84: skep.model.v1.Service
+	(*v1.Task)(nil),                 // 85: skep.model.v1.Task
+	(*v1.User)(nil),                 // 86: skep.model.v1.User
+	(*v11.ManagerList)(nil),         // 87: skep.ca.v1.ManagerList
+	(v1.UserRole)(0),                // 88: skep.model.v1.UserRole
+	(*v1.JoinToken)(nil),            // 89: skep.model.v1.JoinToken
 }
 var file_skep_control_v1_control_proto_depIdxs = []int32{
-	70, // 0: skep.control.v1.GetClusterResponse.cluster:type_name -> skep.model.v1.Cluster
-	71, // 1: skep.control.v1.UpdateClusterRequest.spec:type_name -> skep.model.v1.ClusterSpec
-	70, // 2: skep.control.v1.UpdateClusterResponse.cluster:type_name -> skep.model.v1.Cluster
-	72, // 3: skep.control.v1.GetJoinTokenRequest.role:type_name -> skep.model.v1.Role
-	72, // 4: skep.control.v1.RotateJoinTokenRequest.role:type_name -> skep.model.v1.Role
-	73, // 5: skep.control.v1.NodeView.node:type_name -> skep.model.v1.Node
+	74, // 0: skep.control.v1.GetClusterResponse.cluster:type_name -> skep.model.v1.Cluster
+	75, // 1: skep.control.v1.UpdateClusterRequest.spec:type_name -> skep.model.v1.ClusterSpec
+	74, // 2: skep.control.v1.UpdateClusterResponse.cluster:type_name -> skep.model.v1.Cluster
+	76, // 3: skep.control.v1.GetJoinTokenRequest.role:type_name -> skep.model.v1.Role
+	76, // 4: skep.control.v1.RotateJoinTokenRequest.role:type_name -> skep.model.v1.Role
+	77, // 5: skep.control.v1.NodeView.node:type_name -> skep.model.v1.Node
 	10, // 6: skep.control.v1.NodeView.manager:type_name -> skep.control.v1.ManagerStatus
 	0,  // 7: skep.control.v1.ManagerStatus.reachability:type_name -> skep.control.v1.ManagerStatus.Reachability
 	12, // 8: skep.control.v1.ListNodesRequest.filter:type_name -> skep.control.v1.Filter
-	72, // 9: skep.control.v1.Filter.roles:type_name -> skep.model.v1.Role
-	74, // 10: skep.control.v1.Filter.memberships:type_name -> skep.model.v1.Membership
-	75, // 11: skep.control.v1.Filter.desired:type_name -> skep.model.v1.TaskState
+	76, // 9: skep.control.v1.Filter.roles:type_name -> skep.model.v1.Role
+	78, // 10: skep.control.v1.Filter.memberships:type_name -> skep.model.v1.Membership
+	79, // 11: skep.control.v1.Filter.desired:type_name -> skep.model.v1.TaskState
 	9,  // 12: skep.control.v1.ListNodesResponse.nodes:type_name -> skep.control.v1.NodeView
 	9,  // 13: skep.control.v1.GetNodeResponse.node:type_name -> skep.control.v1.NodeView
-	72, // 14: skep.control.v1.UpdateNodeRequest.role:type_name -> skep.model.v1.Role
-	76, // 15: skep.control.v1.UpdateNodeRequest.availability:type_name -> skep.model.v1.Availability
-	67, // 16: skep.control.v1.UpdateNodeRequest.labels_add:type_name -> skep.control.v1.UpdateNodeRequest.LabelsAddEntry
+	76, // 14: skep.control.v1.UpdateNodeRequest.role:type_name -> skep.model.v1.Role
+	80, // 15: skep.control.v1.UpdateNodeRequest.availability:type_name -> skep.model.v1.Availability
+	71, // 16: skep.control.v1.UpdateNodeRequest.labels_add:type_name -> skep.control.v1.UpdateNodeRequest.LabelsAddEntry
 	9,  // 17: skep.control.v1.UpdateNodeResponse.node:type_name -> skep.control.v1.NodeView
-	77, // 18: skep.control.v1.CreateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
-	78, // 19: skep.control.v1.CreateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
-	79, // 20: skep.control.v1.CreateServiceRequest.registry_auth:type_name -> skep.model.v1.RegistryAuth
-	80, // 21: skep.control.v1.ServiceView.service:type_name -> skep.model.v1.Service
-	78, // 22: skep.control.v1.ServiceView.template:type_name -> skep.model.v1.TaskTemplate
-	78, // 23: skep.control.v1.ServiceView.previous_template:type_name -> skep.model.v1.TaskTemplate
+	81, // 18: skep.control.v1.CreateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
+	82, // 19: skep.control.v1.CreateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
+	83, // 20: skep.control.v1.CreateServiceRequest.registry_auth:type_name -> skep.model.v1.RegistryAuth
+	84, // 21: skep.control.v1.ServiceView.service:type_name -> skep.model.v1.Service
+	82, // 22: skep.control.v1.ServiceView.template:type_name -> skep.model.v1.TaskTemplate
+	82, // 23: skep.control.v1.ServiceView.previous_template:type_name -> skep.model.v1.TaskTemplate
 	12, // 24: skep.control.v1.ListServicesRequest.filter:type_name -> skep.control.v1.Filter
 	22, // 25: skep.control.v1.ListServicesResponse.services:type_name -> skep.control.v1.ServiceView
 	22, // 26: skep.control.v1.GetServiceResponse.service:type_name -> skep.control.v1.ServiceView
-	77, // 27: skep.control.v1.UpdateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
-	78, // 28: skep.control.v1.UpdateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
-	79, // 29: skep.control.v1.UpdateServiceRequest.registry_auth:type_name -> skep.model.v1.RegistryAuth
-	81, // 30: skep.control.v1.TaskView.task:type_name -> skep.model.v1.Task
+	81, // 27: skep.control.v1.UpdateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
+	82, // 28: skep.control.v1.UpdateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
+	83, // 29: skep.control.v1.UpdateServiceRequest.registry_auth:type_name -> skep.model.v1.RegistryAuth
+	85, // 30: skep.control.v1.TaskView.task:type_name -> skep.model.v1.Task
 	12, // 31: skep.control.v1.ListTasksRequest.filter:type_name -> skep.control.v1.Filter
 	31, // 32: skep.control.v1.ListTasksResponse.tasks:type_name -> skep.control.v1.TaskView
 	22, // 33: skep.control.v1.WatchServiceResponse.service:type_name -> skep.control.v1.ServiceView
 	31, // 34: skep.control.v1.WatchServiceResponse.tasks:type_name -> skep.control.v1.TaskView
 	37, // 35: skep.control.v1.WatchEventsRequest.filter:type_name -> skep.control.v1.EventFilter
 	39, // 36: skep.control.v1.WatchEventsResponse.events:type_name -> skep.control.v1.Event
-	68, // 37: skep.control.v1.Event.attributes:type_name -> skep.control.v1.Event.AttributesEntry
-	82, // 38: skep.control.v1.IssuedUser.user:type_name -> skep.model.v1.User
-	83, // 39: skep.control.v1.IssuedUser.managers:type_name -> skep.ca.v1.ManagerList
-	84, // 40: skep.control.v1.CreateUserRequest.role:type_name -> skep.model.v1.UserRole
+	72, // 37: skep.control.v1.Event.attributes:type_name -> skep.control.v1.Event.AttributesEntry
+	86, // 38: skep.control.v1.IssuedUser.user:type_name -> skep.model.v1.User
+	87, // 39: skep.control.v1.IssuedUser.managers:type_name -> skep.ca.v1.ManagerList
+	88, // 40: skep.control.v1.CreateUserRequest.role:type_name -> skep.model.v1.UserRole
 	40, // 41: skep.control.v1.CreateUserResponse.issued:type_name -> skep.control.v1.IssuedUser
-	82, // 42: skep.control.v1.ListUsersResponse.users:type_name -> skep.model.v1.User
-	82, // 43: skep.control.v1.GetUserResponse.user:type_name -> skep.model.v1.User
+	86, // 42: skep.control.v1.ListUsersResponse.users:type_name -> skep.model.v1.User
+	86, // 43: skep.control.v1.GetUserResponse.user:type_name -> skep.model.v1.User
 	40, // 44: skep.control.v1.ReissueUserResponse.issued:type_name -> skep.control.v1.IssuedUser
 	40, // 45: skep.control.v1.RenewUserResponse.issued:type_name -> skep.control.v1.IssuedUser
-	83, // 46: skep.control.v1.ListManagersResponse.managers:type_name -> skep.ca.v1.ManagerList
-	72, // 47: skep.control.v1.CreateTokenRequest.role:type_name -> skep.model.v1.Role
-	69, // 48: skep.control.v1.CreateTokenRequest.labels:type_name -> skep.control.v1.CreateTokenRequest.LabelsEntry
-	85, // 49: skep.control.v1.CreateTokenResponse.token:type_name -> skep.model.v1.JoinToken
-	85, // 50: skep.control.v1.ListTokensResponse.tokens:type_name -> skep.model.v1.JoinToken
-	85, // 51: skep.control.v1.GetTokenResponse.token:type_name -> skep.model.v1.JoinToken
+	87, // 46: skep.control.v1.ListManagersResponse.managers:type_name -> skep.ca.v1.ManagerList
+	76, // 47: skep.control.v1.CreateTokenRequest.role:type_name -> skep.model.v1.Role
+	73, // 48: skep.control.v1.CreateTokenRequest.labels:type_name -> skep.control.v1.CreateTokenRequest.LabelsEntry
+	89, // 49: skep.control.v1.CreateTokenResponse.token:type_name -> skep.model.v1.JoinToken
+	89, // 50: skep.control.v1.ListTokensResponse.tokens:type_name -> skep.model.v1.JoinToken
+	89, // 51: skep.control.v1.GetTokenResponse.token:type_name -> skep.model.v1.JoinToken
 	1,  // 52: skep.control.v1.Control.GetCluster:input_type -> skep.control.v1.GetClusterRequest
 	3,  // 53: skep.control.v1.Control.UpdateCluster:input_type -> skep.control.v1.UpdateClusterRequest
 	5,  // 54: skep.control.v1.Control.GetJoinToken:input_type -> skep.control.v1.GetJoinTokenRequest
@@ -4485,37 +4700,41 @@ var file_skep_control_v1_control_proto_depIdxs = []int32{
 	63, // 78: skep.control.v1.Control.AcceptNode:input_type -> skep.control.v1.AcceptNodeRequest
 	65, // 79: skep.control.v1.Control.RejectNode:input_type -> skep.control.v1.RejectNodeRequest
 	36, // 80: skep.control.v1.Control.WatchEvents:input_type -> skep.control.v1.WatchEventsRequest
-	2,  // 81: skep.control.v1.Control.GetCluster:output_type -> skep.control.v1.GetClusterResponse
-	4,  // 82: skep.control.v1.Control.UpdateCluster:output_type -> skep.control.v1.UpdateClusterResponse
-	6,  // 83: skep.control.v1.Control.GetJoinToken:output_type -> skep.control.v1.GetJoinTokenResponse
-	8,  // 84: skep.control.v1.Control.RotateJoinToken:output_type -> skep.control.v1.RotateJoinTokenResponse
-	13, // 85: skep.control.v1.Control.ListNodes:output_type -> skep.control.v1.ListNodesResponse
-	15, // 86: skep.control.v1.Control.GetNode:output_type -> skep.control.v1.GetNodeResponse
-	17, // 87: skep.control.v1.Control.UpdateNode:output_type -> skep.control.v1.UpdateNodeResponse
-	19, // 88: skep.control.v1.Control.RemoveNode:output_type -> skep.control.v1.RemoveNodeResponse
-	21, // 89: skep.control.v1.Control.CreateService:output_type -> skep.control.v1.CreateServiceResponse
-	24, // 90: skep.control.v1.Control.ListServices:output_type -> skep.control.v1.ListServicesResponse
-	26, // 91: skep.control.v1.Control.GetService:output_type -> skep.control.v1.GetServiceResponse
-	28, // 92: skep.control.v1.Control.UpdateService:output_type -> skep.control.v1.UpdateServiceResponse
-	30, // 93: skep.control.v1.Control.RemoveService:output_type -> skep.control.v1.RemoveServiceResponse
-	33, // 94: skep.control.v1.Control.ListTasks:output_type -> skep.control.v1.ListTasksResponse
-	35, // 95: skep.control.v1.Control.WatchService:output_type -> skep.control.v1.WatchServiceResponse
-	42, // 96: skep.control.v1.Control.CreateUser:output_type -> skep.control.v1.CreateUserResponse
-	44, // 97: skep.control.v1.Control.ListUsers:output_type -> skep.control.v1.ListUsersResponse
-	46, // 98: skep.control.v1.Control.GetUser:output_type -> skep.control.v1.GetUserResponse
-	48, // 99: skep.control.v1.Control.RemoveUser:output_type -> skep.control.v1.RemoveUserResponse
-	50, // 100: skep.control.v1.Control.ReissueUser:output_type -> skep.control.v1.ReissueUserResponse
-	52, // 101: skep.control.v1.Control.RenewUser:output_type -> skep.control.v1.RenewUserResponse
-	54, // 102: skep.control.v1.Control.ListManagers:output_type -> skep.control.v1.ListManagersResponse
-	56, // 103: skep.control.v1.Control.CreateToken:output_type -> skep.control.v1.CreateTokenResponse
-	58, // 104: skep.control.v1.Control.ListTokens:output_type -> skep.control.v1.ListTokensResponse
-	60, // 105: skep.control.v1.Control.GetToken:output_type -> skep.control.v1.GetTokenResponse
-	62, // 106: skep.control.v1.Control.RevokeToken:output_type -> skep.control.v1.RevokeTokenResponse
-	64, // 107: skep.control.v1.Control.AcceptNode:output_type -> skep.control.v1.AcceptNodeResponse
-	66, // 108: skep.control.v1.Control.RejectNode:output_type -> skep.control.v1.RejectNodeResponse
-	38, // 109: skep.control.v1.Control.WatchEvents:output_type -> skep.control.v1.WatchEventsResponse
-	81, // [81:110] is the sub-list for method output_type
-	52, // [52:81] is the sub-list for method input_type
+	67, // 81: skep.control.v1.Control.GetUnlockKey:input_type -> skep.control.v1.GetUnlockKeyRequest
+	69, // 82: skep.control.v1.Control.RotateUnlockKey:input_type -> skep.control.v1.RotateUnlockKeyRequest
+	2,  // 83: skep.control.v1.Control.GetCluster:output_type -> skep.control.v1.GetClusterResponse
+	4,  // 84: skep.control.v1.Control.UpdateCluster:output_type -> skep.control.v1.UpdateClusterResponse
+	6,  // 85: skep.control.v1.Control.GetJoinToken:output_type -> skep.control.v1.GetJoinTokenResponse
+	8,  // 86: skep.control.v1.Control.RotateJoinToken:output_type -> skep.control.v1.RotateJoinTokenResponse
+	13, // 87: skep.control.v1.Control.ListNodes:output_type -> skep.control.v1.ListNodesResponse
+	15, // 88: skep.control.v1.Control.GetNode:output_type -> skep.control.v1.GetNodeResponse
+	17, // 89: skep.control.v1.Control.UpdateNode:output_type -> skep.control.v1.UpdateNodeResponse
+	19, // 90: skep.control.v1.Control.RemoveNode:output_type -> skep.control.v1.RemoveNodeResponse
+	21, // 91: skep.control.v1.Control.CreateService:output_type -> skep.control.v1.CreateServiceResponse
+	24, // 92: skep.control.v1.Control.ListServices:output_type -> skep.control.v1.ListServicesResponse
+	26, // 93: skep.control.v1.Control.GetService:output_type -> skep.control.v1.GetServiceResponse
+	28, // 94: skep.control.v1.Control.UpdateService:output_type -> skep.control.v1.UpdateServiceResponse
+	30, // 95: skep.control.v1.Control.RemoveService:output_type -> skep.control.v1.RemoveServiceResponse
+	33, // 96: skep.control.v1.Control.ListTasks:output_type -> skep.control.v1.ListTasksResponse
+	35, // 97: skep.control.v1.Control.WatchService:output_type -> skep.control.v1.WatchServiceResponse
+	42, // 98: skep.control.v1.Control.CreateUser:output_type -> skep.control.v1.CreateUserResponse
+	44, // 99: skep.control.v1.Control.ListUsers:output_type -> skep.control.v1.ListUsersResponse
+	46, // 100: skep.control.v1.Control.GetUser:output_type -> skep.control.v1.GetUserResponse
+	48, // 101: skep.control.v1.Control.RemoveUser:output_type -> skep.control.v1.RemoveUserResponse
+	50, // 102: skep.control.v1.Control.ReissueUser:output_type -> skep.control.v1.ReissueUserResponse
+	52, // 103: skep.control.v1.Control.RenewUser:output_type -> skep.control.v1.RenewUserResponse
+	54, // 104: skep.control.v1.Control.ListManagers:output_type -> skep.control.v1.ListManagersResponse
+	56, // 105: skep.control.v1.Control.CreateToken:output_type -> skep.control.v1.CreateTokenResponse
+	58, // 106: skep.control.v1.Control.ListTokens:output_type -> skep.control.v1.ListTokensResponse
+	60, // 107: skep.control.v1.Control.GetToken:output_type -> skep.control.v1.GetTokenResponse
+	62, // 108: skep.control.v1.Control.RevokeToken:output_type -> skep.control.v1.RevokeTokenResponse
+	64, // 109: skep.control.v1.Control.AcceptNode:output_type -> skep.control.v1.AcceptNodeResponse
+	66, // 110: skep.control.v1.Control.RejectNode:output_type -> skep.control.v1.RejectNodeResponse
+	38, // 111: skep.control.v1.Control.WatchEvents:output_type -> skep.control.v1.WatchEventsResponse
+	68, // 112: skep.control.v1.Control.GetUnlockKey:output_type -> skep.control.v1.GetUnlockKeyResponse
+	70, // 113: skep.control.v1.Control.RotateUnlockKey:output_type -> skep.control.v1.RotateUnlockKeyResponse
+	83, // [83:114] is the sub-list for method output_type
+	52, // [52:83] is the sub-list for method input_type
 	52, // [52:52] is the sub-list for extension type_name
 	52, // [52:52] is the sub-list for extension extendee
 	0,  // [0:52] is the sub-list for field type_name
@@ -4534,7 +4753,7 @@ func file_skep_control_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_skep_control_v1_control_proto_rawDesc), len(file_skep_control_v1_control_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   69,
+			NumMessages:   73,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -53,6 +53,8 @@ const (
 	Control_AcceptNode_FullMethodName      = "/skep.control.v1.Control/AcceptNode"
 	Control_RejectNode_FullMethodName      = "/skep.control.v1.Control/RejectNode"
 	Control_WatchEvents_FullMethodName     = "/skep.control.v1.Control/WatchEvents"
+	Control_GetUnlockKey_FullMethodName    = "/skep.control.v1.Control/GetUnlockKey"
+	Control_RotateUnlockKey_FullMethodName = "/skep.control.v1.Control/RotateUnlockKey"
 )
 
 // ControlClient is the client API for Control service.
@@ -102,6 +104,8 @@ type ControlClient interface {
 	RejectNode(ctx context.Context, in *RejectNodeRequest, opts ...grpc.CallOption) (*RejectNodeResponse, error)
 	// What happens, index by index, the same on every manager (R13).
 	WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEventsResponse], error)
+	GetUnlockKey(ctx context.Context, in *GetUnlockKeyRequest, opts ...grpc.CallOption) (*GetUnlockKeyResponse, error)
+	RotateUnlockKey(ctx context.Context, in *RotateUnlockKeyRequest, opts ...grpc.CallOption) (*RotateUnlockKeyResponse, error)
 }
 
 type controlClient struct {
@@ -420,6 +424,26 @@ func (c *controlClient) WatchEvents(ctx context.Context, in *WatchEventsRequest,
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Control_WatchEventsClient = grpc.ServerStreamingClient[WatchEventsResponse]
 
+func (c *controlClient) GetUnlockKey(ctx context.Context, in *GetUnlockKeyRequest, opts ...grpc.CallOption) (*GetUnlockKeyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetUnlockKeyResponse)
+	err := c.cc.Invoke(ctx, Control_GetUnlockKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) RotateUnlockKey(ctx context.Context, in *RotateUnlockKeyRequest, opts ...grpc.CallOption) (*RotateUnlockKeyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RotateUnlockKeyResponse)
+	err := c.cc.Invoke(ctx, Control_RotateUnlockKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ControlServer is the server API for Control service.
 // All implementations must embed UnimplementedControlServer
 // for forward compatibility.
@@ -467,6 +491,8 @@ type ControlServer interface {
 	RejectNode(context.Context, *RejectNodeRequest) (*RejectNodeResponse, error)
 	// What happens, index by index, the same on every manager (R13).
 	WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error
+	GetUnlockKey(context.Context, *GetUnlockKeyRequest) (*GetUnlockKeyResponse, error)
+	RotateUnlockKey(context.Context, *RotateUnlockKeyRequest) (*RotateUnlockKeyResponse, error)
 	mustEmbedUnimplementedControlServer()
 }
 
@@ -563,6 +589,12 @@ func (UnimplementedControlServer) RejectNode(context.Context, *RejectNodeRequest
 }
 func (UnimplementedControlServer) WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchEvents not implemented")
+}
+func (UnimplementedControlServer) GetUnlockKey(context.Context, *GetUnlockKeyRequest) (*GetUnlockKeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetUnlockKey not implemented")
+}
+func (UnimplementedControlServer) RotateUnlockKey(context.Context, *RotateUnlockKeyRequest) (*RotateUnlockKeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RotateUnlockKey not implemented")
 }
 func (UnimplementedControlServer) mustEmbedUnimplementedControlServer() {}
 func (UnimplementedControlServer) testEmbeddedByValue()                 {}
@@ -1093,6 +1125,42 @@ func _Control_WatchEvents_Handler(srv interface{}, stream grpc.ServerStream) err
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Control_WatchEventsServer = grpc.ServerStreamingServer[WatchEventsResponse]
 
+func _Control_GetUnlockKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetUnlockKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).GetUnlockKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_GetUnlockKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).GetUnlockKey(ctx, req.(*GetUnlockKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_RotateUnlockKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RotateUnlockKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).RotateUnlockKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_RotateUnlockKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).RotateUnlockKey(ctx, req.(*RotateUnlockKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Control_ServiceDesc is the grpc.ServiceDesc for Control service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -1207,6 +1275,14 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RejectNode",
 			Handler:    _Control_RejectNode_Handler,
+		},
+		{
+			MethodName: "GetUnlockKey",
+			Handler:    _Control_GetUnlockKey_Handler,
+		},
+		{
+			MethodName: "RotateUnlockKey",
+			Handler:    _Control_RotateUnlockKey_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

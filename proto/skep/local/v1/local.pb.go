@@ -154,8 +154,12 @@ type InfoResponse struct {
 	// Since when each of unreachable_managers is not heard, as far as this one has
 	// lived to see: Unix nanoseconds of its clock, in the same order.
 	UnreachableSince []int64 `protobuf:"varint,40,rep,packed,name=unreachable_since,json=unreachableSince,proto3" json:"unreachable_since,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Number of the unlock key that the node's own keys are sealed under, and since
+	// when (Unix nanoseconds of its clock); 0: they lie in clear.
+	LockNumber    uint64 `protobuf:"varint,41,opt,name=lock_number,json=lockNumber,proto3" json:"lock_number,omitempty"`
+	LockSince     int64  `protobuf:"varint,42,opt,name=lock_since,json=lockSince,proto3" json:"lock_since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *InfoResponse) Reset() {
@@ -349,6 +353,20 @@ func (x *InfoResponse) GetUnreachableSince() []int64 {
 	return nil
 }
 
+func (x *InfoResponse) GetLockNumber() uint64 {
+	if x != nil {
+		return x.LockNumber
+	}
+	return 0
+}
+
+func (x *InfoResponse) GetLockSince() int64 {
+	if x != nil {
+		return x.LockSince
+	}
+	return 0
+}
+
 type InitRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// host, host:port or interface; empty: chosen if there is one choice.
@@ -431,7 +449,9 @@ type InitResponse struct {
 	Node        []byte                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	WorkerToken string                 `protobuf:"bytes,2,opt,name=worker_token,json=workerToken,proto3" json:"worker_token,omitempty"`
 	// host:port others join at.
-	Address       string `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	Address string `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	// As people keep it, if the swarm has one. Never logged.
+	UnlockKey     string `protobuf:"bytes,4,opt,name=unlock_key,json=unlockKey,proto3" json:"unlock_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -483,6 +503,13 @@ func (x *InitResponse) GetWorkerToken() string {
 func (x *InitResponse) GetAddress() string {
 	if x != nil {
 		return x.Address
+	}
+	return ""
+}
+
+func (x *InitResponse) GetUnlockKey() string {
+	if x != nil {
+		return x.UnlockKey
 	}
 	return ""
 }
@@ -1044,12 +1071,101 @@ func (x *RestoreResponse) GetFaults() []string {
 	return nil
 }
 
+type UnlockRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As people keep it. Never logged.
+	UnlockKey     string `protobuf:"bytes,1,opt,name=unlock_key,json=unlockKey,proto3" json:"unlock_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnlockRequest) Reset() {
+	*x = UnlockRequest{}
+	mi := &file_skep_local_v1_local_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnlockRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnlockRequest) ProtoMessage() {}
+
+func (x *UnlockRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_local_v1_local_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnlockRequest.ProtoReflect.Descriptor instead.
+func (*UnlockRequest) Descriptor() ([]byte, []int) {
+	return file_skep_local_v1_local_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *UnlockRequest) GetUnlockKey() string {
+	if x != nil {
+		return x.UnlockKey
+	}
+	return ""
+}
+
+type UnlockResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          []byte                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnlockResponse) Reset() {
+	*x = UnlockResponse{}
+	mi := &file_skep_local_v1_local_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnlockResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnlockResponse) ProtoMessage() {}
+
+func (x *UnlockResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_local_v1_local_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnlockResponse.ProtoReflect.Descriptor instead.
+func (*UnlockResponse) Descriptor() ([]byte, []int) {
+	return file_skep_local_v1_local_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *UnlockResponse) GetNode() []byte {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
 var File_skep_local_v1_local_proto protoreflect.FileDescriptor
 
 const file_skep_local_v1_local_proto_rawDesc = "" +
 	"\n" +
 	"\x19skep/local/v1/local.proto\x12\rskep.local.v1\x1a\x1bskep/backup/v1/backup.proto\x1a\x19skep/model/v1/model.proto\x1a\x15skep/rpc/v1/rpc.proto\"\r\n" +
-	"\vInfoRequest\"\xa8\x06\n" +
+	"\vInfoRequest\"\xe8\x06\n" +
 	"\fInfoResponse\x12*\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x14.skep.local.v1.StateR\x05state\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x12\x12\n" +
@@ -1074,18 +1190,24 @@ const file_skep_local_v1_local_proto_rawDesc = "" +
 	"\rraft_election\x18\x14 \x01(\x03R\fraftElection\x12$\n" +
 	"\x0ecert_not_after\x18\x15 \x01(\x03R\fcertNotAfter\x12\"\n" +
 	"\rcert_renew_at\x18\x16 \x01(\x03R\vcertRenewAt\x12+\n" +
-	"\x11unreachable_since\x18( \x03(\x03R\x10unreachableSince\"\xf2\x01\n" +
+	"\x11unreachable_since\x18( \x03(\x03R\x10unreachableSince\x12\x1f\n" +
+	"\vlock_number\x18) \x01(\x04R\n" +
+	"lockNumber\x12\x1d\n" +
+	"\n" +
+	"lock_since\x18* \x01(\x03R\tlockSince\"\xf2\x01\n" +
 	"\vInitRequest\x12%\n" +
 	"\x0eadvertise_addr\x18\x01 \x01(\tR\radvertiseAddr\x12\x1f\n" +
 	"\vlisten_addr\x18\x02 \x01(\tR\n" +
 	"listenAddr\x12?\n" +
 	"\favailability\x18\x03 \x01(\x0e2\x1b.skep.model.v1.AvailabilityR\favailability\x12*\n" +
 	"\x11force_new_cluster\x18\x04 \x01(\bR\x0fforceNewCluster\x12.\n" +
-	"\x04spec\x18\x05 \x01(\v2\x1a.skep.model.v1.ClusterSpecR\x04spec\"_\n" +
+	"\x04spec\x18\x05 \x01(\v2\x1a.skep.model.v1.ClusterSpecR\x04spec\"~\n" +
 	"\fInitResponse\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12!\n" +
 	"\fworker_token\x18\x02 \x01(\tR\vworkerToken\x12\x18\n" +
-	"\aaddress\x18\x03 \x01(\tR\aaddress\"\xc6\x01\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x1d\n" +
+	"\n" +
+	"unlock_key\x18\x04 \x01(\tR\tunlockKey\"\xc6\x01\n" +
 	"\vJoinRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x18\n" +
 	"\aremotes\x18\x02 \x03(\tR\aremotes\x12%\n" +
@@ -1124,14 +1246,19 @@ const file_skep_local_v1_local_proto_rawDesc = "" +
 	"\rkept_identity\x18\x05 \x01(\bR\fkeptIdentity\x12\x16\n" +
 	"\x06others\x18\x06 \x01(\rR\x06others\x12\x1a\n" +
 	"\banswered\x18\a \x03(\tR\banswered\x12\x16\n" +
-	"\x06faults\x18\b \x03(\tR\x06faults*z\n" +
+	"\x06faults\x18\b \x03(\tR\x06faults\".\n" +
+	"\rUnlockRequest\x12\x1d\n" +
+	"\n" +
+	"unlock_key\x18\x01 \x01(\tR\tunlockKey\"$\n" +
+	"\x0eUnlockResponse\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\fR\x04node*z\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eSTATE_INACTIVE\x10\x01\x12\x11\n" +
 	"\rSTATE_PENDING\x10\x02\x12\x10\n" +
 	"\fSTATE_ACTIVE\x10\x03\x12\x0f\n" +
 	"\vSTATE_ERROR\x10\x04\x12\x10\n" +
-	"\fSTATE_LOCKED\x10\x052\xe0\x04\n" +
+	"\fSTATE_LOCKED\x10\x052\xc6\x05\n" +
 	"\x05Local\x12m\n" +
 	"\x04Info\x12\x1a.skep.local.v1.InfoRequest\x1a\x1b.skep.local.v1.InfoResponse\",\xa2\xbb\x18(\n" +
 	"\x01\x05 \x01(\x032\x1fsee what a node knows of itself\x12[\n" +
@@ -1144,7 +1271,9 @@ const file_skep_local_v1_local_proto_rawDesc = "" +
 	"\x06Backup\x12\x1c.skep.local.v1.BackupRequest\x1a\x1d.skep.local.v1.BackupResponse\"\x1c\xa2\xbb\x18\x18\n" +
 	"\x01\x05 \x01(\x032\x0fback up a swarm0\x01\x12h\n" +
 	"\aRestore\x12\x1d.skep.local.v1.RestoreRequest\x1a\x1e.skep.local.v1.RestoreResponse\"\x1c\xa2\xbb\x18\x18\n" +
-	"\x01\x05 \x01(\x032\x0frestore a swarm(\x01B:Z8github.com/skep-project/skep/proto/skep/local/v1;localv1b\x06proto3"
+	"\x01\x05 \x01(\x032\x0frestore a swarm(\x01\x12d\n" +
+	"\x06Unlock\x12\x1c.skep.local.v1.UnlockRequest\x1a\x1d.skep.local.v1.UnlockResponse\"\x1d\xa2\xbb\x18\x19\n" +
+	"\x01\x05 \x01(\x032\x10unlock a managerB:Z8github.com/skep-project/skep/proto/skep/local/v1;localv1b\x06proto3"
 
 var (
 	file_skep_local_v1_local_proto_rawDescOnce sync.Once
@@ -1159,7 +1288,7 @@ func file_skep_local_v1_local_proto_rawDescGZIP() []byte {
 }
 
 var file_skep_local_v1_local_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_skep_local_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_skep_local_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_skep_local_v1_local_proto_goTypes = []any{
 	(State)(0),                 // 0: skep.local.v1.State
 	(*InfoRequest)(nil),        // 1: skep.local.v1.InfoRequest
@@ -1175,38 +1304,42 @@ var file_skep_local_v1_local_proto_goTypes = []any{
 	(*RestoreRequest)(nil),     // 11: skep.local.v1.RestoreRequest
 	(*RestoreOptions)(nil),     // 12: skep.local.v1.RestoreOptions
 	(*RestoreResponse)(nil),    // 13: skep.local.v1.RestoreResponse
-	(v1.Role)(0),               // 14: skep.model.v1.Role
-	(*v1.NodeDescription)(nil), // 15: skep.model.v1.NodeDescription
-	(v1.Availability)(0),       // 16: skep.model.v1.Availability
-	(*v1.ClusterSpec)(nil),     // 17: skep.model.v1.ClusterSpec
-	(*v11.Manifest)(nil),       // 18: skep.backup.v1.Manifest
+	(*UnlockRequest)(nil),      // 14: skep.local.v1.UnlockRequest
+	(*UnlockResponse)(nil),     // 15: skep.local.v1.UnlockResponse
+	(v1.Role)(0),               // 16: skep.model.v1.Role
+	(*v1.NodeDescription)(nil), // 17: skep.model.v1.NodeDescription
+	(v1.Availability)(0),       // 18: skep.model.v1.Availability
+	(*v1.ClusterSpec)(nil),     // 19: skep.model.v1.ClusterSpec
+	(*v11.Manifest)(nil),       // 20: skep.backup.v1.Manifest
 }
 var file_skep_local_v1_local_proto_depIdxs = []int32{
 	0,  // 0: skep.local.v1.InfoResponse.state:type_name -> skep.local.v1.State
-	14, // 1: skep.local.v1.InfoResponse.role:type_name -> skep.model.v1.Role
-	14, // 2: skep.local.v1.InfoResponse.wanted:type_name -> skep.model.v1.Role
-	15, // 3: skep.local.v1.InfoResponse.description:type_name -> skep.model.v1.NodeDescription
-	16, // 4: skep.local.v1.InitRequest.availability:type_name -> skep.model.v1.Availability
-	17, // 5: skep.local.v1.InitRequest.spec:type_name -> skep.model.v1.ClusterSpec
-	16, // 6: skep.local.v1.JoinRequest.availability:type_name -> skep.model.v1.Availability
-	14, // 7: skep.local.v1.JoinResponse.role:type_name -> skep.model.v1.Role
+	16, // 1: skep.local.v1.InfoResponse.role:type_name -> skep.model.v1.Role
+	16, // 2: skep.local.v1.InfoResponse.wanted:type_name -> skep.model.v1.Role
+	17, // 3: skep.local.v1.InfoResponse.description:type_name -> skep.model.v1.NodeDescription
+	18, // 4: skep.local.v1.InitRequest.availability:type_name -> skep.model.v1.Availability
+	19, // 5: skep.local.v1.InitRequest.spec:type_name -> skep.model.v1.ClusterSpec
+	18, // 6: skep.local.v1.JoinRequest.availability:type_name -> skep.model.v1.Availability
+	16, // 7: skep.local.v1.JoinResponse.role:type_name -> skep.model.v1.Role
 	12, // 8: skep.local.v1.RestoreRequest.options:type_name -> skep.local.v1.RestoreOptions
-	16, // 9: skep.local.v1.RestoreOptions.availability:type_name -> skep.model.v1.Availability
-	18, // 10: skep.local.v1.RestoreResponse.manifest:type_name -> skep.backup.v1.Manifest
+	18, // 9: skep.local.v1.RestoreOptions.availability:type_name -> skep.model.v1.Availability
+	20, // 10: skep.local.v1.RestoreResponse.manifest:type_name -> skep.backup.v1.Manifest
 	1,  // 11: skep.local.v1.Local.Info:input_type -> skep.local.v1.InfoRequest
 	3,  // 12: skep.local.v1.Local.Init:input_type -> skep.local.v1.InitRequest
 	5,  // 13: skep.local.v1.Local.Join:input_type -> skep.local.v1.JoinRequest
 	7,  // 14: skep.local.v1.Local.Leave:input_type -> skep.local.v1.LeaveRequest
 	9,  // 15: skep.local.v1.Local.Backup:input_type -> skep.local.v1.BackupRequest
 	11, // 16: skep.local.v1.Local.Restore:input_type -> skep.local.v1.RestoreRequest
-	2,  // 17: skep.local.v1.Local.Info:output_type -> skep.local.v1.InfoResponse
-	4,  // 18: skep.local.v1.Local.Init:output_type -> skep.local.v1.InitResponse
-	6,  // 19: skep.local.v1.Local.Join:output_type -> skep.local.v1.JoinResponse
-	8,  // 20: skep.local.v1.Local.Leave:output_type -> skep.local.v1.LeaveResponse
-	10, // 21: skep.local.v1.Local.Backup:output_type -> skep.local.v1.BackupResponse
-	13, // 22: skep.local.v1.Local.Restore:output_type -> skep.local.v1.RestoreResponse
-	17, // [17:23] is the sub-list for method output_type
-	11, // [11:17] is the sub-list for method input_type
+	14, // 17: skep.local.v1.Local.Unlock:input_type -> skep.local.v1.UnlockRequest
+	2,  // 18: skep.local.v1.Local.Info:output_type -> skep.local.v1.InfoResponse
+	4,  // 19: skep.local.v1.Local.Init:output_type -> skep.local.v1.InitResponse
+	6,  // 20: skep.local.v1.Local.Join:output_type -> skep.local.v1.JoinResponse
+	8,  // 21: skep.local.v1.Local.Leave:output_type -> skep.local.v1.LeaveResponse
+	10, // 22: skep.local.v1.Local.Backup:output_type -> skep.local.v1.BackupResponse
+	13, // 23: skep.local.v1.Local.Restore:output_type -> skep.local.v1.RestoreResponse
+	15, // 24: skep.local.v1.Local.Unlock:output_type -> skep.local.v1.UnlockResponse
+	18, // [18:25] is the sub-list for method output_type
+	11, // [11:18] is the sub-list for method input_type
 	11, // [11:11] is the sub-list for extension type_name
 	11, // [11:11] is the sub-list for extension extendee
 	0,  // [0:11] is the sub-list for field type_name
@@ -1223,7 +1356,7 @@ func file_skep_local_v1_local_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_skep_local_v1_local_proto_rawDesc), len(file_skep_local_v1_local_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   13,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

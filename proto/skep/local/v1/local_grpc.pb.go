@@ -28,6 +28,7 @@ const (
 	Local_Leave_FullMethodName   = "/skep.local.v1.Local/Leave"
 	Local_Backup_FullMethodName  = "/skep.local.v1.Local/Backup"
 	Local_Restore_FullMethodName = "/skep.local.v1.Local/Restore"
+	Local_Unlock_FullMethodName  = "/skep.local.v1.Local/Unlock"
 )
 
 // LocalClient is the client API for Local service.
@@ -45,6 +46,8 @@ type LocalClient interface {
 	Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupResponse], error)
 	// Founds a swarm again from what Backup gave.
 	Restore(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[RestoreRequest, RestoreResponse], error)
+	// Gives a locked manager its unlock key.
+	Unlock(ctx context.Context, in *UnlockRequest, opts ...grpc.CallOption) (*UnlockResponse, error)
 }
 
 type localClient struct {
@@ -127,6 +130,16 @@ func (c *localClient) Restore(ctx context.Context, opts ...grpc.CallOption) (grp
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Local_RestoreClient = grpc.ClientStreamingClient[RestoreRequest, RestoreResponse]
 
+func (c *localClient) Unlock(ctx context.Context, in *UnlockRequest, opts ...grpc.CallOption) (*UnlockResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UnlockResponse)
+	err := c.cc.Invoke(ctx, Local_Unlock_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // LocalServer is the server API for Local service.
 // All implementations must embed UnimplementedLocalServer
 // for forward compatibility.
@@ -142,6 +155,8 @@ type LocalServer interface {
 	Backup(*BackupRequest, grpc.ServerStreamingServer[BackupResponse]) error
 	// Founds a swarm again from what Backup gave.
 	Restore(grpc.ClientStreamingServer[RestoreRequest, RestoreResponse]) error
+	// Gives a locked manager its unlock key.
+	Unlock(context.Context, *UnlockRequest) (*UnlockResponse, error)
 	mustEmbedUnimplementedLocalServer()
 }
 
@@ -169,6 +184,9 @@ func (UnimplementedLocalServer) Backup(*BackupRequest, grpc.ServerStreamingServe
 }
 func (UnimplementedLocalServer) Restore(grpc.ClientStreamingServer[RestoreRequest, RestoreResponse]) error {
 	return status.Error(codes.Unimplemented, "method Restore not implemented")
+}
+func (UnimplementedLocalServer) Unlock(context.Context, *UnlockRequest) (*UnlockResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Unlock not implemented")
 }
 func (UnimplementedLocalServer) mustEmbedUnimplementedLocalServer() {}
 func (UnimplementedLocalServer) testEmbeddedByValue()               {}
@@ -281,6 +299,24 @@ func _Local_Restore_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Local_RestoreServer = grpc.ClientStreamingServer[RestoreRequest, RestoreResponse]
 
+func _Local_Unlock_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UnlockRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LocalServer).Unlock(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Local_Unlock_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LocalServer).Unlock(ctx, req.(*UnlockRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Local_ServiceDesc is the grpc.ServiceDesc for Local service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -303,6 +339,10 @@ var Local_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Leave",
 			Handler:    _Local_Leave_Handler,
+		},
+		{
+			MethodName: "Unlock",
+			Handler:    _Local_Unlock_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -936,8 +936,17 @@ type Cluster struct {
 	// When the standing tokens were last rotated by the clock, or the clock was
 	// set; the next rotation follows an interval later. 0: not yet.
 	TokensRotatedAt int64 `protobuf:"varint,12,opt,name=tokens_rotated_at,json=tokensRotatedAt,proto3" json:"tokens_rotated_at,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// 32 bytes: every manager's key-encryption key is sealed under it. Empty: no
+	// autolock. Never leaves a manager but through GetUnlockKey and RotateUnlockKey.
+	UnlockKey []byte `protobuf:"bytes,13,opt,name=unlock_key,json=unlockKey,proto3" json:"unlock_key,omitempty"`
+	// Grows whenever unlock_key becomes another, or none.
+	UnlockNumber uint64   `protobuf:"varint,14,opt,name=unlock_number,json=unlockNumber,proto3" json:"unlock_number,omitempty"`
+	DataKey      *DataKey `protobuf:"bytes,15,opt,name=data_key,json=dataKey,proto3" json:"data_key,omitempty"`
+	// Who has been given the data keys: what one holds who is to be no manager any
+	// more is replaced.
+	KeyHolders    []*KeyHolder `protobuf:"bytes,16,rep,name=key_holders,json=keyHolders,proto3" json:"key_holders,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Cluster) Reset() {
@@ -1054,6 +1063,199 @@ func (x *Cluster) GetTokensRotatedAt() int64 {
 	return 0
 }
 
+func (x *Cluster) GetUnlockKey() []byte {
+	if x != nil {
+		return x.UnlockKey
+	}
+	return nil
+}
+
+func (x *Cluster) GetUnlockNumber() uint64 {
+	if x != nil {
+		return x.UnlockNumber
+	}
+	return 0
+}
+
+func (x *Cluster) GetDataKey() *DataKey {
+	if x != nil {
+		return x.DataKey
+	}
+	return nil
+}
+
+func (x *Cluster) GetKeyHolders() []*KeyHolder {
+	if x != nil {
+		return x.KeyHolders
+	}
+	return nil
+}
+
+// DataKey says which data key is in use (R20). The keys themselves are in no entry.
+type DataKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// New entries and snapshots are sealed under it. Zero: 1.
+	Active uint32 `protobuf:"varint,1,opt,name=active,proto3" json:"active,omitempty"`
+	// The next one: managers get it and keep it, and then it is put to use. Zero:
+	// no rotation is under way.
+	Offered uint32 `protobuf:"varint,2,opt,name=offered,proto3" json:"offered,omitempty"`
+	// Keys up to this number are to be replaced.
+	Stale uint32 `protobuf:"varint,3,opt,name=stale,proto3" json:"stale,omitempty"`
+	// Why, in words.
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// No entry after the one that set this is sealed under an older key: managers
+	// write anew what is, and forget the keys.
+	Settled bool `protobuf:"varint,5,opt,name=settled,proto3" json:"settled,omitempty"`
+	// The node that draws the offered key, and no other does, while it leads.
+	Drawer        []byte `protobuf:"bytes,6,opt,name=drawer,proto3" json:"drawer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DataKey) Reset() {
+	*x = DataKey{}
+	mi := &file_skep_model_v1_model_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DataKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DataKey) ProtoMessage() {}
+
+func (x *DataKey) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_model_v1_model_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DataKey.ProtoReflect.Descriptor instead.
+func (*DataKey) Descriptor() ([]byte, []int) {
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *DataKey) GetActive() uint32 {
+	if x != nil {
+		return x.Active
+	}
+	return 0
+}
+
+func (x *DataKey) GetOffered() uint32 {
+	if x != nil {
+		return x.Offered
+	}
+	return 0
+}
+
+func (x *DataKey) GetStale() uint32 {
+	if x != nil {
+		return x.Stale
+	}
+	return 0
+}
+
+func (x *DataKey) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *DataKey) GetSettled() bool {
+	if x != nil {
+		return x.Settled
+	}
+	return false
+}
+
+func (x *DataKey) GetDrawer() []byte {
+	if x != nil {
+		return x.Drawer
+	}
+	return nil
+}
+
+// KeyHolder is what a node that is or was a manager holds, as it said last.
+type KeyHolder struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Node  []byte                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// The newest data key that it has kept durably. Zero: it has not said.
+	Kept uint32 `protobuf:"varint,2,opt,name=kept,proto3" json:"kept,omitempty"`
+	// Nothing on its disk opens with a key before this one. Zero: not known.
+	Clean uint32 `protobuf:"varint,3,opt,name=clean,proto3" json:"clean,omitempty"`
+	// The unlock_number that its own keys are sealed by.
+	Locked        uint64 `protobuf:"varint,4,opt,name=locked,proto3" json:"locked,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyHolder) Reset() {
+	*x = KeyHolder{}
+	mi := &file_skep_model_v1_model_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyHolder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyHolder) ProtoMessage() {}
+
+func (x *KeyHolder) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_model_v1_model_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyHolder.ProtoReflect.Descriptor instead.
+func (*KeyHolder) Descriptor() ([]byte, []int) {
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *KeyHolder) GetNode() []byte {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *KeyHolder) GetKept() uint32 {
+	if x != nil {
+		return x.Kept
+	}
+	return 0
+}
+
+func (x *KeyHolder) GetClean() uint32 {
+	if x != nil {
+		return x.Clean
+	}
+	return 0
+}
+
+func (x *KeyHolder) GetLocked() uint64 {
+	if x != nil {
+		return x.Locked
+	}
+	return 0
+}
+
 // ClusterSpec is what the operator sets. Zero means the documented default.
 type ClusterSpec struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -1082,13 +1284,15 @@ type ClusterSpec struct {
 	TokenRotation int64 `protobuf:"varint,12,opt,name=token_rotation,json=tokenRotation,proto3" json:"token_rotation,omitempty"`
 	// There are no standing tokens: nodes join with tokens made for them.
 	NoStandingTokens bool `protobuf:"varint,13,opt,name=no_standing_tokens,json=noStandingTokens,proto3" json:"no_standing_tokens,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Managers start locked, until they are given the unlock key.
+	Autolock      bool `protobuf:"varint,14,opt,name=autolock,proto3" json:"autolock,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ClusterSpec) Reset() {
 	*x = ClusterSpec{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[2]
+	mi := &file_skep_model_v1_model_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1100,7 +1304,7 @@ func (x *ClusterSpec) String() string {
 func (*ClusterSpec) ProtoMessage() {}
 
 func (x *ClusterSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[2]
+	mi := &file_skep_model_v1_model_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1113,7 +1317,7 @@ func (x *ClusterSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterSpec.ProtoReflect.Descriptor instead.
 func (*ClusterSpec) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{2}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ClusterSpec) GetName() string {
@@ -1207,6 +1411,13 @@ func (x *ClusterSpec) GetNoStandingTokens() bool {
 	return false
 }
 
+func (x *ClusterSpec) GetAutolock() bool {
+	if x != nil {
+		return x.Autolock
+	}
+	return false
+}
+
 // RootCA holds what signs nodes. Written by init and by rotation.
 type RootCA struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1220,7 +1431,7 @@ type RootCA struct {
 
 func (x *RootCA) Reset() {
 	*x = RootCA{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[3]
+	mi := &file_skep_model_v1_model_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1232,7 +1443,7 @@ func (x *RootCA) String() string {
 func (*RootCA) ProtoMessage() {}
 
 func (x *RootCA) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[3]
+	mi := &file_skep_model_v1_model_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1245,7 +1456,7 @@ func (x *RootCA) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootCA.ProtoReflect.Descriptor instead.
 func (*RootCA) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{3}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RootCA) GetCertificates() [][]byte {
@@ -1292,7 +1503,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[4]
+	mi := &file_skep_model_v1_model_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1304,7 +1515,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[4]
+	mi := &file_skep_model_v1_model_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1317,7 +1528,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{4}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Node) GetMeta() *Meta {
@@ -1425,7 +1636,7 @@ type NodeSpec struct {
 
 func (x *NodeSpec) Reset() {
 	*x = NodeSpec{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[5]
+	mi := &file_skep_model_v1_model_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1437,7 +1648,7 @@ func (x *NodeSpec) String() string {
 func (*NodeSpec) ProtoMessage() {}
 
 func (x *NodeSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[5]
+	mi := &file_skep_model_v1_model_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1450,7 +1661,7 @@ func (x *NodeSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeSpec.ProtoReflect.Descriptor instead.
 func (*NodeSpec) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{5}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *NodeSpec) GetName() string {
@@ -1499,7 +1710,7 @@ type NodeDescription struct {
 
 func (x *NodeDescription) Reset() {
 	*x = NodeDescription{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[6]
+	mi := &file_skep_model_v1_model_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1511,7 +1722,7 @@ func (x *NodeDescription) String() string {
 func (*NodeDescription) ProtoMessage() {}
 
 func (x *NodeDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[6]
+	mi := &file_skep_model_v1_model_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1524,7 +1735,7 @@ func (x *NodeDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeDescription.ProtoReflect.Descriptor instead.
 func (*NodeDescription) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{6}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *NodeDescription) GetHostname() string {
@@ -1594,7 +1805,7 @@ type Resources struct {
 
 func (x *Resources) Reset() {
 	*x = Resources{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[7]
+	mi := &file_skep_model_v1_model_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1606,7 +1817,7 @@ func (x *Resources) String() string {
 func (*Resources) ProtoMessage() {}
 
 func (x *Resources) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[7]
+	mi := &file_skep_model_v1_model_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1619,7 +1830,7 @@ func (x *Resources) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resources.ProtoReflect.Descriptor instead.
 func (*Resources) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{7}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Resources) GetNanoCpus() int64 {
@@ -1658,7 +1869,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[8]
+	mi := &file_skep_model_v1_model_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1670,7 +1881,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[8]
+	mi := &file_skep_model_v1_model_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1683,7 +1894,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{8}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *NodeStatus) GetState() NodeState {
@@ -1766,7 +1977,7 @@ type Certificate struct {
 
 func (x *Certificate) Reset() {
 	*x = Certificate{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[9]
+	mi := &file_skep_model_v1_model_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1778,7 +1989,7 @@ func (x *Certificate) String() string {
 func (*Certificate) ProtoMessage() {}
 
 func (x *Certificate) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[9]
+	mi := &file_skep_model_v1_model_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1791,7 +2002,7 @@ func (x *Certificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
 func (*Certificate) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{9}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Certificate) GetGeneration() uint64 {
@@ -1882,7 +2093,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[10]
+	mi := &file_skep_model_v1_model_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1894,7 +2105,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[10]
+	mi := &file_skep_model_v1_model_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1907,7 +2118,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{10}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Member) GetMeta() *Meta {
@@ -1973,7 +2184,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[11]
+	mi := &file_skep_model_v1_model_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1985,7 +2196,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[11]
+	mi := &file_skep_model_v1_model_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1998,7 +2209,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{11}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Claim) GetKind() string {
@@ -2055,7 +2266,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[12]
+	mi := &file_skep_model_v1_model_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2067,7 +2278,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[12]
+	mi := &file_skep_model_v1_model_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2080,7 +2291,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{12}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Service) GetMeta() *Meta {
@@ -2171,7 +2382,7 @@ type RegistryAuth struct {
 
 func (x *RegistryAuth) Reset() {
 	*x = RegistryAuth{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[13]
+	mi := &file_skep_model_v1_model_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2183,7 +2394,7 @@ func (x *RegistryAuth) String() string {
 func (*RegistryAuth) ProtoMessage() {}
 
 func (x *RegistryAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[13]
+	mi := &file_skep_model_v1_model_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2196,7 +2407,7 @@ func (x *RegistryAuth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegistryAuth.ProtoReflect.Descriptor instead.
 func (*RegistryAuth) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{13}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RegistryAuth) GetRegistry() string {
@@ -2253,7 +2464,7 @@ type ServiceSpec struct {
 
 func (x *ServiceSpec) Reset() {
 	*x = ServiceSpec{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[14]
+	mi := &file_skep_model_v1_model_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2265,7 +2476,7 @@ func (x *ServiceSpec) String() string {
 func (*ServiceSpec) ProtoMessage() {}
 
 func (x *ServiceSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[14]
+	mi := &file_skep_model_v1_model_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2278,7 +2489,7 @@ func (x *ServiceSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceSpec.ProtoReflect.Descriptor instead.
 func (*ServiceSpec) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{14}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ServiceSpec) GetName() string {
@@ -2366,7 +2577,7 @@ type Replicated struct {
 
 func (x *Replicated) Reset() {
 	*x = Replicated{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[15]
+	mi := &file_skep_model_v1_model_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2378,7 +2589,7 @@ func (x *Replicated) String() string {
 func (*Replicated) ProtoMessage() {}
 
 func (x *Replicated) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[15]
+	mi := &file_skep_model_v1_model_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2391,7 +2602,7 @@ func (x *Replicated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replicated.ProtoReflect.Descriptor instead.
 func (*Replicated) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{15}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Replicated) GetReplicas() uint64 {
@@ -2409,7 +2620,7 @@ type Global struct {
 
 func (x *Global) Reset() {
 	*x = Global{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[16]
+	mi := &file_skep_model_v1_model_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2421,7 +2632,7 @@ func (x *Global) String() string {
 func (*Global) ProtoMessage() {}
 
 func (x *Global) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[16]
+	mi := &file_skep_model_v1_model_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2434,7 +2645,7 @@ func (x *Global) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Global.ProtoReflect.Descriptor instead.
 func (*Global) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{16}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{18}
 }
 
 // UpdateConfig is complete as stored: control fills the defaults in.
@@ -2456,7 +2667,7 @@ type UpdateConfig struct {
 
 func (x *UpdateConfig) Reset() {
 	*x = UpdateConfig{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[17]
+	mi := &file_skep_model_v1_model_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2468,7 +2679,7 @@ func (x *UpdateConfig) String() string {
 func (*UpdateConfig) ProtoMessage() {}
 
 func (x *UpdateConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[17]
+	mi := &file_skep_model_v1_model_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2481,7 +2692,7 @@ func (x *UpdateConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateConfig.ProtoReflect.Descriptor instead.
 func (*UpdateConfig) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{17}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *UpdateConfig) GetParallelism() uint64 {
@@ -2541,7 +2752,7 @@ type RestartPolicy struct {
 
 func (x *RestartPolicy) Reset() {
 	*x = RestartPolicy{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[18]
+	mi := &file_skep_model_v1_model_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2553,7 +2764,7 @@ func (x *RestartPolicy) String() string {
 func (*RestartPolicy) ProtoMessage() {}
 
 func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[18]
+	mi := &file_skep_model_v1_model_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2566,7 +2777,7 @@ func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartPolicy.ProtoReflect.Descriptor instead.
 func (*RestartPolicy) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{18}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RestartPolicy) GetCondition() RestartCondition {
@@ -2609,7 +2820,7 @@ type UpdateStatus struct {
 
 func (x *UpdateStatus) Reset() {
 	*x = UpdateStatus{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[19]
+	mi := &file_skep_model_v1_model_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2621,7 +2832,7 @@ func (x *UpdateStatus) String() string {
 func (*UpdateStatus) ProtoMessage() {}
 
 func (x *UpdateStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[19]
+	mi := &file_skep_model_v1_model_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2634,7 +2845,7 @@ func (x *UpdateStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateStatus.ProtoReflect.Descriptor instead.
 func (*UpdateStatus) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{19}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *UpdateStatus) GetState() UpdateState {
@@ -2678,7 +2889,7 @@ type Revision struct {
 
 func (x *Revision) Reset() {
 	*x = Revision{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[20]
+	mi := &file_skep_model_v1_model_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2690,7 +2901,7 @@ func (x *Revision) String() string {
 func (*Revision) ProtoMessage() {}
 
 func (x *Revision) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[20]
+	mi := &file_skep_model_v1_model_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2703,7 +2914,7 @@ func (x *Revision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revision.ProtoReflect.Descriptor instead.
 func (*Revision) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{20}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Revision) GetMeta() *Meta {
@@ -2749,7 +2960,7 @@ type TaskTemplate struct {
 
 func (x *TaskTemplate) Reset() {
 	*x = TaskTemplate{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[21]
+	mi := &file_skep_model_v1_model_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2761,7 +2972,7 @@ func (x *TaskTemplate) String() string {
 func (*TaskTemplate) ProtoMessage() {}
 
 func (x *TaskTemplate) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[21]
+	mi := &file_skep_model_v1_model_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2774,7 +2985,7 @@ func (x *TaskTemplate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskTemplate.ProtoReflect.Descriptor instead.
 func (*TaskTemplate) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{21}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *TaskTemplate) GetContainer() *ContainerSpec {
@@ -2823,7 +3034,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[22]
+	mi := &file_skep_model_v1_model_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2835,7 +3046,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[22]
+	mi := &file_skep_model_v1_model_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2848,7 +3059,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{22}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Limits) GetNanoCpus() int64 {
@@ -2886,7 +3097,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[23]
+	mi := &file_skep_model_v1_model_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2898,7 +3109,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[23]
+	mi := &file_skep_model_v1_model_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2911,7 +3122,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{23}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Placement) GetConstraints() []string {
@@ -2969,7 +3180,7 @@ type ContainerSpec struct {
 
 func (x *ContainerSpec) Reset() {
 	*x = ContainerSpec{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[24]
+	mi := &file_skep_model_v1_model_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2981,7 +3192,7 @@ func (x *ContainerSpec) String() string {
 func (*ContainerSpec) ProtoMessage() {}
 
 func (x *ContainerSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[24]
+	mi := &file_skep_model_v1_model_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2994,7 +3205,7 @@ func (x *ContainerSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerSpec.ProtoReflect.Descriptor instead.
 func (*ContainerSpec) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{24}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ContainerSpec) GetImage() string {
@@ -3155,7 +3366,7 @@ type Ulimit struct {
 
 func (x *Ulimit) Reset() {
 	*x = Ulimit{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[25]
+	mi := &file_skep_model_v1_model_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3167,7 +3378,7 @@ func (x *Ulimit) String() string {
 func (*Ulimit) ProtoMessage() {}
 
 func (x *Ulimit) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[25]
+	mi := &file_skep_model_v1_model_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3180,7 +3391,7 @@ func (x *Ulimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ulimit.ProtoReflect.Descriptor instead.
 func (*Ulimit) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{25}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Ulimit) GetName() string {
@@ -3223,7 +3434,7 @@ type Mount struct {
 
 func (x *Mount) Reset() {
 	*x = Mount{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[26]
+	mi := &file_skep_model_v1_model_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3235,7 +3446,7 @@ func (x *Mount) String() string {
 func (*Mount) ProtoMessage() {}
 
 func (x *Mount) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[26]
+	mi := &file_skep_model_v1_model_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3248,7 +3459,7 @@ func (x *Mount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mount.ProtoReflect.Descriptor instead.
 func (*Mount) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{26}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Mount) GetType() MountType {
@@ -3336,7 +3547,7 @@ type Task struct {
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[27]
+	mi := &file_skep_model_v1_model_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3348,7 +3559,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[27]
+	mi := &file_skep_model_v1_model_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3361,7 +3572,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{27}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Task) GetId() []byte {
@@ -3469,7 +3680,7 @@ type TaskStatus struct {
 
 func (x *TaskStatus) Reset() {
 	*x = TaskStatus{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[28]
+	mi := &file_skep_model_v1_model_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3481,7 +3692,7 @@ func (x *TaskStatus) String() string {
 func (*TaskStatus) ProtoMessage() {}
 
 func (x *TaskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[28]
+	mi := &file_skep_model_v1_model_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3494,7 +3705,7 @@ func (x *TaskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStatus.ProtoReflect.Descriptor instead.
 func (*TaskStatus) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{28}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *TaskStatus) GetState() TaskState {
@@ -3569,7 +3780,7 @@ type User struct {
 
 func (x *User) Reset() {
 	*x = User{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[29]
+	mi := &file_skep_model_v1_model_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3581,7 +3792,7 @@ func (x *User) String() string {
 func (*User) ProtoMessage() {}
 
 func (x *User) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[29]
+	mi := &file_skep_model_v1_model_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3594,7 +3805,7 @@ func (x *User) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use User.ProtoReflect.Descriptor instead.
 func (*User) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{29}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *User) GetMeta() *Meta {
@@ -3696,7 +3907,7 @@ type JoinToken struct {
 
 func (x *JoinToken) Reset() {
 	*x = JoinToken{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[30]
+	mi := &file_skep_model_v1_model_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3708,7 +3919,7 @@ func (x *JoinToken) String() string {
 func (*JoinToken) ProtoMessage() {}
 
 func (x *JoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[30]
+	mi := &file_skep_model_v1_model_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3721,7 +3932,7 @@ func (x *JoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
 func (*JoinToken) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{30}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *JoinToken) GetMeta() *Meta {
@@ -3870,7 +4081,7 @@ type TokenUse struct {
 
 func (x *TokenUse) Reset() {
 	*x = TokenUse{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[31]
+	mi := &file_skep_model_v1_model_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3882,7 +4093,7 @@ func (x *TokenUse) String() string {
 func (*TokenUse) ProtoMessage() {}
 
 func (x *TokenUse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[31]
+	mi := &file_skep_model_v1_model_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3895,7 +4106,7 @@ func (x *TokenUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenUse.ProtoReflect.Descriptor instead.
 func (*TokenUse) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{31}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *TokenUse) GetNode() []byte {
@@ -3958,7 +4169,7 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\n" +
 	"created_at\x18\x03 \x01(\x03R\tcreatedAt\x12\x1d\n" +
 	"\n" +
-	"updated_at\x18\x04 \x01(\x03R\tupdatedAt\"\xe7\x03\n" +
+	"updated_at\x18\x04 \x01(\x03R\tupdatedAt\"\x99\x05\n" +
 	"\aCluster\x12'\n" +
 	"\x04meta\x18\x01 \x01(\v2\x13.skep.model.v1.MetaR\x04meta\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x18\n" +
@@ -3972,7 +4183,25 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\x16previous_manager_token\x18\n" +
 	" \x01(\fR\x14previousManagerToken\x12%\n" +
 	"\x0eprevious_until\x18\v \x01(\x03R\rpreviousUntil\x12*\n" +
-	"\x11tokens_rotated_at\x18\f \x01(\x03R\x0ftokensRotatedAtJ\x04\b\r\x10\x1e\"\xe3\x04\n" +
+	"\x11tokens_rotated_at\x18\f \x01(\x03R\x0ftokensRotatedAt\x12\x1d\n" +
+	"\n" +
+	"unlock_key\x18\r \x01(\fR\tunlockKey\x12#\n" +
+	"\runlock_number\x18\x0e \x01(\x04R\funlockNumber\x121\n" +
+	"\bdata_key\x18\x0f \x01(\v2\x16.skep.model.v1.DataKeyR\adataKey\x129\n" +
+	"\vkey_holders\x18\x10 \x03(\v2\x18.skep.model.v1.KeyHolderR\n" +
+	"keyHoldersJ\x04\b\x11\x10\x1e\"\x9b\x01\n" +
+	"\aDataKey\x12\x16\n" +
+	"\x06active\x18\x01 \x01(\rR\x06active\x12\x18\n" +
+	"\aoffered\x18\x02 \x01(\rR\aoffered\x12\x14\n" +
+	"\x05stale\x18\x03 \x01(\rR\x05stale\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x18\n" +
+	"\asettled\x18\x05 \x01(\bR\asettled\x12\x16\n" +
+	"\x06drawer\x18\x06 \x01(\fR\x06drawer\"a\n" +
+	"\tKeyHolder\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\fR\x04node\x12\x12\n" +
+	"\x04kept\x18\x02 \x01(\rR\x04kept\x12\x14\n" +
+	"\x05clean\x18\x03 \x01(\rR\x05clean\x12\x16\n" +
+	"\x06locked\x18\x04 \x01(\x04R\x06locked\"\xff\x04\n" +
 	"\vClusterSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12>\n" +
 	"\x06labels\x18\x02 \x03(\v2&.skep.model.v1.ClusterSpec.LabelsEntryR\x06labels\x12)\n" +
@@ -3988,10 +4217,11 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	" \x01(\bR\x12massExpiryGuardOff\x120\n" +
 	"\x14dead_manager_removal\x18\v \x01(\x03R\x12deadManagerRemoval\x12%\n" +
 	"\x0etoken_rotation\x18\f \x01(\x03R\rtokenRotation\x12,\n" +
-	"\x12no_standing_tokens\x18\r \x01(\bR\x10noStandingTokens\x1a9\n" +
+	"\x12no_standing_tokens\x18\r \x01(\bR\x10noStandingTokens\x12\x1a\n" +
+	"\bautolock\x18\x0e \x01(\bR\bautolock\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\x0e\x10\x1e\"D\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\x0f\x10\x1e\"D\n" +
 	"\x06RootCA\x12\"\n" +
 	"\fcertificates\x18\x01 \x03(\fR\fcertificates\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03keyJ\x04\b\x03\x10\n" +
@@ -4373,7 +4603,7 @@ func file_skep_model_v1_model_proto_rawDescGZIP() []byte {
 }
 
 var file_skep_model_v1_model_proto_enumTypes = make([]protoimpl.EnumInfo, 15)
-var file_skep_model_v1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_skep_model_v1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_skep_model_v1_model_proto_goTypes = []any{
 	(Role)(0),               // 0: skep.model.v1.Role
 	(Availability)(0),       // 1: skep.model.v1.Availability
@@ -4392,110 +4622,114 @@ var file_skep_model_v1_model_proto_goTypes = []any{
 	(TokenVerdict)(0),       // 14: skep.model.v1.TokenVerdict
 	(*Meta)(nil),            // 15: skep.model.v1.Meta
 	(*Cluster)(nil),         // 16: skep.model.v1.Cluster
-	(*ClusterSpec)(nil),     // 17: skep.model.v1.ClusterSpec
-	(*RootCA)(nil),          // 18: skep.model.v1.RootCA
-	(*Node)(nil),            // 19: skep.model.v1.Node
-	(*NodeSpec)(nil),        // 20: skep.model.v1.NodeSpec
-	(*NodeDescription)(nil), // 21: skep.model.v1.NodeDescription
-	(*Resources)(nil),       // 22: skep.model.v1.Resources
-	(*NodeStatus)(nil),      // 23: skep.model.v1.NodeStatus
-	(*Certificate)(nil),     // 24: skep.model.v1.Certificate
-	(*Member)(nil),          // 25: skep.model.v1.Member
-	(*Claim)(nil),           // 26: skep.model.v1.Claim
-	(*Service)(nil),         // 27: skep.model.v1.Service
-	(*RegistryAuth)(nil),    // 28: skep.model.v1.RegistryAuth
-	(*ServiceSpec)(nil),     // 29: skep.model.v1.ServiceSpec
-	(*Replicated)(nil),      // 30: skep.model.v1.Replicated
-	(*Global)(nil),          // 31: skep.model.v1.Global
-	(*UpdateConfig)(nil),    // 32: skep.model.v1.UpdateConfig
-	(*RestartPolicy)(nil),   // 33: skep.model.v1.RestartPolicy
-	(*UpdateStatus)(nil),    // 34: skep.model.v1.UpdateStatus
-	(*Revision)(nil),        // 35: skep.model.v1.Revision
-	(*TaskTemplate)(nil),    // 36: skep.model.v1.TaskTemplate
-	(*Limits)(nil),          // 37: skep.model.v1.Limits
-	(*Placement)(nil),       // 38: skep.model.v1.Placement
-	(*ContainerSpec)(nil),   // 39: skep.model.v1.ContainerSpec
-	(*Ulimit)(nil),          // 40: skep.model.v1.Ulimit
-	(*Mount)(nil),           // 41: skep.model.v1.Mount
-	(*Task)(nil),            // 42: skep.model.v1.Task
-	(*TaskStatus)(nil),      // 43: skep.model.v1.TaskStatus
-	(*User)(nil),            // 44: skep.model.v1.User
-	(*JoinToken)(nil),       // 45: skep.model.v1.JoinToken
-	(*TokenUse)(nil),        // 46: skep.model.v1.TokenUse
-	nil,                     // 47: skep.model.v1.ClusterSpec.LabelsEntry
-	nil,                     // 48: skep.model.v1.NodeSpec.LabelsEntry
-	nil,                     // 49: skep.model.v1.NodeDescription.EngineLabelsEntry
-	nil,                     // 50: skep.model.v1.ServiceSpec.LabelsEntry
-	nil,                     // 51: skep.model.v1.ContainerSpec.LabelsEntry
-	nil,                     // 52: skep.model.v1.ContainerSpec.SysctlsEntry
-	nil,                     // 53: skep.model.v1.JoinToken.LabelsEntry
+	(*DataKey)(nil),         // 17: skep.model.v1.DataKey
+	(*KeyHolder)(nil),       // 18: skep.model.v1.KeyHolder
+	(*ClusterSpec)(nil),     // 19: skep.model.v1.ClusterSpec
+	(*RootCA)(nil),          // 20: skep.model.v1.RootCA
+	(*Node)(nil),            // 21: skep.model.v1.Node
+	(*NodeSpec)(nil),        // 22: skep.model.v1.NodeSpec
+	(*NodeDescription)(nil), // 23: skep.model.v1.NodeDescription
+	(*Resources)(nil),       // 24: skep.model.v1.Resources
+	(*NodeStatus)(nil),      // 25: skep.model.v1.NodeStatus
+	(*Certificate)(nil),     // 26: skep.model.v1.Certificate
+	(*Member)(nil),          // 27: skep.model.v1.Member
+	(*Claim)(nil),           // 28: skep.model.v1.Claim
+	(*Service)(nil),         // 29: skep.model.v1.Service
+	(*RegistryAuth)(nil),    // 30: skep.model.v1.RegistryAuth
+	(*ServiceSpec)(nil),     // 31: skep.model.v1.ServiceSpec
+	(*Replicated)(nil),      // 32: skep.model.v1.Replicated
+	(*Global)(nil),          // 33: skep.model.v1.Global
+	(*UpdateConfig)(nil),    // 34: skep.model.v1.UpdateConfig
+	(*RestartPolicy)(nil),   // 35: skep.model.v1.RestartPolicy
+	(*UpdateStatus)(nil),    // 36: skep.model.v1.UpdateStatus
+	(*Revision)(nil),        // 37: skep.model.v1.Revision
+	(*TaskTemplate)(nil),    // 38: skep.model.v1.TaskTemplate
+	(*Limits)(nil),          // 39: skep.model.v1.Limits
+	(*Placement)(nil),       // 40: skep.model.v1.Placement
+	(*ContainerSpec)(nil),   // 41: skep.model.v1.ContainerSpec
+	(*Ulimit)(nil),          // 42: skep.model.v1.Ulimit
+	(*Mount)(nil),           // 43: skep.model.v1.Mount
+	(*Task)(nil),            // 44: skep.model.v1.Task
+	(*TaskStatus)(nil),      // 45: skep.model.v1.TaskStatus
+	(*User)(nil),            // 46: skep.model.v1.User
+	(*JoinToken)(nil),       // 47: skep.model.v1.JoinToken
+	(*TokenUse)(nil),        // 48: skep.model.v1.TokenUse
+	nil,                     // 49: skep.model.v1.ClusterSpec.LabelsEntry
+	nil,                     // 50: skep.model.v1.NodeSpec.LabelsEntry
+	nil,                     // 51: skep.model.v1.NodeDescription.EngineLabelsEntry
+	nil,                     // 52: skep.model.v1.ServiceSpec.LabelsEntry
+	nil,                     // 53: skep.model.v1.ContainerSpec.LabelsEntry
+	nil,                     // 54: skep.model.v1.ContainerSpec.SysctlsEntry
+	nil,                     // 55: skep.model.v1.JoinToken.LabelsEntry
 }
 var file_skep_model_v1_model_proto_depIdxs = []int32{
 	15, // 0: skep.model.v1.Cluster.meta:type_name -> skep.model.v1.Meta
-	17, // 1: skep.model.v1.Cluster.spec:type_name -> skep.model.v1.ClusterSpec
-	18, // 2: skep.model.v1.Cluster.root:type_name -> skep.model.v1.RootCA
-	47, // 3: skep.model.v1.ClusterSpec.labels:type_name -> skep.model.v1.ClusterSpec.LabelsEntry
-	15, // 4: skep.model.v1.Node.meta:type_name -> skep.model.v1.Meta
-	20, // 5: skep.model.v1.Node.spec:type_name -> skep.model.v1.NodeSpec
-	0,  // 6: skep.model.v1.Node.role:type_name -> skep.model.v1.Role
-	2,  // 7: skep.model.v1.Node.membership:type_name -> skep.model.v1.Membership
-	21, // 8: skep.model.v1.Node.description:type_name -> skep.model.v1.NodeDescription
-	23, // 9: skep.model.v1.Node.status:type_name -> skep.model.v1.NodeStatus
-	24, // 10: skep.model.v1.Node.current:type_name -> skep.model.v1.Certificate
-	24, // 11: skep.model.v1.Node.previous:type_name -> skep.model.v1.Certificate
-	48, // 12: skep.model.v1.NodeSpec.labels:type_name -> skep.model.v1.NodeSpec.LabelsEntry
-	0,  // 13: skep.model.v1.NodeSpec.role:type_name -> skep.model.v1.Role
-	1,  // 14: skep.model.v1.NodeSpec.availability:type_name -> skep.model.v1.Availability
-	22, // 15: skep.model.v1.NodeDescription.resources:type_name -> skep.model.v1.Resources
-	49, // 16: skep.model.v1.NodeDescription.engine_labels:type_name -> skep.model.v1.NodeDescription.EngineLabelsEntry
-	3,  // 17: skep.model.v1.NodeStatus.state:type_name -> skep.model.v1.NodeState
-	4,  // 18: skep.model.v1.NodeStatus.farewell:type_name -> skep.model.v1.Farewell
-	0,  // 19: skep.model.v1.Certificate.role:type_name -> skep.model.v1.Role
-	15, // 20: skep.model.v1.Member.meta:type_name -> skep.model.v1.Meta
-	5,  // 21: skep.model.v1.Member.kind:type_name -> skep.model.v1.MemberKind
-	15, // 22: skep.model.v1.Service.meta:type_name -> skep.model.v1.Meta
-	29, // 23: skep.model.v1.Service.spec:type_name -> skep.model.v1.ServiceSpec
-	34, // 24: skep.model.v1.Service.update:type_name -> skep.model.v1.UpdateStatus
-	28, // 25: skep.model.v1.Service.registry_auths:type_name -> skep.model.v1.RegistryAuth
-	50, // 26: skep.model.v1.ServiceSpec.labels:type_name -> skep.model.v1.ServiceSpec.LabelsEntry
-	30, // 27: skep.model.v1.ServiceSpec.replicated:type_name -> skep.model.v1.Replicated
-	31, // 28: skep.model.v1.ServiceSpec.global:type_name -> skep.model.v1.Global
-	32, // 29: skep.model.v1.ServiceSpec.update:type_name -> skep.model.v1.UpdateConfig
-	32, // 30: skep.model.v1.ServiceSpec.rollback:type_name -> skep.model.v1.UpdateConfig
-	33, // 31: skep.model.v1.ServiceSpec.restart:type_name -> skep.model.v1.RestartPolicy
-	7,  // 32: skep.model.v1.UpdateConfig.failure_action:type_name -> skep.model.v1.FailureAction
-	6,  // 33: skep.model.v1.UpdateConfig.order:type_name -> skep.model.v1.UpdateOrder
-	8,  // 34: skep.model.v1.RestartPolicy.condition:type_name -> skep.model.v1.RestartCondition
-	9,  // 35: skep.model.v1.UpdateStatus.state:type_name -> skep.model.v1.UpdateState
-	15, // 36: skep.model.v1.Revision.meta:type_name -> skep.model.v1.Meta
-	36, // 37: skep.model.v1.Revision.template:type_name -> skep.model.v1.TaskTemplate
-	39, // 38: skep.model.v1.TaskTemplate.container:type_name -> skep.model.v1.ContainerSpec
-	22, // 39: skep.model.v1.TaskTemplate.reservations:type_name -> skep.model.v1.Resources
-	37, // 40: skep.model.v1.TaskTemplate.limits:type_name -> skep.model.v1.Limits
-	38, // 41: skep.model.v1.TaskTemplate.placement:type_name -> skep.model.v1.Placement
-	51, // 42: skep.model.v1.ContainerSpec.labels:type_name -> skep.model.v1.ContainerSpec.LabelsEntry
-	41, // 43: skep.model.v1.ContainerSpec.mounts:type_name -> skep.model.v1.Mount
-	52, // 44: skep.model.v1.ContainerSpec.sysctls:type_name -> skep.model.v1.ContainerSpec.SysctlsEntry
-	40, // 45: skep.model.v1.ContainerSpec.ulimits:type_name -> skep.model.v1.Ulimit
-	10, // 46: skep.model.v1.Mount.type:type_name -> skep.model.v1.MountType
-	11, // 47: skep.model.v1.Task.desired:type_name -> skep.model.v1.TaskState
-	43, // 48: skep.model.v1.Task.status:type_name -> skep.model.v1.TaskStatus
-	11, // 49: skep.model.v1.TaskStatus.state:type_name -> skep.model.v1.TaskState
-	15, // 50: skep.model.v1.User.meta:type_name -> skep.model.v1.Meta
-	12, // 51: skep.model.v1.User.role:type_name -> skep.model.v1.UserRole
-	24, // 52: skep.model.v1.User.current:type_name -> skep.model.v1.Certificate
-	24, // 53: skep.model.v1.User.previous:type_name -> skep.model.v1.Certificate
-	15, // 54: skep.model.v1.JoinToken.meta:type_name -> skep.model.v1.Meta
-	0,  // 55: skep.model.v1.JoinToken.role:type_name -> skep.model.v1.Role
-	53, // 56: skep.model.v1.JoinToken.labels:type_name -> skep.model.v1.JoinToken.LabelsEntry
-	46, // 57: skep.model.v1.JoinToken.used:type_name -> skep.model.v1.TokenUse
-	13, // 58: skep.model.v1.JoinToken.end:type_name -> skep.model.v1.TokenEnd
-	14, // 59: skep.model.v1.TokenUse.verdict:type_name -> skep.model.v1.TokenVerdict
-	60, // [60:60] is the sub-list for method output_type
-	60, // [60:60] is the sub-list for method input_type
-	60, // [60:60] is the sub-list for extension type_name
-	60, // [60:60] is the sub-list for extension extendee
-	0,  // [0:60] is the sub-list for field type_name
+	19, // 1: skep.model.v1.Cluster.spec:type_name -> skep.model.v1.ClusterSpec
+	20, // 2: skep.model.v1.Cluster.root:type_name -> skep.model.v1.RootCA
+	17, // 3: skep.model.v1.Cluster.data_key:type_name -> skep.model.v1.DataKey
+	18, // 4: skep.model.v1.Cluster.key_holders:type_name -> skep.model.v1.KeyHolder
+	49, // 5: skep.model.v1.ClusterSpec.labels:type_name -> skep.model.v1.ClusterSpec.LabelsEntry
+	15, // 6: skep.model.v1.Node.meta:type_name -> skep.model.v1.Meta
+	22, // 7: skep.model.v1.Node.spec:type_name -> skep.model.v1.NodeSpec
+	0,  // 8: skep.model.v1.Node.role:type_name -> skep.model.v1.Role
+	2,  // 9: skep.model.v1.Node.membership:type_name -> skep.model.v1.Membership
+	23, // 10: skep.model.v1.Node.description:type_name -> skep.model.v1.NodeDescription
+	25, // 11: skep.model.v1.Node.status:type_name -> skep.model.v1.NodeStatus
+	26, // 12: skep.model.v1.Node.current:type_name -> skep.model.v1.Certificate
+	26, // 13: skep.model.v1.Node.previous:type_name -> skep.model.v1.Certificate
+	50, // 14: skep.model.v1.NodeSpec.labels:type_name -> skep.model.v1.NodeSpec.LabelsEntry
+	0,  // 15: skep.model.v1.NodeSpec.role:type_name -> skep.model.v1.Role
+	1,  // 16: skep.model.v1.NodeSpec.availability:type_name -> skep.model.v1.Availability
+	24, // 17: skep.model.v1.NodeDescription.resources:type_name -> skep.model.v1.Resources
+	51, // 18: skep.model.v1.NodeDescription.engine_labels:type_name -> skep.model.v1.NodeDescription.EngineLabelsEntry
+	3,  // 19: skep.model.v1.NodeStatus.state:type_name -> skep.model.v1.NodeState
+	4,  // 20: skep.model.v1.NodeStatus.farewell:type_name -> skep.model.v1.Farewell
+	0,  // 21: skep.model.v1.Certificate.role:type_name -> skep.model.v1.Role
+	15, // 22: skep.model.v1.Member.meta:type_name -> skep.model.v1.Meta
+	5,  // 23: skep.model.v1.Member.kind:type_name -> skep.model.v1.MemberKind
+	15, // 24: skep.model.v1.Service.meta:type_name -> skep.model.v1.Meta
+	31, // 25: skep.model.v1.Service.spec:type_name -> skep.model.v1.ServiceSpec
+	36, // 26: skep.model.v1.Service.update:type_name -> skep.model.v1.UpdateStatus
+	30, // 27: skep.model.v1.Service.registry_auths:type_name -> skep.model.v1.RegistryAuth
+	52, // 28: skep.model.v1.ServiceSpec.labels:type_name -> skep.model.v1.ServiceSpec.LabelsEntry
+	32, // 29: skep.model.v1.ServiceSpec.replicated:type_name -> skep.model.v1.Replicated
+	33, // 30: skep.model.v1.ServiceSpec.global:type_name -> skep.model.v1.Global
+	34, // 31: skep.model.v1.ServiceSpec.update:type_name -> skep.model.v1.UpdateConfig
+	34, // 32: skep.model.v1.ServiceSpec.rollback:type_name -> skep.model.v1.UpdateConfig
+	35, // 33: skep.model.v1.ServiceSpec.restart:type_name -> skep.model.v1.RestartPolicy
+	7,  // 34: skep.model.v1.UpdateConfig.failure_action:type_name -> skep.model.v1.FailureAction
+	6,  // 35: skep.model.v1.UpdateConfig.order:type_name -> skep.model.v1.UpdateOrder
+	8,  // 36: skep.model.v1.RestartPolicy.condition:type_name -> skep.model.v1.RestartCondition
+	9,  // 37: skep.model.v1.UpdateStatus.state:type_name -> skep.model.v1.UpdateState
+	15, // 38: skep.model.v1.Revision.meta:type_name -> skep.model.v1.Meta
+	38, // 39: skep.model.v1.Revision.template:type_name -> skep.model.v1.TaskTemplate
+	41, // 40: skep.model.v1.TaskTemplate.container:type_name -> skep.model.v1.ContainerSpec
+	24, // 41: skep.model.v1.TaskTemplate.reservations:type_name -> skep.model.v1.Resources
+	39, // 42: skep.model.v1.TaskTemplate.limits:type_name -> skep.model.v1.Limits
+	40, // 43: skep.model.v1.TaskTemplate.placement:type_name -> skep.model.v1.Placement
+	53, // 44: skep.model.v1.ContainerSpec.labels:type_name -> skep.model.v1.ContainerSpec.LabelsEntry
+	43, // 45: skep.model.v1.ContainerSpec.mounts:type_name -> skep.model.v1.Mount
+	54, // 46: skep.model.v1.ContainerSpec.sysctls:type_name -> skep.model.v1.ContainerSpec.SysctlsEntry
+	42, // 47: skep.model.v1.ContainerSpec.ulimits:type_name -> skep.model.v1.Ulimit
+	10, // 48: skep.model.v1.Mount.type:type_name -> skep.model.v1.MountType
+	11, // 49: skep.model.v1.Task.desired:type_name -> skep.model.v1.TaskState
+	45, // 50: skep.model.v1.Task.status:type_name -> skep.model.v1.TaskStatus
+	11, // 51: skep.model.v1.TaskStatus.state:type_name -> skep.model.v1.TaskState
+	15, // 52: skep.model.v1.User.meta:type_name -> skep.model.v1.Meta
+	12, // 53: skep.model.v1.User.role:type_name -> skep.model.v1.UserRole
+	26, // 54: skep.model.v1.User.current:type_name -> skep.model.v1.Certificate
+	26, // 55: skep.model.v1.User.previous:type_name -> skep.model.v1.Certificate
+	15, // 56: skep.model.v1.JoinToken.meta:type_name -> skep.model.v1.Meta
+	0,  // 57: skep.model.v1.JoinToken.role:type_name -> skep.model.v1.Role
+	55, // 58: skep.model.v1.JoinToken.labels:type_name -> skep.model.v1.JoinToken.LabelsEntry
+	48, // 59: skep.model.v1.JoinToken.used:type_name -> skep.model.v1.TokenUse
+	13, // 60: skep.model.v1.JoinToken.end:type_name -> skep.model.v1.TokenEnd
+	14, // 61: skep.model.v1.TokenUse.verdict:type_name -> skep.model.v1.TokenVerdict
+	62, // [62:62] is the sub-list for method output_type
+	62, // [62:62] is the sub-list for method input_type
+	62, // [62:62] is the sub-list for extension type_name
+	62, // [62:62] is the sub-list for extension extendee
+	0,  // [0:62] is the sub-list for field type_name
 }
 
 func init() { file_skep_model_v1_model_proto_init() }
@@ -4503,18 +4737,18 @@ func file_skep_model_v1_model_proto_init() {
 	if File_skep_model_v1_model_proto != nil {
 		return
 	}
-	file_skep_model_v1_model_proto_msgTypes[14].OneofWrappers = []any{
+	file_skep_model_v1_model_proto_msgTypes[16].OneofWrappers = []any{
 		(*ServiceSpec_Replicated)(nil),
 		(*ServiceSpec_Global)(nil),
 	}
-	file_skep_model_v1_model_proto_msgTypes[28].OneofWrappers = []any{}
+	file_skep_model_v1_model_proto_msgTypes[30].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_skep_model_v1_model_proto_rawDesc), len(file_skep_model_v1_model_proto_rawDesc)),
 			NumEnums:      15,
-			NumMessages:   39,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -385,7 +385,11 @@ type JoinResponse struct {
 	Ring    *v11.Ring              `protobuf:"bytes,1,opt,name=ring,proto3" json:"ring,omitempty"`
 	History []byte                 `protobuf:"bytes,2,opt,name=history,proto3" json:"history,omitempty"`
 	// The group as it is without the learner.
-	Peers         []*Peer `protobuf:"bytes,3,rep,name=peers,proto3" json:"peers,omitempty"`
+	Peers []*Peer `protobuf:"bytes,3,rep,name=peers,proto3" json:"peers,omitempty"`
+	// What the learner's own keys are to be sealed under before the ring is kept;
+	// empty: in clear.
+	UnlockKey     []byte `protobuf:"bytes,4,opt,name=unlock_key,json=unlockKey,proto3" json:"unlock_key,omitempty"`
+	UnlockNumber  uint64 `protobuf:"varint,5,opt,name=unlock_number,json=unlockNumber,proto3" json:"unlock_number,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -439,6 +443,20 @@ func (x *JoinResponse) GetPeers() []*Peer {
 		return x.Peers
 	}
 	return nil
+}
+
+func (x *JoinResponse) GetUnlockKey() []byte {
+	if x != nil {
+		return x.UnlockKey
+	}
+	return nil
+}
+
+func (x *JoinResponse) GetUnlockNumber() uint64 {
+	if x != nil {
+		return x.UnlockNumber
+	}
+	return 0
 }
 
 type Peer struct {
@@ -758,6 +776,200 @@ func (*LeaveResponse) Descriptor() ([]byte, []int) {
 	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{14}
 }
 
+type RingRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RingRequest) Reset() {
+	*x = RingRequest{}
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RingRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RingRequest) ProtoMessage() {}
+
+func (x *RingRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RingRequest.ProtoReflect.Descriptor instead.
+func (*RingRequest) Descriptor() ([]byte, []int) {
+	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{15}
+}
+
+type RingResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Ring  *v11.Ring              `protobuf:"bytes,1,opt,name=ring,proto3" json:"ring,omitempty"`
+	// As in JoinResponse.
+	UnlockKey     []byte `protobuf:"bytes,2,opt,name=unlock_key,json=unlockKey,proto3" json:"unlock_key,omitempty"`
+	UnlockNumber  uint64 `protobuf:"varint,3,opt,name=unlock_number,json=unlockNumber,proto3" json:"unlock_number,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RingResponse) Reset() {
+	*x = RingResponse{}
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RingResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RingResponse) ProtoMessage() {}
+
+func (x *RingResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RingResponse.ProtoReflect.Descriptor instead.
+func (*RingResponse) Descriptor() ([]byte, []int) {
+	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *RingResponse) GetRing() *v11.Ring {
+	if x != nil {
+		return x.Ring
+	}
+	return nil
+}
+
+func (x *RingResponse) GetUnlockKey() []byte {
+	if x != nil {
+		return x.UnlockKey
+	}
+	return nil
+}
+
+func (x *RingResponse) GetUnlockNumber() uint64 {
+	if x != nil {
+		return x.UnlockNumber
+	}
+	return 0
+}
+
+type KeptRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in skep.model.v1.KeyHolder.
+	Kept          uint32 `protobuf:"varint,1,opt,name=kept,proto3" json:"kept,omitempty"`
+	Clean         uint32 `protobuf:"varint,2,opt,name=clean,proto3" json:"clean,omitempty"`
+	Locked        uint64 `protobuf:"varint,3,opt,name=locked,proto3" json:"locked,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeptRequest) Reset() {
+	*x = KeptRequest{}
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeptRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeptRequest) ProtoMessage() {}
+
+func (x *KeptRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeptRequest.ProtoReflect.Descriptor instead.
+func (*KeptRequest) Descriptor() ([]byte, []int) {
+	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *KeptRequest) GetKept() uint32 {
+	if x != nil {
+		return x.Kept
+	}
+	return 0
+}
+
+func (x *KeptRequest) GetClean() uint32 {
+	if x != nil {
+		return x.Clean
+	}
+	return 0
+}
+
+func (x *KeptRequest) GetLocked() uint64 {
+	if x != nil {
+		return x.Locked
+	}
+	return 0
+}
+
+type KeptResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeptResponse) Reset() {
+	*x = KeptResponse{}
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeptResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeptResponse) ProtoMessage() {}
+
+func (x *KeptResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeptResponse.ProtoReflect.Descriptor instead.
+func (*KeptResponse) Descriptor() ([]byte, []int) {
+	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{18}
+}
+
 var File_skep_raft_v1_raft_proto protoreflect.FileDescriptor
 
 const file_skep_raft_v1_raft_proto_rawDesc = "" +
@@ -781,11 +993,14 @@ const file_skep_raft_v1_raft_proto_rawDesc = "" +
 	"\vJoinRequest\x12(\n" +
 	"\x05hello\x18\x01 \x01(\v2\x12.skep.rpc.v1.HelloR\x05hello\x12\x17\n" +
 	"\araft_id\x18\x02 \x01(\x04R\x06raftId\x12\x18\n" +
-	"\aaddress\x18\x03 \x01(\tR\aaddress\"y\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\"\xbd\x01\n" +
 	"\fJoinResponse\x12%\n" +
 	"\x04ring\x18\x01 \x01(\v2\x11.skep.log.v1.RingR\x04ring\x12\x18\n" +
 	"\ahistory\x18\x02 \x01(\fR\ahistory\x12(\n" +
-	"\x05peers\x18\x03 \x03(\v2\x12.skep.raft.v1.PeerR\x05peers\"M\n" +
+	"\x05peers\x18\x03 \x03(\v2\x12.skep.raft.v1.PeerR\x05peers\x12\x1d\n" +
+	"\n" +
+	"unlock_key\x18\x04 \x01(\fR\tunlockKey\x12#\n" +
+	"\runlock_number\x18\x05 \x01(\x04R\funlockNumber\"M\n" +
 	"\x04Peer\x12\x17\n" +
 	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\fR\x04node\x12\x18\n" +
@@ -800,14 +1015,25 @@ const file_skep_raft_v1_raft_proto_rawDesc = "" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\"\x0e\n" +
 	"\fMoveResponse\"\x0e\n" +
 	"\fLeaveRequest\"\x0f\n" +
-	"\rLeaveResponse2\xfc\x01\n" +
+	"\rLeaveResponse\"\r\n" +
+	"\vRingRequest\"y\n" +
+	"\fRingResponse\x12%\n" +
+	"\x04ring\x18\x01 \x01(\v2\x11.skep.log.v1.RingR\x04ring\x12\x1d\n" +
+	"\n" +
+	"unlock_key\x18\x02 \x01(\fR\tunlockKey\x12#\n" +
+	"\runlock_number\x18\x03 \x01(\x04R\funlockNumber\"O\n" +
+	"\vKeptRequest\x12\x12\n" +
+	"\x04kept\x18\x01 \x01(\rR\x04kept\x12\x14\n" +
+	"\x05clean\x18\x02 \x01(\rR\x05clean\x12\x16\n" +
+	"\x06locked\x18\x03 \x01(\x04R\x06locked\"\x0e\n" +
+	"\fKeptResponse2\xfc\x01\n" +
 	"\x04Raft\x12R\n" +
 	"\x06Stream\x12\x1b.skep.raft.v1.StreamRequest\x1a\x1c.skep.raft.v1.StreamResponse\"\t\xa2\xbb\x18\x05\n" +
 	"\x01\x04 \x01(\x010\x01\x12V\n" +
 	"\bSnapshot\x12\x1d.skep.raft.v1.SnapshotRequest\x1a\x1e.skep.raft.v1.SnapshotResponse\"\t\xa2\xbb\x18\x05\n" +
 	"\x01\x04 \x01(\x01\x12H\n" +
 	"\x04Ping\x12\x19.skep.raft.v1.PingRequest\x1a\x1a.skep.raft.v1.PingResponse\"\t\xa2\xbb\x18\x05\n" +
-	"\x01\x01 \x012\xb7\x02\n" +
+	"\x01\x01 \x012\xcb\x03\n" +
 	"\aMembers\x12H\n" +
 	"\x04Join\x12\x19.skep.raft.v1.JoinRequest\x1a\x1a.skep.raft.v1.JoinResponse\"\t\xa2\xbb\x18\x05\n" +
 	"\x01\x02\x10\x01\x12K\n" +
@@ -816,6 +1042,10 @@ const file_skep_raft_v1_raft_proto_rawDesc = "" +
 	"\x04Move\x12\x19.skep.raft.v1.MoveRequest\x1a\x1a.skep.raft.v1.MoveResponse\"\t\xa2\xbb\x18\x05\n" +
 	"\x01\x02\x10\x01\x12K\n" +
 	"\x05Leave\x12\x1a.skep.raft.v1.LeaveRequest\x1a\x1b.skep.raft.v1.LeaveResponse\"\t\xa2\xbb\x18\x05\n" +
+	"\x01\x02\x10\x01\x12H\n" +
+	"\x04Ring\x12\x19.skep.raft.v1.RingRequest\x1a\x1a.skep.raft.v1.RingResponse\"\t\xa2\xbb\x18\x05\n" +
+	"\x01\x02\x18\x01\x12H\n" +
+	"\x04Kept\x12\x19.skep.raft.v1.KeptRequest\x1a\x1a.skep.raft.v1.KeptResponse\"\t\xa2\xbb\x18\x05\n" +
 	"\x01\x02\x10\x01B8Z6github.com/skep-project/skep/proto/skep/raft/v1;raftv1b\x06proto3"
 
 var (
@@ -830,7 +1060,7 @@ func file_skep_raft_v1_raft_proto_rawDescGZIP() []byte {
 	return file_skep_raft_v1_raft_proto_rawDescData
 }
 
-var file_skep_raft_v1_raft_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_skep_raft_v1_raft_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_skep_raft_v1_raft_proto_goTypes = []any{
 	(*StreamRequest)(nil),    // 0: skep.raft.v1.StreamRequest
 	(*StreamResponse)(nil),   // 1: skep.raft.v1.StreamResponse
@@ -847,35 +1077,44 @@ var file_skep_raft_v1_raft_proto_goTypes = []any{
 	(*MoveResponse)(nil),     // 12: skep.raft.v1.MoveResponse
 	(*LeaveRequest)(nil),     // 13: skep.raft.v1.LeaveRequest
 	(*LeaveResponse)(nil),    // 14: skep.raft.v1.LeaveResponse
-	(*v1.Hello)(nil),         // 15: skep.rpc.v1.Hello
-	(*v11.Ring)(nil),         // 16: skep.log.v1.Ring
+	(*RingRequest)(nil),      // 15: skep.raft.v1.RingRequest
+	(*RingResponse)(nil),     // 16: skep.raft.v1.RingResponse
+	(*KeptRequest)(nil),      // 17: skep.raft.v1.KeptRequest
+	(*KeptResponse)(nil),     // 18: skep.raft.v1.KeptResponse
+	(*v1.Hello)(nil),         // 19: skep.rpc.v1.Hello
+	(*v11.Ring)(nil),         // 20: skep.log.v1.Ring
 }
 var file_skep_raft_v1_raft_proto_depIdxs = []int32{
-	15, // 0: skep.raft.v1.StreamRequest.hello:type_name -> skep.rpc.v1.Hello
-	15, // 1: skep.raft.v1.StreamResponse.hello:type_name -> skep.rpc.v1.Hello
-	15, // 2: skep.raft.v1.PingResponse.hello:type_name -> skep.rpc.v1.Hello
-	15, // 3: skep.raft.v1.JoinRequest.hello:type_name -> skep.rpc.v1.Hello
-	16, // 4: skep.raft.v1.JoinResponse.ring:type_name -> skep.log.v1.Ring
+	19, // 0: skep.raft.v1.StreamRequest.hello:type_name -> skep.rpc.v1.Hello
+	19, // 1: skep.raft.v1.StreamResponse.hello:type_name -> skep.rpc.v1.Hello
+	19, // 2: skep.raft.v1.PingResponse.hello:type_name -> skep.rpc.v1.Hello
+	19, // 3: skep.raft.v1.JoinRequest.hello:type_name -> skep.rpc.v1.Hello
+	20, // 4: skep.raft.v1.JoinResponse.ring:type_name -> skep.log.v1.Ring
 	8,  // 5: skep.raft.v1.JoinResponse.peers:type_name -> skep.raft.v1.Peer
-	0,  // 6: skep.raft.v1.Raft.Stream:input_type -> skep.raft.v1.StreamRequest
-	2,  // 7: skep.raft.v1.Raft.Snapshot:input_type -> skep.raft.v1.SnapshotRequest
-	4,  // 8: skep.raft.v1.Raft.Ping:input_type -> skep.raft.v1.PingRequest
-	6,  // 9: skep.raft.v1.Members.Join:input_type -> skep.raft.v1.JoinRequest
-	9,  // 10: skep.raft.v1.Members.Ready:input_type -> skep.raft.v1.ReadyRequest
-	11, // 11: skep.raft.v1.Members.Move:input_type -> skep.raft.v1.MoveRequest
-	13, // 12: skep.raft.v1.Members.Leave:input_type -> skep.raft.v1.LeaveRequest
-	1,  // 13: skep.raft.v1.Raft.Stream:output_type -> skep.raft.v1.StreamResponse
-	3,  // 14: skep.raft.v1.Raft.Snapshot:output_type -> skep.raft.v1.SnapshotResponse
-	5,  // 15: skep.raft.v1.Raft.Ping:output_type -> skep.raft.v1.PingResponse
-	7,  // 16: skep.raft.v1.Members.Join:output_type -> skep.raft.v1.JoinResponse
-	10, // 17: skep.raft.v1.Members.Ready:output_type -> skep.raft.v1.ReadyResponse
-	12, // 18: skep.raft.v1.Members.Move:output_type -> skep.raft.v1.MoveResponse
-	14, // 19: skep.raft.v1.Members.Leave:output_type -> skep.raft.v1.LeaveResponse
-	13, // [13:20] is the sub-list for method output_type
-	6,  // [6:13] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	20, // 6: skep.raft.v1.RingResponse.ring:type_name -> skep.log.v1.Ring
+	0,  // 7: skep.raft.v1.Raft.Stream:input_type -> skep.raft.v1.StreamRequest
+	2,  // 8: skep.raft.v1.Raft.Snapshot:input_type -> skep.raft.v1.SnapshotRequest
+	4,  // 9: skep.raft.v1.Raft.Ping:input_type -> skep.raft.v1.PingRequest
+	6,  // 10: skep.raft.v1.Members.Join:input_type -> skep.raft.v1.JoinRequest
+	9,  // 11: skep.raft.v1.Members.Ready:input_type -> skep.raft.v1.ReadyRequest
+	11, // 12: skep.raft.v1.Members.Move:input_type -> skep.raft.v1.MoveRequest
+	13, // 13: skep.raft.v1.Members.Leave:input_type -> skep.raft.v1.LeaveRequest
+	15, // 14: skep.raft.v1.Members.Ring:input_type -> skep.raft.v1.RingRequest
+	17, // 15: skep.raft.v1.Members.Kept:input_type -> skep.raft.v1.KeptRequest
+	1,  // 16: skep.raft.v1.Raft.Stream:output_type -> skep.raft.v1.StreamResponse
+	3,  // 17: skep.raft.v1.Raft.Snapshot:output_type -> skep.raft.v1.SnapshotResponse
+	5,  // 18: skep.raft.v1.Raft.Ping:output_type -> skep.raft.v1.PingResponse
+	7,  // 19: skep.raft.v1.Members.Join:output_type -> skep.raft.v1.JoinResponse
+	10, // 20: skep.raft.v1.Members.Ready:output_type -> skep.raft.v1.ReadyResponse
+	12, // 21: skep.raft.v1.Members.Move:output_type -> skep.raft.v1.MoveResponse
+	14, // 22: skep.raft.v1.Members.Leave:output_type -> skep.raft.v1.LeaveResponse
+	16, // 23: skep.raft.v1.Members.Ring:output_type -> skep.raft.v1.RingResponse
+	18, // 24: skep.raft.v1.Members.Kept:output_type -> skep.raft.v1.KeptResponse
+	16, // [16:25] is the sub-list for method output_type
+	7,  // [7:16] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_skep_raft_v1_raft_proto_init() }
@@ -889,7 +1128,7 @@ func file_skep_raft_v1_raft_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_skep_raft_v1_raft_proto_rawDesc), len(file_skep_raft_v1_raft_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -205,6 +205,8 @@ const (
 	Members_Ready_FullMethodName = "/skep.raft.v1.Members/Ready"
 	Members_Move_FullMethodName  = "/skep.raft.v1.Members/Move"
 	Members_Leave_FullMethodName = "/skep.raft.v1.Members/Leave"
+	Members_Ring_FullMethodName  = "/skep.raft.v1.Members/Ring"
+	Members_Kept_FullMethodName  = "/skep.raft.v1.Members/Kept"
 )
 
 // MembersClient is the client API for Members service.
@@ -224,6 +226,11 @@ type MembersClient interface {
 	// The caller leaves the swarm and asks to be taken out of the group first. A
 	// learner, whose role is still a worker's, may too.
 	Leave(ctx context.Context, in *LeaveRequest, opts ...grpc.CallOption) (*LeaveResponse, error)
+	// The data keys, for a member that has met one it does not hold (R20). Asked of
+	// any manager: the leader may be the one that asks.
+	Ring(ctx context.Context, in *RingRequest, opts ...grpc.CallOption) (*RingResponse, error)
+	// What the calling member holds and has sealed.
+	Kept(ctx context.Context, in *KeptRequest, opts ...grpc.CallOption) (*KeptResponse, error)
 }
 
 type membersClient struct {
@@ -274,6 +281,26 @@ func (c *membersClient) Leave(ctx context.Context, in *LeaveRequest, opts ...grp
 	return out, nil
 }
 
+func (c *membersClient) Ring(ctx context.Context, in *RingRequest, opts ...grpc.CallOption) (*RingResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RingResponse)
+	err := c.cc.Invoke(ctx, Members_Ring_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *membersClient) Kept(ctx context.Context, in *KeptRequest, opts ...grpc.CallOption) (*KeptResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(KeptResponse)
+	err := c.cc.Invoke(ctx, Members_Kept_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // MembersServer is the server API for Members service.
 // All implementations must embed UnimplementedMembersServer
 // for forward compatibility.
@@ -291,6 +318,11 @@ type MembersServer interface {
 	// The caller leaves the swarm and asks to be taken out of the group first. A
 	// learner, whose role is still a worker's, may too.
 	Leave(context.Context, *LeaveRequest) (*LeaveResponse, error)
+	// The data keys, for a member that has met one it does not hold (R20). Asked of
+	// any manager: the leader may be the one that asks.
+	Ring(context.Context, *RingRequest) (*RingResponse, error)
+	// What the calling member holds and has sealed.
+	Kept(context.Context, *KeptRequest) (*KeptResponse, error)
 	mustEmbedUnimplementedMembersServer()
 }
 
@@ -312,6 +344,12 @@ func (UnimplementedMembersServer) Move(context.Context, *MoveRequest) (*MoveResp
 }
 func (UnimplementedMembersServer) Leave(context.Context, *LeaveRequest) (*LeaveResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Leave not implemented")
+}
+func (UnimplementedMembersServer) Ring(context.Context, *RingRequest) (*RingResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Ring not implemented")
+}
+func (UnimplementedMembersServer) Kept(context.Context, *KeptRequest) (*KeptResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Kept not implemented")
 }
 func (UnimplementedMembersServer) mustEmbedUnimplementedMembersServer() {}
 func (UnimplementedMembersServer) testEmbeddedByValue()                 {}
@@ -406,6 +444,42 @@ func _Members_Leave_Handler(srv interface{}, ctx context.Context, dec func(inter
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Members_Ring_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RingRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MembersServer).Ring(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Members_Ring_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MembersServer).Ring(ctx, req.(*RingRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Members_Kept_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(KeptRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MembersServer).Kept(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Members_Kept_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MembersServer).Kept(ctx, req.(*KeptRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Members_ServiceDesc is the grpc.ServiceDesc for Members service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -428,6 +502,14 @@ var Members_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Leave",
 			Handler:    _Members_Leave_Handler,
+		},
+		{
+			MethodName: "Ring",
+			Handler:    _Members_Ring_Handler,
+		},
+		{
+			MethodName: "Kept",
+			Handler:    _Members_Kept_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -1,0 +1,128 @@
+package disk
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.etcd.io/raft/v3/raftpb"
+)
+
+// aged is a log with three snapshots, overwritten entries and entries behind the
+// newest snapshot, which it returns.
+func aged(t *testing.T) (string, *Log, *raftpb.Snapshot) {
+	t.Helper()
+	dir, l := create(t)
+	mustSave(t, l, hard(1, 0), entries(1, 1, 10))
+	mustSave(t, l, hard(1, 6), nil)
+	snapshotAt(t, l, 1, 4, 100)
+	snapshotAt(t, l, 1, 6, 100)
+	mustSave(t, l, hard(2, 6), entries(2, 8, 14)) // takes the place of 8 to 10
+	mustSave(t, l, hard(2, 11), nil)
+	s := snapshotAt(t, l, 2, 10, 100)
+	mustSave(t, l, hard(2, 12), nil)
+	return dir, l, s
+}
+
+// told are the texts of entries that no longer are in a log, as they stand in the
+// files of a directory.
+func told(t *testing.T, dir string, texts ...string) (found []string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		for _, x := range texts {
+			if bytes.Contains(data, []byte(x)) {
+				found = append(found, x+" in "+filepath.Base(path))
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+func TestARenewedLogHoldsWhatItHeldAndNothingOlder(t *testing.T) {
+	t.Parallel()
+	dir, l, s := aged(t)
+	old := []string{"entry 1 1", "entry 1 7", "entry 1 9", "entry 2 10"} // the last is of the snapshot
+	if len(told(t, dir, old...)) != len(old) {
+		t.Fatal("the test does not see what it looks for")
+	}
+	if err := l.Renew(s); err != nil {
+		t.Fatal(err)
+	}
+	if found := told(t, dir, old...); len(found) > 0 {
+		t.Errorf("still there: %q", found)
+	}
+	mustSave(t, l, hard(2, 14), entries(2, 15, 16)) // it is written on
+	snapshotAt(t, l, 2, 12, 10)
+	mustSave(t, l, hard(2, 16), nil)
+	if err := l.Release(0); err != nil {
+		t.Fatal(err)
+	}
+	mustClose(t, l)
+	_, st := mustOpen(t, dir)
+	if n := len(st.Entries); st.Snapshot.GetMetadata().GetIndex() != 12 || n != 4 || st.Entries[n-1].GetIndex() != 16 ||
+		st.HardState.GetCommit() != 16 || st.HardState.GetVote() != 5 || st.Meta.GetRaftId() != 5 {
+		t.Errorf("found snapshot %d, %d entries, %v", st.Snapshot.GetMetadata().GetIndex(), n, st.HardState)
+	}
+}
+
+// TestARenewalSurvivesACrashAtEveryStep kills the process, and has the disk fail,
+// after each step.
+func TestARenewalSurvivesACrashAtEveryStep(t *testing.T) {
+	t.Parallel()
+	steps := []string{"created", "built", "closed", "exchanged", "swept"}
+	var seen []string
+	for _, step := range steps {
+		dir, l, s := aged(t)
+		killed := filepath.Join(t.TempDir(), "raft")
+		gone := errors.New("the disk is gone")
+		l.pace = func(at string) error {
+			if !slices.Contains(seen, at) {
+				seen = append(seen, at)
+			}
+			if at != step {
+				return nil
+			}
+			return errors.Join(os.CopyFS(killed, os.DirFS(dir)), gone)
+		}
+		err := l.Renew(s)
+		if !errors.Is(err, gone) {
+			t.Fatalf("%s: %v", step, err)
+		}
+		early := step == "created" || step == "built"
+		if err := l.Save(hard(2, 14), nil); (err == nil) != (early || step == "swept") {
+			t.Errorf("%s: writing on gives %v", step, err)
+		}
+		mustClose(t, l)
+		for how, at := range map[string]string{"killed": killed, "failed": dir} {
+			again, st := mustOpen(t, at)
+			if n := len(st.Entries); st.Snapshot.GetMetadata().GetIndex() != 10 || n != 4 || st.Entries[n-1].GetIndex() != 14 || st.HardState.GetCommit() < 12 {
+				t.Errorf("%s, %s: found snapshot %d, %d entries, %v", step, how, st.Snapshot.GetMetadata().GetIndex(), n, st.HardState)
+			}
+			if left, _ := filepath.Glob(filepath.Join(at, newWAL+"*")); len(left) > 0 {
+				t.Errorf("%s, %s: left behind: %q", step, how, left)
+			}
+			if err := again.Renew(st.Snapshot); err != nil {
+				t.Errorf("%s, %s: the next renewal: %v", step, how, err)
+			}
+			if found := told(t, at, "entry 1 1", "entry 1 9"); len(found) > 0 {
+				t.Errorf("%s, %s: still there: %q", step, how, found)
+			}
+		}
+	}
+	if !slices.Equal(seen, steps) {
+		t.Errorf("the steps are %s, tried %s", strings.Join(seen, " "), strings.Join(steps, " "))
+	}
+}
