@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"syscall"
 	"time"
 
 	runc "github.com/containerd/containerd/api/types/runc/options"
@@ -187,9 +186,7 @@ func (b *bare) remove(ctx context.Context, i int) error {
 	}
 	task, err := c.Task(ctx, nil)
 	if err == nil {
-		_, err = task.Delete(ctx, client.WithProcessKill, func(ctx context.Context, p client.Process) error {
-			return p.Kill(ctx, syscall.SIGKILL)
-		})
+		_, err = task.Delete(ctx, client.WithProcessKill)
 	}
 	return errors.Join(err, c.Delete(ctx, client.WithSnapshotCleanup))
 }
