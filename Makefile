@@ -84,7 +84,7 @@ $(NFPM):
 # A suite runs from the day its room is built.
 SUITES = $(foreach suite,sim bubble script,$(if $(wildcard integration/$(suite)/*_test.go),$(suite)))
 
-test check: lint proto-lint proto-current mod-current unit $(SUITES) lab-test soak-short ## everything CI runs (as root)
+test check: lint proto-lint proto-current mod-current unit $(SUITES) lab-test soak-short bench-short ## everything CI runs (as root)
 	@echo "== every phase has passed"
 
 lint: $(LINT)
