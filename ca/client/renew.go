@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"github.com/skep-project/skep/ca"
 	"github.com/skep-project/skep/internal/rpc"
 	cav1 "github.com/skep-project/skep/proto/skep/ca/v1"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
 
 const (
@@ -45,6 +47,7 @@ type RenewerConfig struct {
 type Renewer struct {
 	cfg  RenewerConfig
 	now  chan struct{} // capacity 1: a demand that is waiting stands for all
+	role atomic.Int32  // that the last demand was for
 	last time.Time     // of the last renewal that was demanded
 	at   atomicTime
 }
@@ -63,8 +66,10 @@ func NewRenewer(cfg RenewerConfig) (*Renewer, error) {
 	return &Renewer{cfg: cfg, now: make(chan struct{}, 1)}, nil
 }
 
-// Now asks for a renewal at once: the record wants another role. It never blocks.
-func (r *Renewer) Now() {
+// Now asks for a renewal at once: the record wants this role. It is forgotten if
+// the certificate has it by the time. Now never blocks.
+func (r *Renewer) Now(role modelv1.Role) {
+	r.role.Store(int32(role))
 	select {
 	case r.now <- struct{}{}:
 	default:
@@ -97,16 +102,21 @@ func (r *Renewer) wait(ctx context.Context, cred *ca.Credential) bool {
 	r.at.store(at)
 	due := time.NewTimer(time.Until(at))
 	defer due.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-due.C:
-		return true
-	case <-r.now:
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-due.C:
+			return true
+		case <-r.now:
+		}
+		// The record may have been asked for the role twice: before its answer came too.
+		if cred.Identity.Role != modelv1.Role(r.role.Load()) {
+			pause := time.Until(r.last.Add(demandPause))
+			r.last = time.Now().Add(max(0, pause))
+			return sleep(ctx, pause)
+		}
 	}
-	pause := time.Until(r.last.Add(demandPause))
-	r.last = time.Now().Add(max(0, pause))
-	return sleep(ctx, pause)
 }
 
 // renew tries until it succeeds (true) or ctx ends (false).

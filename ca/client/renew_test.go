@@ -214,17 +214,21 @@ func TestADemandRenewsAtOnce(t *testing.T) {
 			t.Errorf("next renewal at %v, want after half the life", at)
 		}
 		o.set(func() { o.role = modelv1.Role_ROLE_MANAGER })
-		r.Now()
-		r.Now() // one that waits stands for all
+		r.Now(modelv1.Role_ROLE_MANAGER)
+		r.Now(modelv1.Role_ROLE_MANAGER) // one that waits stands for all
 		time.Sleep(time.Second)
 		synctest.Wait()
 		if who := o.holder.Get().Identity; who.Role != modelv1.Role_ROLE_MANAGER {
 			t.Errorf("a second after the demand the node is %v", who.Role)
 		}
+		r.Now(modelv1.Role_ROLE_MANAGER) // the record was read before the answer came
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		for range 10 { // a record that flutters
-			r.Now()
+		if n := len(o.asked); n != 1 {
+			t.Errorf("%d renewals for one role", n)
+		}
+		for i := range 10 { // a record that flutters
+			r.Now([]modelv1.Role{modelv1.Role_ROLE_WORKER, modelv1.Role_ROLE_MANAGER}[i%2])
 			synctest.Wait()
 		}
 		time.Sleep(5 * time.Second)

@@ -4,6 +4,7 @@ package lab_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -105,8 +106,10 @@ func TestHostsAreSeparateMachines(t *testing.T) {
 	want(t, h[0], "hostname; cat /etc/hostname", "dev01\ndev01")
 	want(t, h[0], onePing+"dev02", "1 packets received")
 	want(t, h[1], onePing+"dev01", "1 packets received")
-	want(t, h[0], "touch /tmp/x /run/x /etc/x && busybox ps | grep -c 'lab-init$'", "1")
-	for _, f := range []string{"/tmp/x", "/run/x", "/etc/x"} {
+	own := fmt.Sprintf("of-dev01-%d", os.Getpid()) // nobody else on the machine has a file of that name
+	files := []string{"/tmp/" + own, "/run/" + own, "/etc/" + own}
+	want(t, h[0], "touch "+strings.Join(files, " ")+" && busybox ps | grep -c 'lab-init$'", "1")
+	for _, f := range files {
 		if out, code := run(t, h[1], "test ! -e "+f); code != 0 {
 			t.Errorf("%s of dev01 is seen on dev02: %s", f, out)
 		}

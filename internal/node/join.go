@@ -26,7 +26,7 @@ func (l *life) joinManagers(ctx context.Context, v view) error {
 		// The wish has asked for the certificate. If it does not come, the record
 		// may have one that never arrived here (R17): ask again.
 		if l.pause(ctx, renewPatience, v.changed); ctx.Err() == nil && !l.changedSince(v) {
-			l.renewer.Now()
+			l.renewer.Now(modelv1.Role_ROLE_MANAGER)
 		}
 		return nil
 	}

@@ -283,7 +283,7 @@ func (l *life) onWish(w *dispatchv1.Wish) {
 	l.signal()
 	l.mu.Unlock()
 	if w.GetRenew() && l.node.holder.Get().Identity.Role != w.GetRole() {
-		l.renewer.Now()
+		l.renewer.Now(w.GetRole())
 	}
 	l.node.settled(l)
 }
