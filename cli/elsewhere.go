@@ -12,7 +12,6 @@ import (
 	"github.com/skep-project/skep/cli/show"
 	"github.com/skep-project/skep/internal/rpc"
 	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
-	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
 
 // contextInfo is who one is at a manager that is reached over the network.
@@ -74,7 +73,7 @@ func records(ctx context.Context, api *conn.Conn) (info, error) {
 func fromRecords(g *controlv1.GetClusterResponse, nodes []*controlv1.NodeView) info {
 	i := info{Swarm: swarmInfo{LocalNodeState: "active", ControlAvailable: true, States: make(map[string]uint32)}}
 	for _, n := range nodes {
-		i.Swarm.States[nodeState(n.GetNode())]++
+		i.Swarm.States[show.NodeState(n.GetNode())]++
 		if n.GetSelf() {
 			i.describe(n)
 		}
@@ -104,17 +103,6 @@ func (w *swarmInfo) manager(n *controlv1.NodeView) {
 		w.UnreachableManagers = append(w.UnreachableManagers, name)
 		w.UnreachableSince = append(w.UnreachableSince, or(show.Time(m.GetUnreachableSince()), &time.Time{}).UTC())
 	}
-}
-
-// nodeState is a node's state as "ctl node ls" has it.
-func nodeState(n *modelv1.Node) string {
-	switch n.GetStatus().GetState() {
-	case modelv1.NodeState_NODE_STATE_READY:
-		return "Ready"
-	case modelv1.NodeState_NODE_STATE_DOWN:
-		return "Down"
-	}
-	return "Unknown"
 }
 
 // states says how many nodes are in which state.

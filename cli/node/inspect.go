@@ -30,7 +30,7 @@ func inspect(s *say.Streams) *cli.Command {
 		},
 		Action: conn.With(s, func(ctx context.Context, c *cli.Context, api *conn.Conn) error {
 			var found []*controlv1.GetNodeResponse
-			missing := each(ctx, c, func(ctx context.Context, ref string) error {
+			missing := conn.Each(ctx, c.Args().Slice(), func(ctx context.Context, ref string) error {
 				resp, err := get(ctx, api, ref)
 				if err == nil {
 					found = append(found, resp)
@@ -75,7 +75,7 @@ func pretty(resp *controlv1.GetNodeResponse) *show.Sheet {
 		s.Field("Waits with key", fingerprint(n))
 	}
 	s.Block("Status", func(s *show.Sheet) {
-		s.Field("State", status(n))
+		s.Field("State", show.NodeState(n))
 		s.Field("Message", n.GetStatus().GetMessage())
 		s.Field("Not heard since", show.When(n.GetStatus().GetLostSince()))
 		s.Field("Availability", show.Title(availability(n)))

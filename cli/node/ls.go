@@ -47,7 +47,7 @@ func row(n *controlv1.NodeView) show.Row {
 		"ID":            show.ID(n.GetNode().GetId()),
 		"Self":          n.GetSelf(),
 		"Hostname":      hostname(n),
-		"Status":        status(n.GetNode()),
+		"Status":        show.NodeState(n.GetNode()),
 		"Availability":  show.Title(availability(n.GetNode())),
 		"ManagerStatus": managerStatus(n.GetManager()),
 		"EngineVersion": n.GetNode().GetDescription().GetVersion(),

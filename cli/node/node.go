@@ -6,7 +6,6 @@ package node
 
 import (
 	"context"
-	"errors"
 
 	"github.com/urfave/cli/v2"
 
@@ -35,40 +34,8 @@ func needNodes(c *cli.Context) error {
 	return nil
 }
 
-// each does one thing to each node named, and goes on past a refusal.
-func each(ctx context.Context, c *cli.Context, do func(ctx context.Context, ref string) error) error {
-	var errs []error
-	for _, ref := range c.Args().Slice() {
-		if err := do(ctx, ref); err != nil {
-			errs = append(errs, err)
-			if ctx.Err() != nil {
-				break
-			}
-		}
-	}
-	if len(errs) == 1 {
-		return errs[0]
-	}
-	return errors.Join(errs...)
-}
-
 func get(ctx context.Context, api *conn.Conn, ref string) (*controlv1.GetNodeResponse, error) {
 	return conn.Read(ctx, api, controlv1.ControlClient.GetNode, &controlv1.GetNodeRequest{Ref: ref})
-}
-
-// status is what a list says of a node: Ready, Down, Unknown, or Pending if it
-// waits to be accepted.
-func status(n *modelv1.Node) string {
-	if n.GetMembership() == modelv1.Membership_MEMBERSHIP_PENDING {
-		return "Pending"
-	}
-	switch n.GetStatus().GetState() {
-	case modelv1.NodeState_NODE_STATE_READY:
-		return "Ready"
-	case modelv1.NodeState_NODE_STATE_DOWN:
-		return "Down"
-	}
-	return "Unknown"
 }
 
 func availability(n *modelv1.Node) string {

@@ -81,7 +81,7 @@ func newObject(resp *controlv1.GetNodeResponse) object {
 		Role:        role(n.GetRole()),
 		RoleReason:  n.GetRoleReason(),
 		Description: newDescription(n.GetDescription(), resp.GetRoots()),
-		Status: nodeStatus{State: lower(status(n)), Message: n.GetStatus().GetMessage(),
+		Status: nodeStatus{State: lower(show.NodeState(n)), Message: n.GetStatus().GetMessage(),
 			Addr: address(n), LostSince: show.Time(n.GetStatus().GetLostSince())},
 	}
 	if m := resp.GetNode().GetManager(); m != nil {

@@ -38,7 +38,7 @@ func decision(s *say.Streams, name, usage string, do func(ctx context.Context, a
 		Flags:  []cli.Flag{conn.TimeoutFlag(conn.ForAnswer)},
 		Before: needNodes,
 		Action: conn.With(s, func(ctx context.Context, c *cli.Context, api *conn.Conn) error {
-			return each(ctx, c, func(ctx context.Context, ref string) error {
+			return conn.Each(ctx, c.Args().Slice(), func(ctx context.Context, ref string) error {
 				said, err := do(ctx, api, ref)
 				if err != nil {
 					return err

@@ -22,7 +22,7 @@ func rm(s *say.Streams) *cli.Command {
 		},
 		Before: needNodes,
 		Action: conn.With(s, func(ctx context.Context, c *cli.Context, api *conn.Conn) error {
-			return each(ctx, c, func(ctx context.Context, ref string) error {
+			return conn.Each(ctx, c.Args().Slice(), func(ctx context.Context, ref string) error {
 				api.Waiting("node %s to be removed", ref)
 				resp, err := conn.Change(ctx, api, controlv1.ControlClient.RemoveNode,
 					&controlv1.RemoveNodeRequest{RequestId: conn.RequestID(), Ref: ref, Force: c.Bool("force")})

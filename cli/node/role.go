@@ -56,7 +56,7 @@ func roleCommand(s *say.Streams, t turn) *cli.Command {
 		},
 		Before: needNodes,
 		Action: conn.With(s, func(ctx context.Context, c *cli.Context, api *conn.Conn) error {
-			return each(ctx, c, func(ctx context.Context, ref string) error {
+			return conn.Each(ctx, c.Args().Slice(), func(ctx context.Context, ref string) error {
 				return t.make(ctx, api, ref, c.Bool("detach"))
 			})
 		}),
@@ -163,8 +163,8 @@ func (t turn) reached(n *controlv1.NodeView) bool {
 func (t turn) line(n *controlv1.NodeView, ref string) string {
 	at := "asked"
 	switch m := n.GetManager(); {
-	case status(n.GetNode()) != "Ready":
-		at = "the node is " + status(n.GetNode())
+	case show.NodeState(n.GetNode()) != "Ready":
+		at = "the node is " + show.NodeState(n.GetNode())
 	case m != nil && !m.GetVoter():
 		at = "it learns the log"
 	case m != nil && t.to == modelv1.Role_ROLE_MANAGER:

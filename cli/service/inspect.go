@@ -30,7 +30,7 @@ func inspect(s *say.Streams) *cli.Command {
 		},
 		Action: conn.With(s, func(ctx context.Context, c *cli.Context, api *conn.Conn) error {
 			var found []*controlv1.ServiceView
-			missing := each(ctx, c.Args().Slice(), func(ctx context.Context, ref string) error {
+			missing := conn.Each(ctx, c.Args().Slice(), func(ctx context.Context, ref string) error {
 				v, err := get(ctx, api, ref)
 				if err == nil {
 					found = append(found, v)

@@ -23,7 +23,7 @@ func ps(s *say.Streams) *cli.Command {
 			if err != nil {
 				return err
 			}
-			missing := each(ctx, c.Args().Slice(), func(ctx context.Context, ref string) error {
+			missing := conn.Each(ctx, c.Args().Slice(), func(ctx context.Context, ref string) error {
 				v, err := get(ctx, api, ref)
 				if err == nil {
 					filter.Services = append(filter.Services, idOf(v))

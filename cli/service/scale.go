@@ -59,7 +59,7 @@ func parseScale(args []string) ([]*wish, error) {
 func scaleAll(ctx context.Context, c *cli.Context, api *conn.Conn, wishes []*wish) error {
 	byRef := map[string]*wish{}
 	var taken []string
-	refused := each(ctx, refs(wishes, byRef), func(ctx context.Context, ref string) error {
+	refused := conn.Each(ctx, refs(wishes, byRef), func(ctx context.Context, ref string) error {
 		w := byRef[ref]
 		v, goal, err := apply(ctx, api, ref, func(v *controlv1.ServiceView, req *controlv1.UpdateServiceRequest) (err error) {
 			req.Spec, err = spec.Scale(v.GetService().GetSpec(), w.replicas)

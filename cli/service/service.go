@@ -6,7 +6,6 @@ package service
 
 import (
 	"context"
-	"errors"
 	"os"
 	"time"
 
@@ -46,23 +45,6 @@ func need(c *cli.Context) error {
 		return say.Hinted(say.Misuse("%s: no service given", say.Path(c.Command.HelpName)), `"ctl service ls" lists them`)
 	}
 	return nil
-}
-
-// each does one thing for each argument, and goes on past a refusal.
-func each(ctx context.Context, args []string, do func(ctx context.Context, arg string) error) error {
-	var errs []error
-	for _, arg := range args {
-		if err := do(ctx, arg); err != nil {
-			errs = append(errs, err)
-			if ctx.Err() != nil {
-				break
-			}
-		}
-	}
-	if len(errs) == 1 {
-		return errs[0]
-	}
-	return errors.Join(errs...)
 }
 
 func get(ctx context.Context, api *conn.Conn, ref string) (*controlv1.ServiceView, error) {

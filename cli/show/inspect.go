@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"github.com/urfave/cli/v2"
 )
 
 // Inspect writes objects to w: a JSON array if format is empty or "json", else
@@ -81,4 +83,18 @@ func One(w io.Writer, format string, value any) error {
 		return err
 	}
 	return Inspect(w, format, []any{value})
+}
+
+// Objects prints what was found as the flags of InspectFlags say: with --pretty
+// for people, each by pretty, else by Inspect.
+func Objects[T any](w io.Writer, c *cli.Context, found []T, pretty func(T) *Sheet) error {
+	if !c.Bool("pretty") {
+		return Inspect(w, c.String("format"), found)
+	}
+	for _, o := range found {
+		if err := pretty(o).Print(w); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/skep-project/skep/cli/show"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
 
 func TestNamesStandInNaturalOrder(t *testing.T) {
@@ -133,6 +134,22 @@ func TestAges(t *testing.T) {
 	} {
 		if got := show.Ago(now-int64(d), now); got != want {
 			t.Errorf("Ago(%v) = %q, want %q", d, got, want)
+		}
+	}
+}
+
+// TestANodeThatWaitsIsPending, whatever its state, wherever nodes are counted.
+func TestANodeThatWaitsIsPending(t *testing.T) {
+	t.Parallel()
+	ready := &modelv1.NodeStatus{State: modelv1.NodeState_NODE_STATE_READY}
+	for want, n := range map[string]*modelv1.Node{
+		"Ready":   {Status: ready, Membership: modelv1.Membership_MEMBERSHIP_ACCEPTED},
+		"Pending": {Status: ready, Membership: modelv1.Membership_MEMBERSHIP_PENDING},
+		"Down":    {Status: &modelv1.NodeStatus{State: modelv1.NodeState_NODE_STATE_DOWN}},
+		"Unknown": {},
+	} {
+		if got := show.NodeState(n); got != want {
+			t.Errorf("%v is %s, want %s", n, got, want)
 		}
 	}
 }

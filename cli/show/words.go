@@ -14,6 +14,7 @@ import (
 	units "github.com/docker/go-units"
 
 	"github.com/skep-project/skep/internal/id"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
 
 // ID returns the 25 digits of the id b, or "" for none.
@@ -112,4 +113,19 @@ func digits(s string) int {
 		n++
 	}
 	return n
+}
+
+// NodeState is what a list says of a node: Ready, Down, Unknown, or Pending if it
+// waits to be accepted.
+func NodeState(n *modelv1.Node) string {
+	if n.GetMembership() == modelv1.Membership_MEMBERSHIP_PENDING {
+		return "Pending"
+	}
+	switch n.GetStatus().GetState() {
+	case modelv1.NodeState_NODE_STATE_READY:
+		return "Ready"
+	case modelv1.NodeState_NODE_STATE_DOWN:
+		return "Down"
+	}
+	return "Unknown"
 }

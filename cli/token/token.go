@@ -7,7 +7,6 @@ package token
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -35,23 +34,6 @@ func needTokens(c *cli.Context) error {
 	return nil
 }
 
-// each does one thing to each token named, and goes on past a refusal.
-func each(ctx context.Context, c *cli.Context, do func(ctx context.Context, ref string) error) error {
-	var errs []error
-	for _, ref := range c.Args().Slice() {
-		if err := do(ctx, ref); err != nil {
-			errs = append(errs, err)
-			if ctx.Err() != nil {
-				break
-			}
-		}
-	}
-	if len(errs) == 1 {
-		return errs[0]
-	}
-	return errors.Join(errs...)
-}
-
 func revoke(s *say.Streams) *cli.Command {
 	return &cli.Command{
 		Name:      "revoke",
@@ -61,7 +43,7 @@ func revoke(s *say.Streams) *cli.Command {
 		Flags:     []cli.Flag{conn.TimeoutFlag(conn.ForAnswer)},
 		Before:    needTokens,
 		Action: conn.With(s, func(ctx context.Context, c *cli.Context, api *conn.Conn) error {
-			return each(ctx, c, func(ctx context.Context, ref string) error {
+			return conn.Each(ctx, c.Args().Slice(), func(ctx context.Context, ref string) error {
 				api.Waiting("token %s to be revoked", ref)
 				_, err := conn.Change(ctx, api, controlv1.ControlClient.RevokeToken,
 					&controlv1.RevokeTokenRequest{RequestId: conn.RequestID(), Ref: ref})

@@ -63,31 +63,19 @@ func inspect(s *say.Streams) *cli.Command {
 		},
 		Action: conn.With(s, func(ctx context.Context, c *cli.Context, api *conn.Conn) error {
 			var found []object
-			missing := each(ctx, c, func(ctx context.Context, ref string) error {
+			missing := conn.Each(ctx, c.Args().Slice(), func(ctx context.Context, ref string) error {
 				resp, err := conn.Read(ctx, api, controlv1.ControlClient.GetUser, &controlv1.GetUserRequest{Ref: ref})
 				if err == nil {
 					found = append(found, newObject(resp.GetUser()))
 				}
 				return err
 			})
-			if err := print(s, c, found); err != nil {
+			if err := show.Objects(s.Out, c, found, pretty); err != nil {
 				return err
 			}
 			return missing
 		}),
 	}
-}
-
-func print(s *say.Streams, c *cli.Context, found []object) error {
-	if !c.Bool("pretty") {
-		return show.Inspect(s.Out, c.String("format"), found)
-	}
-	for _, o := range found {
-		if err := pretty(o).Print(s.Out); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func pretty(o object) *show.Sheet {

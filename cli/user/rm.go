@@ -19,7 +19,7 @@ func rm(s *say.Streams) *cli.Command {
 		Flags:     []cli.Flag{conn.TimeoutFlag(conn.ForAnswer)},
 		Before:    needUsers,
 		Action: conn.With(s, func(ctx context.Context, c *cli.Context, api *conn.Conn) error {
-			return each(ctx, c, func(ctx context.Context, ref string) error {
+			return conn.Each(ctx, c.Args().Slice(), func(ctx context.Context, ref string) error {
 				api.Waiting("user %s to be removed", ref)
 				_, err := conn.Change(ctx, api, controlv1.ControlClient.RemoveUser,
 					&controlv1.RemoveUserRequest{RequestId: conn.RequestID(), Ref: ref})

@@ -7,7 +7,6 @@
 package user
 
 import (
-	"context"
 	"crypto/ecdsa"
 	"errors"
 	"fmt"
@@ -42,23 +41,6 @@ func needUsers(c *cli.Context) error {
 		return say.Hinted(say.Misuse("%s: no user given", say.Path(c.Command.HelpName)), `"ctl user ls" lists them`)
 	}
 	return nil
-}
-
-// each does one thing to each user named, and goes on past a refusal.
-func each(ctx context.Context, c *cli.Context, do func(ctx context.Context, ref string) error) error {
-	var errs []error
-	for _, ref := range c.Args().Slice() {
-		if err := do(ctx, ref); err != nil {
-			errs = append(errs, err)
-			if ctx.Err() != nil {
-				break
-			}
-		}
-	}
-	if len(errs) == 1 {
-		return errs[0]
-	}
-	return errors.Join(errs...)
 }
 
 func parseRole(c *cli.Context) (modelv1.UserRole, error) {
