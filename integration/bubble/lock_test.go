@@ -263,6 +263,9 @@ func TestADemotedManagersKeyOpensNothingAfterwards(t *testing.T) {
 		c.until(10*time.Second, "the worker is not locked", func() bool { return last.info().GetLockNumber() == 0 })
 		last.kill()
 		last.start()
+		if last.info().GetState() == localv1.State_STATE_INACTIVE {
+			t.Error("a member that starts says that it is in no swarm")
+		}
 		c.until(10*time.Second, "it starts without a key", func() bool { return last.info().GetState() == localv1.State_STATE_ACTIVE })
 		if _, err := os.Stat(filepath.Join(last.disk, "state", "keys", "ring")); !os.IsNotExist(err) {
 			t.Errorf("a worker keeps data keys: %v", err)

@@ -36,6 +36,18 @@ func (n *Node) shut() error {
 	return nil
 }
 
+// firstPhase is what a node is before it has begun to live: it answers earlier than
+// that, and one that is in a swarm is never called inactive.
+func (n *Node) firstPhase() localv1.State {
+	switch _, _, err := n.keys.Who(); {
+	case n.keys.Locked():
+		return localv1.State_STATE_LOCKED
+	case err == nil:
+		return localv1.State_STATE_PENDING
+	}
+	return localv1.State_STATE_INACTIVE
+}
+
 // beLocked waits for the unlock key, from the operator or from the unlock command.
 // What runs goes on meanwhile; nobody looks after it.
 func (n *Node) beLocked(ctx context.Context) {

@@ -179,6 +179,7 @@ func (n *Node) furnish() error {
 	if n.keys, err = keystore.Open(dir); err != nil {
 		return err
 	}
+	n.phase = n.firstPhase()
 	n.server, err = rpc.NewServer(rpc.Config{Credential: n.holder, Managers: n.managerAddresses, Coming: n.managerComes, Shut: n.shut, Log: n.cfg.Log})
 	if err != nil {
 		return err
