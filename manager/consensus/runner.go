@@ -69,6 +69,7 @@ type Runner struct {
 	snaps chan snapshotWork     // capacity 1: one snapshot at a time; the next is due when it is done
 	due   due                   // the apply goroutine's
 	era   uint64                // the step goroutine's
+	shown shown                 // the step goroutine's; Open's before
 
 	durable durableState
 	meters  meters

@@ -88,6 +88,25 @@ func (c *Core) Status() Status {
 	return s
 }
 
+// A glance is what of a status changes with time alone or with what was applied,
+// and is to be seen at once. The rest is either Soft or can wait for showPace.
+type glance struct {
+	contact, tenured bool
+	reachable        int // members
+}
+
+func (c *Core) glance() glance {
+	g := glance{contact: c.InContact(), tenured: c.state == raft.StateLeader && c.appliedTerm == c.term}
+	for _, members := range [...][]uint64{c.conf.GetVoters(), c.conf.GetLearners()} {
+		for _, p := range members {
+			if c.reachable(p) {
+				g.reachable++
+			}
+		}
+	}
+	return g
+}
+
 // reachable is active, with time for a round of votes while there is no leader:
 // then members speak only when one of them asks.
 func (c *Core) reachable(peer uint64) bool {

@@ -36,10 +36,23 @@ func (r *Runner) step(ctx context.Context) error {
 			return err
 		}
 		r.hand(out)
-		if out.Soft || ticked {
+		if ticked {
+			r.shown.ticks++
+		}
+		if out.Soft || r.shown.ticks >= showPace || r.core.glance() != r.shown.glance {
 			r.show(r.core)
 		}
 	}
+}
+
+// showPace is for how many ticks the board may lag in what nobody waits for: how far
+// each member is, and how much was committed.
+const showPace = 4
+
+// shown is what the board shows.
+type shown struct {
+	glance glance
+	ticks  int // since it was made
 }
 
 // tick gives the core the ticks since last and returns when the newest was due.
@@ -118,6 +131,7 @@ func (r *Runner) hand(out Output) {
 
 // show puts the core's status on the board.
 func (r *Runner) show(c *Core) {
+	r.shown.ticks, r.shown.glance = 0, c.glance()
 	s := c.Status()
 	if lost := r.lost.Load(); lost != nil {
 		s.Failed, s.InContact = *lost, false

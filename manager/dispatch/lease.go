@@ -2,8 +2,8 @@ package dispatch
 
 import (
 	"bytes"
-	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -31,11 +31,14 @@ type heard struct {
 
 // A lease is what the leader knows of one node's life.
 type lease struct {
+	node   id.ID
 	status *modelv1.NodeStatus // as committed or about to be
+	state  modelv1.NodeState   // what status says
 	// live says that the newest session is open, as far as is known.
 	live bool
-	// unheard and allowed are counted in lived ticks.
-	unheard int
+	// heard is the lived tick that its newest word is of, and allowed for how many
+	// ticks after that the node may be silent.
+	heard   int
 	allowed int
 	// former are the boot ids the node had before, newest last; a kernel never
 	// boots with an old one again.
@@ -46,7 +49,6 @@ type lease struct {
 	closed uint64
 	// waived says that the guard of R3 has granted this loss one more lease.
 	waived bool
-	dirty  bool
 }
 
 // leases decides which nodes are alive. It is a stepped core: it has no clock
@@ -57,6 +59,11 @@ type lease struct {
 // without a beat of its newest session, unless it said so itself (R4).
 type leases struct {
 	nodes map[id.ID]*lease
+	// lived counts the ticks. next is the first at which a node may be due; until
+	// then a tick looks at none of them, however many there are.
+	lived, next int
+	// dirty are the nodes whose status is to be committed.
+	dirty map[id.ID]struct{}
 	// lease and grace in ticks.
 	full, grace int
 	guard       bool
@@ -65,6 +72,7 @@ type leases struct {
 func newLeases(full time.Duration, guard bool) *leases {
 	return &leases{
 		nodes: make(map[id.ID]*lease),
+		dirty: make(map[id.ID]struct{}),
 		full:  ticks(full),
 		grace: ticks(restartGrace),
 		guard: guard,
@@ -89,11 +97,34 @@ func (l *leases) adopt(node id.ID, status *modelv1.NodeStatus) {
 	if status.GetFarewell() == modelv1.Farewell_FAREWELL_RESTARTING {
 		allowed = max(l.full, l.grace)
 	}
-	l.nodes[node] = &lease{status: status, allowed: allowed}
+	n := &lease{node: node, status: status, state: status.GetState(), heard: l.lived, allowed: allowed}
+	l.nodes[node] = n
+	l.expect(n)
 }
 
 // forget drops a node whose record is gone.
-func (l *leases) forget(node id.ID) { delete(l.nodes, node) }
+func (l *leases) forget(node id.ID) {
+	delete(l.nodes, node)
+	delete(l.dirty, node)
+}
+
+// set gives a node another status, which is to be committed.
+func (l *leases) set(n *lease, s *modelv1.NodeStatus) {
+	n.status, n.state = s, s.GetState()
+	l.dirty[n.node] = struct{}{}
+}
+
+// expect sees to it that n is looked at in time.
+func (l *leases) expect(n *lease) { l.next = min(l.next, n.due()) }
+
+// due is the tick at which the silence of a node that is not Down changes what is
+// said of it.
+func (n *lease) due() int {
+	if n.state == modelv1.NodeState_NODE_STATE_READY {
+		return n.heard + (n.allowed+1)/2
+	}
+	return n.heard + n.allowed
+}
 
 // hear takes in what a session told. It reports whether the word counted: a
 // node that has no record, or an older session of a node, is no news (R2).
@@ -111,7 +142,7 @@ func (l *leases) hear(h heard, now time.Time) bool {
 		s.GetState() != modelv1.NodeState_NODE_STATE_READY || s.GetObservedAddress() != h.address
 	if fresh {
 		rebooted := n.booted(h.boot, now)
-		n.set(&modelv1.NodeStatus{
+		l.set(n, &modelv1.NodeStatus{
 			State:           modelv1.NodeState_NODE_STATE_READY,
 			Message:         n.suspicion(),
 			Boot:            h.boot,
@@ -121,7 +152,8 @@ func (l *leases) hear(h heard, now time.Time) bool {
 		})
 	}
 	n.live, n.waived = true, false
-	n.unheard, n.allowed = int(h.age/leaseTick), l.full
+	n.heard, n.allowed = l.lived-int(h.age/leaseTick), l.full
+	l.expect(n)
 	return true
 }
 
@@ -181,34 +213,39 @@ func (l *leases) end(n *lease, h heard, now time.Time) {
 	switch h.farewell {
 	case modelv1.Farewell_FAREWELL_RESTARTING:
 		status.Message = "daemon restarting"
-		n.unheard, n.allowed = 0, max(l.full, l.grace)
+		n.heard, n.allowed = l.lived, max(l.full, l.grace)
 	case modelv1.Farewell_FAREWELL_LEAVING:
 		status.State, status.Message = modelv1.NodeState_NODE_STATE_DOWN, "node has left the swarm"
 	case modelv1.Farewell_FAREWELL_HOST_DOWN:
 		status.State, status.Message = modelv1.NodeState_NODE_STATE_DOWN, "host going down"
 	}
-	if n.status.GetState() == modelv1.NodeState_NODE_STATE_DOWN && h.farewell == 0 {
+	if n.state == modelv1.NodeState_NODE_STATE_DOWN && h.farewell == 0 {
 		return // it is Down already; a late word of its end changes nothing
 	}
-	n.set(status)
+	l.set(n, status)
+	l.expect(n)
 }
 
 // tick lives through one tick: nodes unheard for half a lease become Unknown,
 // those unheard for all of it Down. It returns how many losses the guard of R3
 // has put off, for the log.
 func (l *leases) tick(now time.Time) (deferred int) {
+	l.lived++
+	if l.lived < l.next {
+		return 0
+	}
 	var due []*lease
 	expiring := 0
 	for _, n := range l.nodes {
-		if n.status.GetState() == modelv1.NodeState_NODE_STATE_DOWN {
+		if n.state == modelv1.NodeState_NODE_STATE_DOWN {
 			continue
 		}
-		n.unheard++
-		if n.unheard*2 >= n.allowed {
+		unheard := l.lived - n.heard
+		if unheard*2 >= n.allowed {
 			expiring++
 			l.doubt(n, now)
 		}
-		if n.unheard >= n.allowed {
+		if unheard >= n.allowed {
 			due = append(due, n)
 		}
 	}
@@ -222,34 +259,48 @@ func (l *leases) tick(now time.Time) (deferred int) {
 		}
 	}
 	for _, n := range due {
-		if n.unheard >= n.allowed {
+		if l.lived-n.heard >= n.allowed {
 			l.lose(n, now)
 		}
 	}
+	l.plan()
 	return deferred
+}
+
+// plan sets when nodes are looked at next.
+func (l *leases) plan() {
+	l.next = math.MaxInt
+	for _, n := range l.nodes {
+		if n.state != modelv1.NodeState_NODE_STATE_DOWN {
+			l.expect(n)
+		}
+	}
 }
 
 // doubt shows a node that should have been heard by now as Unknown.
 func (l *leases) doubt(n *lease, now time.Time) {
-	if n.status.GetState() != modelv1.NodeState_NODE_STATE_READY {
+	if n.state != modelv1.NodeState_NODE_STATE_READY {
 		return
 	}
 	s := cloneStatus(n.status)
 	s.State, s.Message = modelv1.NodeState_NODE_STATE_UNKNOWN, "no heartbeat"
-	s.LostSince = now.Add(-time.Duration(n.unheard) * leaseTick).UnixNano()
-	n.set(s)
+	s.LostSince = now.Add(-l.silence(n)).UnixNano()
+	l.set(n, s)
 }
 
 // lose declares a node Down; what it ran is replaced elsewhere from now on.
 func (l *leases) lose(n *lease, now time.Time) {
 	s := cloneStatus(n.status)
 	if s.LostSince == 0 {
-		s.LostSince = now.Add(-time.Duration(n.unheard) * leaseTick).UnixNano()
+		s.LostSince = now.Add(-l.silence(n)).UnixNano()
 	}
 	s.State, s.Message = modelv1.NodeState_NODE_STATE_DOWN, whyLost(s, now)
 	n.live = false
-	n.set(s)
+	l.set(n, s)
 }
+
+// silence is for how long nothing was heard of n, as far as this was lived through.
+func (l *leases) silence(n *lease) time.Duration { return time.Duration(l.lived-n.heard) * leaseTick }
 
 // whyLost says why a node is Down: not that its session broke, which a node
 // outlives, but for how long it was not heard.
@@ -265,14 +316,15 @@ func whyLost(s *modelv1.NodeStatus, now time.Time) string {
 // changed returns the nodes whose status is to be committed, in order of id,
 // and counts them as handed on.
 func (l *leases) changed() []seen {
-	var out []seen
-	for node, n := range l.nodes {
-		if n.dirty {
-			n.dirty = false
-			out = append(out, seen{node: node, status: n.status})
-		}
+	if len(l.dirty) == 0 {
+		return nil
 	}
-	slices.SortFunc(out, func(a, b seen) int { return cmp.Compare(a.node.String(), b.node.String()) })
+	out := make([]seen, 0, len(l.dirty))
+	for node := range l.dirty {
+		out = append(out, seen{node: node, status: l.nodes[node].status})
+	}
+	clear(l.dirty)
+	slices.SortFunc(out, func(a, b seen) int { return id.Compare(a.node, b.node) })
 	return out
 }
 
@@ -281,8 +333,6 @@ type seen struct {
 	node   id.ID
 	status *modelv1.NodeStatus
 }
-
-func (n *lease) set(s *modelv1.NodeStatus) { n.status, n.dirty = s, true }
 
 // cloneStatus copies a status one level deep: its byte fields are stone.
 func cloneStatus(s *modelv1.NodeStatus) *modelv1.NodeStatus {

@@ -231,9 +231,28 @@ func TestMostNodesVanishingAtOnceAreGivenOneMoreLease(t *testing.T) {
 	}
 }
 
-// TestNoNodeIsDownBeforeItsLease holds the core to its invariant under any
-// order of beats, ends and ticks.
-func TestNoNodeIsDownBeforeItsLease(t *testing.T) {
+func TestATickLooksAtNobodyBeforeSomebodyMayBeDue(t *testing.T) {
+	t.Parallel()
+	l := leasesOf(1)
+	l.hear(word(1, 1), epoch)
+	looked := 0
+	for range ticks(time.Minute) {
+		next := l.next
+		l.tick(epoch)
+		if l.next != next {
+			looked++
+		}
+		l.hear(word(1, 1), epoch)
+	}
+	if want := 1 + ticks(time.Minute)/(ticks(10*time.Second)/2-1); looked > want {
+		t.Errorf("it looked %d times in a minute, want %d at most", looked, want)
+	}
+}
+
+// TestNoNodeIsDownBeforeItsLeaseNorReadyForLongAfterItsWord holds the core to its
+// invariant under any order of beats, young and old, ends and ticks, and to looking
+// in time though it looks at nobody between.
+func TestNoNodeIsDownBeforeItsLeaseNorReadyForLongAfterItsWord(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		l := leasesOf(3)
@@ -245,8 +264,10 @@ func TestNoNodeIsDownBeforeItsLease(t *testing.T) {
 			switch rapid.IntRange(0, 9).Draw(t, "what") {
 			case 0:
 				session[n]++
-				if l.hear(word(n, session[n]), epoch) {
-					silent[n], said[n] = 0, false
+				h, old := word(n, session[n]), rapid.IntRange(0, 30).Draw(t, "age")
+				h.age = time.Duration(old) * leaseTick
+				if l.hear(h, epoch) {
+					silent[n], said[n] = old, false
 				}
 			case 1:
 				h := word(n, session[n])
@@ -258,9 +279,17 @@ func TestNoNodeIsDownBeforeItsLease(t *testing.T) {
 					said[n] = true
 				}
 			default:
-				l.tick(epoch)
 				for m := range l.nodes {
 					silent[m[15]]++
+				}
+				l.tick(epoch)
+				for m := byte(1); m <= 3; m++ {
+					if l.state(m) == ready && silent[m] >= ticks(10*time.Second)/2 {
+						t.Fatalf("node %d is Ready after %d ticks of silence", m, silent[m])
+					}
+					if s := l.state(m); s != down && silent[m] >= 2*ticks(10*time.Second) {
+						t.Fatalf("node %d is %v after %d ticks of silence", m, s, silent[m])
+					}
 				}
 			}
 			for m := byte(1); m <= 3; m++ {

@@ -136,3 +136,33 @@ func TestASessionOfAnotherBootIsKeptForNothing(t *testing.T) {
 		}
 	})
 }
+
+// TestBeatsGoToTheLeaderTogether, a tenth of a second late at most.
+func TestBeatsGoToTheLeaderTogether(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newSessions()
+		a := begun(t, s, 1)
+		b := &session{node: nodeN(2), counter: 1, slots: make(chan struct{}, maxHeld), wake: make(chan struct{}, 1)}
+		if why := s.begin(b); why != "" {
+			t.Fatal(why)
+		}
+		<-s.wake
+		s.news(time.Now())
+		s.beat(a, 2, time.Now())
+		time.Sleep(beatPace / 2)
+		s.beat(b, 2, time.Now())
+		synctest.Wait()
+		select {
+		case <-s.wake:
+			t.Fatal("the first beat did not wait")
+		default:
+		}
+		time.Sleep(beatPace / 2)
+		synctest.Wait()
+		<-s.wake
+		if req := s.news(time.Now()); len(req.GetLiveness()) != 2 {
+			t.Errorf("the leader is told %v, want both beats", req)
+		}
+	})
+}

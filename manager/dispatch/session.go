@@ -1,7 +1,6 @@
 package dispatch
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,15 +9,12 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
-	"golang.org/x/sync/errgroup"
-
 	"github.com/skep-project/skep/internal/id"
 	"github.com/skep-project/skep/internal/rpc"
 	"github.com/skep-project/skep/manager/store"
 	dispatchv1 "github.com/skep-project/skep/proto/skep/dispatch/v1"
 	logv1 "github.com/skep-project/skep/proto/skep/log/v1"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
-	rpcv1 "github.com/skep-project/skep/proto/skep/rpc/v1"
 )
 
 // catchUp is how long a session waits for this replica to hold what its agent
@@ -143,23 +139,14 @@ func (s *Server) catchUp(ctx context.Context, open *dispatchv1.Open) *dispatchv1
 // errEnded says that the session was told to end.
 var errEnded = errors.New("session ended")
 
-// serve runs both directions until one of them ends.
+// serve runs both directions until one of them ends. The reader ends with the
+// stream: gRPC cancels the stream's context when Session returns, so it is not
+// waited for here but by the server's stop.
 func (s *Server) serve(ctx context.Context, stream dispatchv1.Dispatch_SessionServer, x *session, open *dispatchv1.Open) error {
-	g, ctx := errgroup.WithContext(ctx)
-	// The reader ends with the stream: grpc cancels the stream's context when
-	// Session returns, so it is not waited for here but by the server's stop.
 	reader := make(chan error, 1)
 	go func() { reader <- s.listen(ctx, stream, x) }()
-	g.Go(func() error { return s.speak(ctx, stream, x, open) })
-	g.Go(func() error {
-		select {
-		case err := <-reader:
-			return err
-		case <-ctx.Done():
-			return nil
-		}
-	})
-	if err := g.Wait(); err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, errEnded) {
+	err := s.speak(ctx, stream, x, open, reader)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, errEnded) {
 		return err
 	}
 	return nil
@@ -192,19 +179,17 @@ func (s *Server) listen(ctx context.Context, stream dispatchv1.Dispatch_SessionS
 	}
 }
 
-// speak tells the agent its work and what has been counted.
-func (s *Server) speak(ctx context.Context, stream dispatchv1.Dispatch_SessionServer, x *session, open *dispatchv1.Open) error {
+// speak tells the agent its work and what has been counted, until the reader's end.
+func (s *Server) speak(ctx context.Context, stream dispatchv1.Dispatch_SessionServer, x *session, open *dispatchv1.Open, reader <-chan error) error {
 	w := s.cfg.Store.Watch(store.KeyTasksOfNode(x.node),
 		store.Key{Kind: logv1.Kind_KIND_NODE, ID: x.node}, store.Key{Kind: logv1.Kind_KIND_CLUSTER})
 	defer w.Close()
 	v := &voice{
-		session: x, work: newWork(x.node), heldManagers: open.GetManagersIndex(),
+		session: x, work: newWork(x.node), greet: s.greet, heldManagers: open.GetManagersIndex(),
 		heldHistory: open.GetHistory(),
 	}
 	list, listed := s.managers.get()
 	resp := v.compose(s.cfg.Store.Snapshot(), list, nil, true)
-	welcome := s.welcome()
-	resp.Welcome = welcome
 	for {
 		if resp != nil {
 			if err := stream.Send(resp); err != nil {
@@ -220,6 +205,8 @@ func (s *Server) speak(ctx context.Context, stream dispatchv1.Dispatch_SessionSe
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case err := <-reader:
+			return err
 		case <-x.wake:
 		case <-w.C():
 		case <-listed:
@@ -227,24 +214,11 @@ func (s *Server) speak(ctx context.Context, stream dispatchv1.Dispatch_SessionSe
 		list, listed = s.managers.get()
 		changes, reset := w.Take()
 		resp = v.compose(s.cfg.Store.Snapshot(), list, changes, reset)
-		if w := s.welcome(); w.GetHeartbeatPeriod() != welcome.GetHeartbeatPeriod() || w.GetLease() != welcome.GetLease() {
-			welcome, resp = w, cmp.Or(resp, &dispatchv1.SessionResponse{})
-			resp.Welcome = w
-		}
 	}
 }
 
-// welcome is a session's first answer, and is said again when the operator sets
-// another pulse.
-func (s *Server) welcome() *dispatchv1.Welcome {
-	spec := s.cfg.Store.Snapshot().Cluster().GetSpec()
+// greet is how a session is welcomed, but for the pulse that it is to have.
+func (s *Server) greet() *dispatchv1.Welcome {
 	leads, _, _ := s.cfg.Raft.Leader()
-	return &dispatchv1.Welcome{
-		Hello:           s.hello(),
-		HeartbeatPeriod: int64(orDefault(spec.GetHeartbeatPeriod(), defaultHeartbeat)),
-		Lease:           int64(orDefault(spec.GetLease(), defaultLease)),
-		Leader:          leads,
-	}
+	return &dispatchv1.Welcome{Hello: s.cfg.Hello(), Leader: leads}
 }
-
-func (s *Server) hello() *rpcv1.Hello { return s.cfg.Hello() }

@@ -51,6 +51,9 @@ func (w *work) complete(snap *store.Snapshot) *dispatchv1.Assignments {
 // diff is what changes make different for the node, nil if they do not. A
 // change narrows where to look; what is sent comes from snap.
 func (w *work) diff(snap *store.Snapshot, changes []store.Change) *dispatchv1.Assignments {
+	if len(changes) == 0 {
+		return nil
+	}
 	a := &dispatchv1.Assignments{History: snap.Cluster().GetHistory(), Index: snap.Index(), Confirmed: true}
 	for _, c := range changes {
 		if c.Kind != logv1.Kind_KIND_TASK {
@@ -131,7 +134,10 @@ func authFor(svc *modelv1.Service, rev *modelv1.Revision, t *store.Task) *modelv
 type voice struct {
 	session *session
 	work    *work
+	greet   func() *dispatchv1.Welcome // without the pulse
 
+	seen         uint64 // the index that wish and welcome are of
+	welcome      *dispatchv1.Welcome
 	beat         uint64
 	reports      uint64
 	wish         *dispatchv1.Wish
@@ -139,7 +145,9 @@ type voice struct {
 	heldHistory  []byte
 }
 
-// compose returns the next message, nil if there is nothing to say.
+// compose returns the next message, nil if there is nothing to say. Most say that
+// a beat was counted and nothing else: while the index is what it was, nothing else
+// is looked at.
 func (v *voice) compose(snap *store.Snapshot, list *cav1.ManagerList, changes []store.Change, whole bool) *dispatchv1.SessionResponse {
 	resp := &dispatchv1.SessionResponse{}
 	some := v.counted(resp)
@@ -148,21 +156,46 @@ func (v *voice) compose(snap *store.Snapshot, list *cav1.ManagerList, changes []
 	} else if a := v.work.diff(snap, changes); a != nil {
 		resp.Assignments, some = a, true
 	}
+	if whole || snap.Index() != v.seen {
+		v.seen = snap.Index()
+		some = v.wished(snap, resp) || some
+		some = v.welcomed(snap, resp) || some
+	}
 	if list != nil && (list.GetIndex() > v.heldManagers || !bytes.Equal(list.GetHistory(), v.heldHistory)) {
 		v.heldManagers, v.heldHistory = list.GetIndex(), list.GetHistory()
 		resp.Managers, some = list, true
-	}
-	if wish := wishOf(snap, v.work.node); !proto.Equal(wish, v.wish) {
-		v.wish = wish
-		resp.Wish, some = proto.CloneOf(wish), true
-		if resp.Wish != nil {
-			resp.Wish.Index = snap.Index()
-		}
 	}
 	if !some {
 		return nil
 	}
 	return resp
+}
+
+// wished adds what the node's record wants of it, if that is new.
+func (v *voice) wished(snap *store.Snapshot, resp *dispatchv1.SessionResponse) (some bool) {
+	wish := wishOf(snap, v.work.node)
+	if proto.Equal(wish, v.wish) {
+		return false
+	}
+	v.wish = wish
+	if resp.Wish = proto.CloneOf(wish); resp.Wish != nil {
+		resp.Wish.Index = snap.Index()
+	}
+	return true
+}
+
+// welcomed adds the pulse that the operator wants, if that is new: a session's first
+// answer has it.
+func (v *voice) welcomed(snap *store.Snapshot, resp *dispatchv1.SessionResponse) (some bool) {
+	spec := snap.Cluster().GetSpec()
+	period, lease := int64(orDefault(spec.GetHeartbeatPeriod(), defaultHeartbeat)), int64(orDefault(spec.GetLease(), defaultLease))
+	if v.welcome != nil && v.welcome.GetHeartbeatPeriod() == period && v.welcome.GetLease() == lease {
+		return false
+	}
+	v.welcome = v.greet()
+	v.welcome.HeartbeatPeriod, v.welcome.Lease = period, lease
+	resp.Welcome = v.welcome
+	return true
 }
 
 // counted adds what the leader has counted and how the session ends.
