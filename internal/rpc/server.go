@@ -28,6 +28,14 @@ const (
 	defaultElection = 2500 * time.Millisecond
 	electionPoll    = 50 * time.Millisecond
 	connectionAge   = 30 * time.Minute // see Server.options
+	silentFor       = 15 * time.Second // see Server.options
+	// What a connection may hold. A read buffer of gRPC's lies over the record that
+	// TLS keeps whole anyway. Windows that find their own size cost a ping and its
+	// answer for every message of a quiet stream; these carry 100 MB/s over 2 ms, and
+	// bound what a peer can make us keep.
+	readBuffer      = 4 << 10
+	streamWindow    = 256 << 10
+	connWindow      = 1 << 20
 	maxMessageBytes = 16 << 20
 	maxStreams      = 4096
 )
@@ -247,10 +255,15 @@ func (s *Server) options(creds transportCreds) []grpc.ServerOption {
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.ConnectionTimeout(30 * time.Second), // a whole fleet may be shaking hands
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 2 * time.Second, PermitWithoutStream: true}),
+		grpc.ReadBufferSize(readBuffer),
+		grpc.StaticStreamWindowSize(streamWindow),
+		grpc.StaticConnWindowSize(connWindow),
+		// A caller that is silent is asked whether it is there, so that what it keeps
+		// open ends with it. Nodes are judged by their heartbeats, which come before.
 		// Old connections are asked to go, so that renewed certificates come into
 		// use (R17 gives the old one an hour); their open streams stay.
 		grpc.KeepaliveParams(keepalive.ServerParameters{
-			Time: 5 * time.Second, Timeout: 5 * time.Second,
+			Time: silentFor, Timeout: 5 * time.Second,
 			MaxConnectionAge: connectionAge, MaxConnectionAgeGrace: math.MaxInt64,
 		}),
 	}
