@@ -15,6 +15,9 @@ import (
 const (
 	// sweepPause is the least time between two looks at the runtime.
 	sweepPause = 200 * time.Millisecond
+	// sweepAgain is how long after the runtime did not answer it is asked again; each
+	// further time is twice as long, up to sweepAtLast: tasks ask by themselves.
+	sweepAgain, sweepAtLast = time.Second, 8 * time.Second
 	// sweepers is how many containers are stopped or removed at once.
 	sweepers = 16
 )
@@ -25,8 +28,14 @@ func (w *Worker) keepSwept(ctx context.Context) {
 	var acts sync.WaitGroup
 	defer acts.Wait()
 	room := make(chan struct{}, sweepers)
+	patience := sweepAgain
 	for {
-		again := w.sweepOnce(ctx, &acts, room)
+		again, ok := w.sweepOnce(ctx, &acts, room)
+		if ok {
+			patience = sweepAgain
+		} else {
+			again, patience = min(w.cfg.Relist, patience), min(sweepAtLast, 2*patience)
+		}
 		if err := w.journal.Flush(); err != nil {
 			w.cfg.Log.LogAttrs(ctx, slog.LevelError, "the agent's journal could not be written", slog.Any("err", err))
 		}
@@ -47,14 +56,14 @@ func (w *Worker) keepSwept(ctx context.Context) {
 }
 
 // sweepOnce looks once and starts what is to be done; it returns when to look
-// again at the latest.
-func (w *Worker) sweepOnce(ctx context.Context, acts *sync.WaitGroup, room chan struct{}) time.Duration {
+// again at the latest, and whether the runtime answered.
+func (w *Worker) sweepOnce(ctx context.Context, acts *sync.WaitGroup, room chan struct{}) (again time.Duration, ok bool) {
 	found, err := w.cfg.Runtime.List(ctx)
 	if err != nil {
 		if ctx.Err() == nil {
 			w.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "the containers could not be listed", slog.Any("err", err))
 		}
-		return min(w.cfg.Relist, time.Second)
+		return 0, false
 	}
 	todo, again := w.planSweep(found, time.Now())
 	for _, d := range todo.poke {
@@ -63,7 +72,7 @@ func (w *Worker) sweepOnce(ctx context.Context, acts *sync.WaitGroup, room chan 
 	for _, c := range todo.act {
 		acts.Go(func() { w.clear(ctx, room, c) })
 	}
-	return again
+	return again, true
 }
 
 // duty is a container to be stopped, and removed if it is nobody's.

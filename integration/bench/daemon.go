@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -92,9 +93,23 @@ func tellHeap(file string) error {
 	if err != nil {
 		return err
 	}
+	if p := os.Getenv(envProfile); p != "" {
+		if err := profileHeap(p + ".heap"); err != nil {
+			return err
+		}
+	}
 	next := filepath.Join(filepath.Dir(file), ".heap")
 	if err := os.WriteFile(next, data, 0o600); err != nil {
 		return err
 	}
 	return os.Rename(next, file)
+}
+
+// profileHeap says where what is live was allocated.
+func profileHeap(file string) error {
+	f, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	return errors.Join(pprof.Lookup("heap").WriteTo(f, 0), f.Close())
 }

@@ -16,8 +16,9 @@ import (
 )
 
 const (
-	// keepBeat is how often the leader looks whether time has ended something.
-	keepBeat = time.Second
+	// keepBeat is how often the leader looks whether time has ended something. What
+	// is over is refused from its end on, whether this was noted yet or not.
+	keepBeat = 5 * time.Second
 	// TokensKept and maxEnded bound how long, and how many of, the tokens that are
 	// over are remembered.
 	TokensKept = 30 * 24 * time.Hour
@@ -70,22 +71,25 @@ func (m *Members) keepOnce(ctx context.Context) error {
 // it stays as it is.
 func rotated(c *modelv1.Cluster, at time.Time, worker, manager []byte) *modelv1.Cluster {
 	every, nanos := c.GetSpec().GetTokenRotation(), at.UnixNano()
+	off := every == 0 || c.GetSpec().GetNoStandingTokens()
+	due := !off && (c.GetTokensRotatedAt() == 0 || nanos >= c.GetTokensRotatedAt()+every)
+	over := c.GetPreviousUntil() != 0 && nanos >= c.GetPreviousUntil()
+	if !due && !over && (!off || c.GetTokensRotatedAt() == 0) {
+		return nil
+	}
 	out := proto.CloneOf(c)
+	if over {
+		out.PreviousWorkerToken, out.PreviousManagerToken, out.PreviousUntil = nil, nil, 0
+	}
 	switch {
-	case every == 0 || c.GetSpec().GetNoStandingTokens():
+	case off:
 		out.TokensRotatedAt = 0
-	case c.GetTokensRotatedAt() == 0:
+	case due && c.GetTokensRotatedAt() == 0:
 		out.TokensRotatedAt = nanos // the clock was just set
-	case nanos >= c.GetTokensRotatedAt()+every:
+	case due:
 		out.PreviousWorkerToken, out.PreviousManagerToken = c.GetWorkerToken(), c.GetManagerToken()
 		out.WorkerToken, out.ManagerToken = worker, manager
 		out.TokensRotatedAt, out.PreviousUntil = nanos, nanos+min(int64(Overlap), every)
-	}
-	if out.GetPreviousUntil() != 0 && nanos >= out.GetPreviousUntil() {
-		out.PreviousWorkerToken, out.PreviousManagerToken, out.PreviousUntil = nil, nil, 0
-	}
-	if proto.Equal(c, out) {
-		return nil
 	}
 	return out
 }

@@ -63,7 +63,7 @@ func (k *kept) spec(change func(*modelv1.ClusterSpec)) {
 
 // beat lets the leader look once more.
 func (k *kept) beat() {
-	time.Sleep(2 * time.Second)
+	time.Sleep(10 * time.Second)
 	synctest.Wait()
 }
 
