@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -90,14 +91,28 @@ func (b *Bundle) signed(leaf *x509.Certificate, others []*x509.Certificate, usag
 	for _, c := range others {
 		opts.Intermediates.AddCert(c)
 	}
-	// Each usage by itself: VerifyOptions is content with any of a list.
+	opts.KeyUsages = []x509.ExtKeyUsage{x509.ExtKeyUsageAny}
+	chains, err := leaf.Verify(opts)
+	if err != nil {
+		return err
+	}
+	// VerifyOptions is content with any of a list of usages; and asking it for each
+	// by itself makes every handshake check every signature as often.
 	for _, usage := range usages {
-		opts.KeyUsages = []x509.ExtKeyUsage{usage}
-		if _, err := leaf.Verify(opts); err != nil {
-			return err
+		if !slices.ContainsFunc(chains, func(chain []*x509.Certificate) bool { return allows(chain, usage) }) {
+			return x509.CertificateInvalidError{Cert: leaf, Reason: x509.IncompatibleUsage}
 		}
 	}
 	return nil
+}
+
+// allows reports whether every certificate of chain is for usage; one that names no
+// usage is for all.
+func allows(chain []*x509.Certificate, usage x509.ExtKeyUsage) bool {
+	return !slices.ContainsFunc(chain, func(c *x509.Certificate) bool {
+		names := len(c.ExtKeyUsage)+len(c.UnknownExtKeyUsage) > 0
+		return names && !slices.Contains(c.ExtKeyUsage, usage) && !slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageAny)
+	})
 }
 
 // InTime returns an error that wraps ErrClock and names both times if now is

@@ -230,7 +230,7 @@ type leaf struct {
 
 // leaf signs what record and l say for the key of request.
 func (is *Issuer) leaf(record *modelv1.Certificate, request []byte, l leaf) ([]byte, error) {
-	key, err := ca.ParseCSR(request)
+	key, err := ca.KeyOfCSR(request) // the signer looks whether the key is its maker's
 	if err != nil {
 		return nil, err
 	}

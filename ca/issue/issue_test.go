@@ -223,6 +223,11 @@ func TestSignRefusesWhatWasNotRecorded(t *testing.T) {
 	if _, err := other.Sign(cluster, p.Node, record, csr); err == nil {
 		t.Error("another root signed the record")
 	}
+	forged := bytes.Clone(csr)
+	forged[len(forged)-1] ^= 1
+	if _, err := is.Sign(cluster, p.Node, record, forged); err == nil {
+		t.Error("a request was signed whose maker does not hold the key")
+	}
 }
 
 func TestParseCSRRefusesOtherKeys(t *testing.T) {

@@ -56,6 +56,9 @@ func printable(text string) bool {
 // registry a revision that v names is pulled from. So a rollback finds what it
 // needs, and credentials for a registry that was left go with its last revision.
 func keepAuths(tx *store.Tx, v *modelv1.Service, fresh *modelv1.RegistryAuth) error {
+	if fresh == nil && len(v.GetRegistryAuths()) == 0 {
+		return nil
+	}
 	registry := func(number uint64) string {
 		return registryOf(tx.Revision(idOf(v.GetId()), number).GetTemplate().GetContainer().GetImage())
 	}
