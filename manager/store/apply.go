@@ -175,7 +175,7 @@ const (
 // forgetAnswers drops the oldest answers beyond the bounds.
 func (s *state) forgetAnswers() {
 	for {
-		oldest, ok := s.answered.trees[answeredByIndex].Min()
+		oldest, ok := s.answered.min(answeredByIndex)
 		kept := s.answered.len()
 		if !ok || kept <= minAnswered || oldest.GetAt() >= s.now-maxAnsweredAge && kept <= maxAnswered {
 			return

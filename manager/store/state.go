@@ -47,9 +47,10 @@ type state struct {
 
 func newState() *state {
 	return &state{
-		nodes: newTable(order[*modelv1.Node]{less: func(a, b *modelv1.Node) bool {
-			return bytes.Compare(a.GetId(), b.GetId()) < 0
-		}}),
+		nodes: newTable(order[*modelv1.Node]{
+			less: func(a, b *modelv1.Node) bool { return bytes.Compare(a.GetId(), b.GetId()) < 0 },
+			rank: func(n *modelv1.Node) uint64 { return idRank(n.GetId()) },
+		}),
 		members:   newTable(memberOrders()...),
 		services:  newTable(serviceOrders()...),
 		revisions: newTable(order[*modelv1.Revision]{less: revisionLess}),
@@ -85,7 +86,10 @@ func memberOrders() []order[*modelv1.Member] {
 
 func serviceOrders() []order[*modelv1.Service] {
 	return []order[*modelv1.Service]{
-		{less: func(a, b *modelv1.Service) bool { return bytes.Compare(a.GetId(), b.GetId()) < 0 }},
+		{
+			less: func(a, b *modelv1.Service) bool { return bytes.Compare(a.GetId(), b.GetId()) < 0 },
+			rank: func(v *modelv1.Service) uint64 { return idRank(v.GetId()) },
+		},
 		{less: func(a, b *modelv1.Service) bool {
 			return cmp.Or(cmp.Compare(a.GetSpec().GetName(), b.GetSpec().GetName()), bytes.Compare(a.GetId(), b.GetId())) < 0
 		}},
@@ -98,7 +102,10 @@ func revisionLess(a, b *modelv1.Revision) bool {
 
 func taskOrders() []order[*Task] {
 	return []order[*Task]{
-		{less: func(a, b *Task) bool { return id.Compare(a.ID, b.ID) < 0 }},
+		{
+			less: func(a, b *Task) bool { return id.Compare(a.ID, b.ID) < 0 },
+			rank: func(t *Task) uint64 { return idRank(t.ID[:]) },
+		},
 		{less: func(a, b *Task) bool {
 			if c := id.Compare(a.Service, b.Service); c != 0 {
 				return c < 0
@@ -142,9 +149,12 @@ func answeredOrders() []order[*logv1.Answered] {
 	}
 	return []order[*logv1.Answered]{
 		{less: func(a, b *logv1.Answered) bool { return byRequest(a, b) < 0 }},
-		{less: func(a, b *logv1.Answered) bool {
-			return cmp.Or(cmp.Compare(a.GetIndex(), b.GetIndex()), byRequest(a, b)) < 0
-		}},
+		{
+			less: func(a, b *logv1.Answered) bool {
+				return cmp.Or(cmp.Compare(a.GetIndex(), b.GetIndex()), byRequest(a, b)) < 0
+			},
+			rank: (*logv1.Answered).GetIndex,
+		},
 	}
 }
 

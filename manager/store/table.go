@@ -1,6 +1,7 @@
 package store
 
 import (
+	"encoding/binary"
 	"iter"
 	"slices"
 
@@ -13,6 +14,39 @@ type order[T any] struct {
 	less func(a, b T) bool
 	// holds reports whether an object is in this order at all. Nil: all are.
 	holds func(T) bool
+	// rank is what less looks at first: what it ranks lower, less says is less. It is
+	// kept beside the object in the tree, so a search follows a pointer, to memory
+	// that no cache holds, only where ranks are equal. Nil: all are.
+	rank func(T) uint64
+}
+
+// entry is an object in a tree.
+type entry[T any] struct {
+	rank uint64
+	obj  T
+}
+
+func (o order[T]) entry(v T) entry[T] {
+	if o.rank == nil {
+		return entry[T]{obj: v}
+	}
+	return entry[T]{rank: o.rank(v), obj: v}
+}
+
+// before orders entries.
+func (o order[T]) before(a, b entry[T]) bool {
+	if a.rank != b.rank {
+		return a.rank < b.rank
+	}
+	return o.less(a.obj, b.obj)
+}
+
+// idRank is the rank of an object that is ordered by its id, in bytes.
+func idRank(b []byte) uint64 {
+	if len(b) < 8 { // no id; apply has refused it, a question need not be one
+		return 0
+	}
+	return binary.BigEndian.Uint64(b)
 }
 
 // A table keeps the objects of one kind in a copy-on-write tree per order, the
@@ -22,7 +56,7 @@ type order[T any] struct {
 // Invariant: an object is in the tree of each order that holds it, once.
 type table[T any] struct {
 	orders []order[T]
-	trees  []*btree.BTreeG[T]
+	trees  []*btree.BTreeG[entry[T]]
 }
 
 func newTable[T any](orders ...order[T]) table[T] {
@@ -30,7 +64,7 @@ func newTable[T any](orders ...order[T]) table[T] {
 	for _, o := range orders {
 		// Readers share trees that nobody writes, so the tree's own lock is for
 		// nothing.
-		t.trees = append(t.trees, btree.NewBTreeGOptions(o.less, btree.Options{NoLocks: true}))
+		t.trees = append(t.trees, btree.NewBTreeGOptions(o.before, btree.Options{NoLocks: true}))
 	}
 	return t
 }
@@ -49,22 +83,32 @@ func (t table[T]) fork() table[T] {
 func (t table[T]) len() int { return t.trees[0].Len() }
 
 // get returns the object whose primary key is probe's.
-func (t table[T]) get(probe T) (T, bool) { return t.trees[0].Get(probe) }
+func (t table[T]) get(probe T) (T, bool) {
+	e, ok := t.trees[0].Get(t.orders[0].entry(probe))
+	return e.obj, ok
+}
+
+// min returns the first object of an order.
+func (t table[T]) min(by int) (T, bool) {
+	e, ok := t.trees[by].Min()
+	return e.obj, ok
+}
 
 // set puts v in the place of the object with its primary key.
 func (t table[T]) set(v T) (old T, had bool) {
 	lay(v)
-	old, had = t.trees[0].Set(v)
+	was, had := t.trees[0].Set(t.orders[0].entry(v))
+	old = was.obj
 	if had {
 		lift(old)
 	}
 	for i, o := range t.orders[1:] {
 		tree := t.trees[i+1]
 		if had && o.contains(old) && (!o.contains(v) || o.less(old, v) || o.less(v, old)) {
-			tree.Delete(old)
+			tree.Delete(o.entry(old))
 		}
 		if o.contains(v) {
-			tree.Set(v)
+			tree.Set(o.entry(v))
 		}
 	}
 	return old, had
@@ -72,30 +116,32 @@ func (t table[T]) set(v T) (old T, had bool) {
 
 // delete removes the object whose primary key is probe's.
 func (t table[T]) delete(probe T) (old T, had bool) {
-	old, had = t.trees[0].Delete(probe)
+	was, had := t.trees[0].Delete(t.orders[0].entry(probe))
 	if !had {
 		return old, false
 	}
-	lift(old)
+	lift(was.obj)
 	for i, o := range t.orders[1:] {
-		if o.contains(old) {
-			t.trees[i+1].Delete(old)
+		if o.contains(was.obj) {
+			t.trees[i+1].Delete(o.entry(was.obj))
 		}
 	}
-	return old, true
+	return was.obj, true
 }
 
 func (o order[T]) contains(v T) bool { return o.holds == nil || o.holds(v) }
 
 // all walks the table by its primary key.
 func (t table[T]) all() iter.Seq[T] {
-	return func(yield func(T) bool) { t.trees[0].Scan(yield) }
+	return func(yield func(T) bool) {
+		t.trees[0].Scan(func(e entry[T]) bool { return yield(e.obj) })
+	}
 }
 
 // run walks one order from the first object not less than from for as long as in
 // holds.
 func (t table[T]) run(by int, from T, in func(T) bool) iter.Seq[T] {
 	return func(yield func(T) bool) {
-		t.trees[by].Ascend(from, func(v T) bool { return in(v) && yield(v) })
+		t.trees[by].Ascend(t.orders[by].entry(from), func(e entry[T]) bool { return in(e.obj) && yield(e.obj) })
 	}
 }
