@@ -79,7 +79,7 @@ func (l *Loop) Run(ctx context.Context) error {
 			w.planned(service, r.service(service))
 		}
 		planning := time.Since(begin)
-		advanced, err := l.commit(ctx, w, r)
+		end, err := l.commit(ctx, w, r)
 		if l.OnRound != nil {
 			l.OnRound(len(dirty), r.dropped, time.Since(begin))
 		}
@@ -92,27 +92,41 @@ func (l *Loop) Run(ctx context.Context) error {
 		case err != nil:
 			l.Log.LogAttrs(ctx, slog.LevelWarn, "reconcile round got no answer, planning again", slog.Any("err", err))
 		}
-		pause = nextPause(pause, planning, advanced)
+		pause = nextPause(pause, planning, end)
 		w.wait(ctx, pause)
 	}
 	return nil
 }
 
+// How a round ended.
+type ending int
+
+const (
+	refused  ending = iota // what it proposed was not applied
+	advanced               // something of it was
+	idle                   // it had nothing to propose
+)
+
 // nextPause returns how long to wait before looking again, whatever happened
-// meanwhile: after a round that advanced as long as it planned, so that however
-// many tasks a service has, planning takes no more than half of a core and what
+// meanwhile: after a round that advanced as long as it planned, and three times that
+// after one that found nothing to do. So however many tasks a service has, looking at
+// it takes no more than half of a core, a quarter while its tasks only report, and what
 // changes meanwhile is planned for once.
-func nextPause(last, planning time.Duration, advanced bool) time.Duration {
-	if advanced {
+func nextPause(last, planning time.Duration, end ending) time.Duration {
+	switch end {
+	case advanced:
 		return min(planning, maxPause)
+	case idle:
+		return min(3*planning, maxPause)
+	case refused:
 	}
 	return min(max(2*last, firstPause), maxPause)
 }
 
 // commit proposes the round's units; the plans first, then the records of the
 // services, whose versions the plans rely on. What was dropped keeps its service
-// dirty. advanced is false if there were units and none was applied.
-func (l *Loop) commit(ctx context.Context, w *watcher, r *round) (advanced bool, err error) {
+// dirty.
+func (l *Loop) commit(ctx context.Context, w *watcher, r *round) (ending, error) {
 	proposed, applied := 0, 0
 	for _, batch := range []*batch{&r.plans, &r.records} {
 		if len(batch.parcels) == 0 {
@@ -121,7 +135,7 @@ func (l *Loop) commit(ctx context.Context, w *watcher, r *round) (advanced bool,
 		dropped, err := l.DB.Units(ctx, batch.parcels)
 		if err != nil {
 			w.mark(slices.Concat(r.plans.owners, r.records.owners)...)
-			return false, err
+			return refused, err
 		}
 		for _, i := range dropped {
 			w.mark(batch.owners[i])
@@ -132,7 +146,13 @@ func (l *Loop) commit(ctx context.Context, w *watcher, r *round) (advanced bool,
 			l.Log.LogAttrs(ctx, slog.LevelDebug, "units dropped, planning their services again", slog.Int("dropped", len(dropped)))
 		}
 	}
-	return proposed == 0 || applied > 0, nil
+	switch {
+	case proposed == 0:
+		return idle, nil
+	case applied > 0:
+		return advanced, nil
+	}
+	return refused, nil
 }
 
 // sortedIDs returns the keys of m in order.

@@ -111,3 +111,27 @@ func TestLivenessAndReportsNeverMakeAUnitConflict(t *testing.T) {
 		stop()
 	})
 }
+
+func TestALookAtALargeServiceIsRestedFrom(t *testing.T) {
+	t.Parallel()
+	const look = 20 * time.Millisecond
+	for _, tt := range []struct {
+		name string
+		last time.Duration
+		end  ending
+		want time.Duration
+	}{
+		{"it advanced", 0, advanced, look},
+		{"it found nothing to do", 0, idle, 3 * look},
+		{"it was refused", 0, refused, firstPause},
+		{"it was refused again", firstPause, refused, 2 * firstPause},
+		{"it is refused for long", maxPause, refused, maxPause},
+	} {
+		if got := nextPause(tt.last, look, tt.end); got != tt.want {
+			t.Errorf("%s: it rests %v, want %v", tt.name, got, tt.want)
+		}
+	}
+	if got := nextPause(0, time.Minute, idle); got != maxPause {
+		t.Errorf("after a look of a minute it rests %v, want %v", got, maxPause)
+	}
+}
