@@ -205,7 +205,11 @@ func untilAt(ctx context.Context, c controlv1.ControlClient, ref string, began t
 		}
 		if time.Since(told) > 2*time.Second {
 			told = time.Now()
-			progress("  %v: %d of %d run", time.Since(began).Round(time.Second), resp.GetService().GetRunning(), resp.GetService().GetDesired())
+			if err != nil {
+				progress("  %v: asked again: %v", time.Since(began).Round(time.Second), err)
+			} else {
+				progress("  %v: %d of %d run", time.Since(began).Round(time.Second), resp.GetService().GetRunning(), resp.GetService().GetDesired())
+			}
 		}
 		select {
 		case <-ctx.Done():

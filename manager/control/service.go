@@ -17,32 +17,45 @@ import (
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
 
-// serviceView is a service with its templates and how many of its tasks run.
-func serviceView(snap *store.Snapshot, v *modelv1.Service) *controlv1.ServiceView {
+// serviceView is a service with its templates and how many of its tasks run. lost is
+// how many of them do not, because their node is down.
+func serviceView(snap *store.Snapshot, v *modelv1.Service, lost int) *controlv1.ServiceView {
 	x := idOf(v.GetId())
+	count := snap.ServiceCount(x)
 	view := &controlv1.ServiceView{
 		Service:          withoutAuths(v),
 		Template:         snap.Revision(x, v.GetTarget()).GetTemplate(),
 		PreviousTemplate: snap.Revision(x, v.GetPrevious()).GetTemplate(),
 		Desired:          v.GetSpec().GetReplicated().GetReplicas(),
-	}
-	wanted := uint64(0)
-	for t := range snap.TasksByService(x) {
-		if t.Desired > taskstate.Running || t.Terminal() {
-			continue
-		}
-		wanted++
-		if t.Observed == taskstate.Running && snap.Node(t.Node).GetStatus().GetState() != modelv1.NodeState_NODE_STATE_DOWN {
-			view.Running++
-		}
+		Running:          uint64(count.Running - lost), //nolint:gosec // the lost are some of them
 	}
 	if v.GetSpec().GetGlobal() != nil {
-		view.Desired = wanted // one for each node that takes one
+		view.Desired = uint64(count.Wanted) //nolint:gosec // not negative; one for each node that takes one
 	}
 	if v.GetRemoving() {
 		view.Desired = 0
 	}
 	return view
+}
+
+// lost counts, for each service, the tasks that were running when their node went
+// down: their state is the last that was reported.
+func lost(snap *store.Snapshot) map[id.ID]int {
+	var counts map[id.ID]int
+	for n := range snap.Nodes() {
+		if n.GetStatus().GetState() != modelv1.NodeState_NODE_STATE_DOWN {
+			continue
+		}
+		for t := range snap.TasksByNode(idOf(n.GetId())) {
+			if t.Counts() && t.Observed == taskstate.Running {
+				if counts == nil {
+					counts = make(map[id.ID]int)
+				}
+				counts[t.Service]++
+			}
+		}
+	}
+	return counts
 }
 
 // ListServices shows the services that pass the filter, by id.
@@ -52,10 +65,11 @@ func (s *Server) ListServices(_ context.Context, msg *controlv1.ListServicesRequ
 		return nil, err
 	}
 	snap, resp := s.snapshot(), &controlv1.ListServicesResponse{}
+	lost := lost(snap)
 	for v := range snap.Services() {
 		if idPasses(idOf(v.GetId()), f.GetIds()) && namePasses(f.GetNames(), v.GetSpec().GetName()) &&
 			labelsPass(v.GetSpec().GetLabels(), f.GetLabels()) && modePasses(v.GetSpec(), f.GetModes()) {
-			resp.Services = append(resp.Services, serviceView(snap, v))
+			resp.Services = append(resp.Services, serviceView(snap, v, lost[idOf(v.GetId())]))
 		}
 	}
 	return resp, nil
@@ -68,7 +82,7 @@ func (s *Server) GetService(_ context.Context, msg *controlv1.GetServiceRequest)
 	if err != nil {
 		return nil, err
 	}
-	return &controlv1.GetServiceResponse{Service: serviceView(snap, v)}, nil
+	return &controlv1.GetServiceResponse{Service: serviceView(snap, v, lost(snap)[idOf(v.GetId())])}, nil
 }
 
 // CreateService makes a service and its first revision.

@@ -67,7 +67,7 @@ func everything(snap *store.Snapshot, service id.ID) *controlv1.WatchServiceResp
 		resp.Removed = true
 		return resp
 	}
-	resp.Service, resp.Complete = serviceView(snap, v), true
+	resp.Service, resp.Complete = serviceView(snap, v, lost(snap)[service]), true
 	for t := range snap.TasksByService(service) {
 		resp.Tasks = append(resp.Tasks, taskView(snap, t))
 	}
@@ -95,7 +95,7 @@ func difference(snap *store.Snapshot, service id.ID, changes []store.Change) *co
 		return resp
 	}
 	if touched {
-		resp.Service = serviceView(snap, v)
+		resp.Service = serviceView(snap, v, lost(snap)[service])
 	}
 	if len(nodes) > 0 {
 		for t := range snap.TasksByService(service) {

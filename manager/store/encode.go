@@ -123,6 +123,8 @@ func decode(r protodelim.Reader) (*state, error) {
 			if end.GetRecords() != n-1 {
 				return nil, fmt.Errorf("%d records, the end says %d", n-1, end.GetRecords())
 			}
+			st.undo = nil
+			st.recount()
 			return st, nil
 		}
 		if !st.take(rec) {
@@ -158,9 +160,7 @@ func (s *state) take(rec *logv1.Record) bool {
 	case *logv1.Record_Task:
 		t := TaskFromProto(r.Task)
 		s.tasks.set(t)
-		if t.UnderWay() {
-			s.underWay++
-		}
+		s.count(nil, t)
 	case *logv1.Record_Claim:
 		s.claims.set(r.Claim)
 	case *logv1.Record_User:

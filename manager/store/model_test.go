@@ -342,7 +342,16 @@ func drawMoves(t *rapid.T, m model) *logv1.Moves {
 // checkIndexes holds every index to the primary order.
 func checkIndexes(t *rapid.T, snap *Snapshot) {
 	byService, byNode, underWay := 0, 0, 0
+	census := map[id.ID]ServiceCount{}
 	for task := range snap.Tasks() {
+		c := census[task.Service]
+		if task.Desired <= modelv1.TaskState_TASK_STATE_RUNNING && !task.Terminal() {
+			c.Wanted++
+			if task.Observed == modelv1.TaskState_TASK_STATE_RUNNING {
+				c.Running++
+			}
+		}
+		census[task.Service] = c
 		if task.UnderWay() {
 			underWay++
 		}
@@ -357,6 +366,14 @@ func checkIndexes(t *rapid.T, snap *Snapshot) {
 		if !slices.Contains(slices.Collect(snap.TasksByNode(task.Node)), task) {
 			t.Fatalf("task %v is not under its node", task.ID)
 		}
+	}
+	for service, want := range census {
+		if got := snap.ServiceCount(service); got != want {
+			t.Fatalf("the count of service %v is %+v, want %+v", service, got, want)
+		}
+	}
+	if got := snap.state.tallies.len(); got > len(census) {
+		t.Fatalf("%d services are counted, %d have tasks", got, len(census))
 	}
 	if got := snap.TasksUnderWay(); got != underWay {
 		t.Fatalf("%d tasks are counted as under way, %d are", got, underWay)

@@ -74,21 +74,6 @@ func (s *state) dropTask(t *Task) {
 	s.count(t, nil)
 }
 
-// count notes that a task is what it is now, instead of old; nil is none.
-func (s *state) count(old, now *Task) {
-	by := 0
-	if old != nil && old.UnderWay() {
-		by--
-	}
-	if now != nil && now.UnderWay() {
-		by++
-	}
-	if by != 0 {
-		s.undo = append(s.undo, func() { s.underWay -= by })
-		s.underWay += by
-	}
-}
-
 func taskChange(t, was *Task) Change {
 	return Change{Kind: KindTask, Key: t.ID.Bytes(), Service: t.Service, Node: t.Node, Was: was}
 }

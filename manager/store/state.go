@@ -36,13 +36,16 @@ type state struct {
 	users     table[*modelv1.User]
 	tokens    table[*modelv1.JoinToken]
 	answered  table[*logv1.Answered]
+	tallies   table[*tally]
 	// underWay counts the tasks that are (see Task.UnderWay).
 	underWay int
 
-	// The two below belong to a working state: what to do, last first, to take
-	// back the unit in hand, and what was changed so far.
+	// The three below belong to a working state: what to do, last first, to take
+	// back the unit in hand, what was changed so far, and what that is to each
+	// service's count.
 	undo    []func()
 	changes []Change
+	turned  map[id.ID]ServiceCount
 }
 
 func newState() *state {
@@ -61,6 +64,7 @@ func newState() *state {
 		}}),
 		tokens:   newTable(tokenOrders()...),
 		answered: newTable(answeredOrders()...),
+		tallies:  newTable(tallyOrders()...),
 	}
 }
 
@@ -71,7 +75,8 @@ func (s *state) fork() *state {
 		index: s.index, now: s.now, cluster: s.cluster,
 		nodes: s.nodes.fork(), members: s.members.fork(), services: s.services.fork(),
 		revisions: s.revisions.fork(), tasks: s.tasks.fork(), claims: s.claims.fork(),
-		users: s.users.fork(), tokens: s.tokens.fork(), answered: s.answered.fork(), underWay: s.underWay,
+		users: s.users.fork(), tokens: s.tokens.fork(), answered: s.answered.fork(),
+		tallies: s.tallies.fork(), underWay: s.underWay,
 	}
 }
 

@@ -32,6 +32,7 @@ func (s *Store) Snapshot() *Snapshot { return s.snap.Load() }
 func (s *Store) publish(next *state) {
 	changes := next.changes
 	next.undo, next.changes = nil, nil
+	next.recount()
 	before := s.snap.Load()
 	after := &Snapshot{state: next, pace: before.pace.after(next.now)}
 	s.snap.Store(after)
