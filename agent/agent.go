@@ -220,18 +220,23 @@ func (a *Agent) parts() (*worker.Worker, *session.Client) {
 // changes. While the runtime has never answered the node has no resources to
 // give; later, what it said last holds.
 func (a *Agent) describe(ctx context.Context, s *session.Client) {
-	has := &modelv1.NodeDescription{}
+	has, silent := &modelv1.NodeDescription{}, false
 	for {
 		wait := describePeriod
 		found, err := a.has(ctx)
 		switch {
 		case err == nil:
-			has = found
+			has, silent = found, false
 		case ctx.Err() != nil:
 			return
 		default:
 			wait = describeAgain
-			a.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "the runtime does not say what the host has", slog.Any("err", err))
+			level := slog.LevelWarn
+			if silent {
+				level = slog.LevelDebug // it was said, and nothing has changed
+			}
+			silent = true
+			a.cfg.Log.LogAttrs(ctx, level, "the runtime does not say what the host has; it is asked on", slog.Any("err", err))
 		}
 		d := proto.CloneOf(has)
 		if a.cfg.Description != nil {

@@ -30,10 +30,13 @@ func (w *Worker) keepSwept(ctx context.Context) {
 	room := make(chan struct{}, sweepers)
 	patience := sweepAgain
 	for {
-		again, ok := w.sweepOnce(ctx, &acts, room)
-		if ok {
+		again, err := w.sweepOnce(ctx, &acts, room)
+		if err == nil {
 			patience = sweepAgain
 		} else {
+			if patience == sweepAgain && ctx.Err() == nil { // said once, until it answers again
+				w.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "the containers could not be listed; it is tried on", slog.Any("err", err))
+			}
 			again, patience = min(w.cfg.Relist, patience), min(sweepAtLast, 2*patience)
 		}
 		if err := w.journal.Flush(); err != nil {
@@ -56,14 +59,11 @@ func (w *Worker) keepSwept(ctx context.Context) {
 }
 
 // sweepOnce looks once and starts what is to be done; it returns when to look
-// again at the latest, and whether the runtime answered.
-func (w *Worker) sweepOnce(ctx context.Context, acts *sync.WaitGroup, room chan struct{}) (again time.Duration, ok bool) {
+// again at the latest. An error says that the runtime did not answer.
+func (w *Worker) sweepOnce(ctx context.Context, acts *sync.WaitGroup, room chan struct{}) (again time.Duration, err error) {
 	found, err := w.cfg.Runtime.List(ctx)
 	if err != nil {
-		if ctx.Err() == nil {
-			w.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "the containers could not be listed", slog.Any("err", err))
-		}
-		return 0, false
+		return 0, err
 	}
 	todo, again := w.planSweep(found, time.Now())
 	for _, d := range todo.poke {
@@ -72,7 +72,7 @@ func (w *Worker) sweepOnce(ctx context.Context, acts *sync.WaitGroup, room chan 
 	for _, c := range todo.act {
 		acts.Go(func() { w.clear(ctx, room, c) })
 	}
-	return again, true
+	return again, nil
 }
 
 // duty is a container to be stopped, and removed if it is nobody's.
