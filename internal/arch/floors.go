@@ -15,9 +15,9 @@ const floors = `
 proto internal/version
 internal/id internal/durable internal/invariant internal/meter
 internal/sealed internal/taskstate
-ca agent/exec
+ca agent/exec manager/audit
 internal/rpc
-ca/issue ca/keystore ca/authority ca/client manager/store manager/consensus manager/orchestrate manager/schedule manager/allocate manager/reap manager/reconcile manager/control manager/dispatch manager/membership manager/enrol manager/rekey manager/tally manager/backup manager/logbroker agent/task agent/worker agent/session agent/containerd
+ca/issue ca/keystore ca/authority ca/client manager/store manager/consensus manager/orchestrate manager/schedule manager/allocate manager/reap manager/reconcile manager/control manager/dispatch manager/membership manager/enrol manager/witness manager/rekey manager/tally manager/backup manager/logbroker agent/task agent/worker agent/session agent/containerd
 manager agent
 internal/metrics
 internal/node
@@ -45,7 +45,7 @@ var doors = map[string][]string{
 }
 
 // pure are the packages that decide: no I/O, no clock, no lots, no store.
-var pure = []string{"ca", "manager/orchestrate", "manager/schedule", "manager/allocate"}
+var pure = []string{"ca", "manager/audit", "manager/orchestrate", "manager/schedule", "manager/allocate"}
 
 // impure are what a pure package does not import.
 var impure = []string{
@@ -73,7 +73,7 @@ var owners = map[string]string{
 }
 
 // deterministic are files, as patterns, that every replica must run alike.
-var deterministic = []string{"manager/store/apply*.go"}
+var deterministic = []string{"manager/store/apply*.go", "manager/audit/*.go"}
 
 // ownContexts are the files outside main and tests that begin a context of
 // their own, with the reason.

@@ -57,12 +57,28 @@ func (s *Store) apply(index uint64, clock int64, txs []*logv1.Transaction) []err
 	next.index, next.now = index, max(next.now, clock)
 	results := make([]error, len(txs))
 	for i, tx := range txs {
+		was, from := next.cluster.GetHistory(), len(next.changes)
 		results[i] = next.transact(tx)
 		next.undo = next.undo[:0]
+		if applied(results[i]) {
+			next.audited(cur.state, tx, was, next.changes[from:])
+		}
+	}
+	if next.trail.Last() != cur.state.trail.Last() {
+		next.note(Change{Kind: KindAudit})
 	}
 	next.forgetAnswers()
 	s.publish(next)
 	return results
+}
+
+// applied reports whether a transaction with the result changed anything.
+func applied(result error) bool {
+	if result == nil {
+		return true
+	}
+	_, partly := result.(*Partial) //nolint:errorlint // apply's own, and never wrapped
+	return partly
 }
 
 func repeat(err error, n int) []error {
@@ -101,6 +117,9 @@ func unreadable(tx *logv1.Transaction) string {
 		if unknownMoves(m) {
 			return "has moves with a field of a later version"
 		}
+	}
+	if unknownAudit(tx) {
+		return "has a field for the audit trail of a later version"
 	}
 	return ""
 }

@@ -29,12 +29,19 @@ type DB struct {
 	store    *Store
 	proposer Proposer
 	lines    lines
+	// by says who asks for an update; nil says nobody.
+	by func(context.Context) *logv1.Deed
 }
 
 // NewDB returns a DB that reads s and proposes to p.
 func NewDB(s *Store, p Proposer) *DB {
 	return &DB{store: s, proposer: p}
 }
+
+// Attribute makes by say, from the context of an update, who asks for it: that is
+// then in the audit trail. It returns nil for what is the swarm's own work. It is
+// called before the first update.
+func (db *DB) Attribute(by func(context.Context) *logv1.Deed) { db.by = by }
 
 // Store returns the store that db reads.
 func (db *DB) Store() *Store { return db.store }
@@ -116,7 +123,11 @@ func (db *DB) run(req *logv1.Request, fn func(*Tx) error) (*logv1.Unit, uint64, 
 
 // agree proposes what one run wrote.
 func (db *DB) agree(ctx context.Context, req *logv1.Request, unit *logv1.Unit) (uint64, error) {
-	data, err := proto.Marshal(&logv1.Transaction{Request: req, Units: []*logv1.Unit{unit}})
+	tx := &logv1.Transaction{Request: req, Units: []*logv1.Unit{unit}}
+	if db.by != nil {
+		tx.Deed = db.by(ctx)
+	}
+	data, err := proto.Marshal(tx)
 	if err != nil {
 		return 0, fmt.Errorf("encode transaction: %w", err)
 	}

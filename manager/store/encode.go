@@ -48,6 +48,9 @@ func (s *Snapshot) Encode(w io.Writer) error {
 	each(&e, s.state.answered.all(), func(v *logv1.Answered) *logv1.Record {
 		return &logv1.Record{Record: &logv1.Record_Answered{Answered: v}}
 	})
+	for _, line := range s.state.trail.After(0) {
+		e.one(&logv1.Record{Record: &logv1.Record_Audit{Audit: line}})
+	}
 	e.one(&logv1.Record{Record: &logv1.Record_End{End: &logv1.SnapshotEnd{Records: e.records}}})
 	if err := errors.Join(e.err, e.w.Flush()); err != nil {
 		return fmt.Errorf("encode snapshot at index %d: %w", s.Index(), err)
@@ -169,6 +172,8 @@ func (s *state) take(rec *logv1.Record) bool {
 		s.tokens.set(r.Token)
 	case *logv1.Record_Answered:
 		s.answered.set(r.Answered)
+	case *logv1.Record_Audit:
+		s.trail.Load(r.Audit)
 	default:
 		return false
 	}

@@ -59,6 +59,7 @@ func full(t testing.TB) *Store {
 	must(t, s, opReport(task1, node1, &modelv1.TaskStatus{State: taskstate.Failed, Error: "x", ExitCode: &code, AgentAt: 9}))
 	tx := transaction(unit(opNode(num(3))))
 	tx.Request = &logv1.Request{Caller: "c", Id: []byte("i"), Hash: []byte("h"), Objects: [][]byte{num(3).Bytes()}}
+	tx.Deed = &logv1.Deed{Who: "user:alice", Did: "UpdateNode"}
 	if err := s.ApplyProto(s.Snapshot().Index()+1, 0, []*logv1.Transaction{tx})[0]; err != nil {
 		t.Fatal(err)
 	}

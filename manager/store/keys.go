@@ -22,6 +22,8 @@ const (
 	KindToken    = logv1.Kind_KIND_TOKEN
 	// KindNote is the kind of a Change that tells of a Note.
 	KindNote = logv1.Kind_KIND_NOTE
+	// KindAudit is the kind of a Change that tells that the audit trail has grown.
+	KindAudit = logv1.Kind_KIND_AUDIT
 )
 
 // The kinds of claims (R9). A claim says who owns a name or a number of which

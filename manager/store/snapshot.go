@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/skep-project/skep/internal/id"
+	"github.com/skep-project/skep/manager/audit"
 	logv1 "github.com/skep-project/skep/proto/skep/log/v1"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
@@ -202,6 +203,9 @@ func (s *Snapshot) Answered(caller string, request []byte) *logv1.Answered {
 	a, _ := s.state.answered.get(&logv1.Answered{Request: &logv1.Request{Caller: caller, Id: request}})
 	return a
 }
+
+// Trail returns the audit trail. What it gives out is shared: stone.
+func (s *Snapshot) Trail() *audit.Trail { return &s.state.trail }
 
 // Version returns the version an Expect of the object would name: 0 if there is
 // no such object, a task's decided index, else the index that last wrote it.

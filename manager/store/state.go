@@ -5,6 +5,7 @@ import (
 	"cmp"
 
 	"github.com/skep-project/skep/internal/id"
+	"github.com/skep-project/skep/manager/audit"
 	logv1 "github.com/skep-project/skep/proto/skep/log/v1"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
@@ -37,6 +38,8 @@ type state struct {
 	tokens    table[*modelv1.JoinToken]
 	answered  table[*logv1.Answered]
 	tallies   table[*tally]
+	// trail is appended to by apply only, never by a transaction's view.
+	trail audit.Trail
 	// underWay counts the tasks that are (see Task.UnderWay).
 	underWay int
 
@@ -76,7 +79,7 @@ func (s *state) fork() *state {
 		nodes: s.nodes.fork(), members: s.members.fork(), services: s.services.fork(),
 		revisions: s.revisions.fork(), tasks: s.tasks.fork(), claims: s.claims.fork(),
 		users: s.users.fork(), tokens: s.tokens.fork(), answered: s.answered.fork(),
-		tallies: s.tallies.fork(), underWay: s.underWay,
+		tallies: s.tallies.fork(), trail: s.trail, underWay: s.underWay,
 	}
 }
 

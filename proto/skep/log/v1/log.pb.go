@@ -40,6 +40,8 @@ const (
 	Kind_KIND_TOKEN       Kind = 9
 	// Never an object: what a Note tells.
 	Kind_KIND_NOTE Kind = 30
+	// Never an object: that the audit trail has grown.
+	Kind_KIND_AUDIT Kind = 31
 )
 
 // Enum value maps for Kind.
@@ -56,6 +58,7 @@ var (
 		8:  "KIND_USER",
 		9:  "KIND_TOKEN",
 		30: "KIND_NOTE",
+		31: "KIND_AUDIT",
 	}
 	Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED": 0,
@@ -69,6 +72,7 @@ var (
 		"KIND_USER":        8,
 		"KIND_TOKEN":       9,
 		"KIND_NOTE":        30,
+		"KIND_AUDIT":       31,
 	}
 )
 
@@ -283,9 +287,16 @@ func (x *Entry) GetNonce() []byte {
 type Transaction struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Absent: not deduplicated.
-	Request       *Request `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
-	Units         []*Unit  `protobuf:"bytes,2,rep,name=units,proto3" json:"units,omitempty"`
-	Moves         []*Moves `protobuf:"bytes,3,rep,name=moves,proto3" json:"moves,omitempty"`
+	Request *Request `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
+	Units   []*Unit  `protobuf:"bytes,2,rep,name=units,proto3" json:"units,omitempty"`
+	Moves   []*Moves `protobuf:"bytes,3,rep,name=moves,proto3" json:"moves,omitempty"`
+	// By whom it is asked for. Absent: by nobody, it is the swarm's own work on tasks
+	// and nodes, and is not in the audit trail.
+	Deed *Deed `protobuf:"bytes,4,opt,name=deed,proto3" json:"deed,omitempty"`
+	// What managers saw that changes no object, for the audit trail.
+	Sights []*Sight `protobuf:"bytes,5,rep,name=sights,proto3" json:"sights,omitempty"`
+	// A signature over a record of the audit trail, for the trail.
+	Seal          *Seal `protobuf:"bytes,6,opt,name=seal,proto3" json:"seal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -341,6 +352,304 @@ func (x *Transaction) GetMoves() []*Moves {
 	return nil
 }
 
+func (x *Transaction) GetDeed() *Deed {
+	if x != nil {
+		return x.Deed
+	}
+	return nil
+}
+
+func (x *Transaction) GetSights() []*Sight {
+	if x != nil {
+		return x.Sights
+	}
+	return nil
+}
+
+func (x *Transaction) GetSeal() *Seal {
+	if x != nil {
+		return x.Seal
+	}
+	return nil
+}
+
+// Deed says who asks for a transaction, for the audit trail.
+type Deed struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As rpc names callers ("user:…", "node:…", "anyone"), or "swarm".
+	Who string `protobuf:"bytes,1,opt,name=who,proto3" json:"who,omitempty"`
+	// Id of a user with a certificate.
+	User []byte `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
+	// The node whose socket a user was on.
+	On []byte `protobuf:"bytes,3,opt,name=on,proto3" json:"on,omitempty"`
+	// The host the caller was seen at.
+	From string `protobuf:"bytes,4,opt,name=from,proto3" json:"from,omitempty"`
+	// The manager that carried the call.
+	Via []byte `protobuf:"bytes,5,opt,name=via,proto3" json:"via,omitempty"`
+	// The method's name, "CreateService".
+	Did           string `protobuf:"bytes,6,opt,name=did,proto3" json:"did,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Deed) Reset() {
+	*x = Deed{}
+	mi := &file_skep_log_v1_log_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Deed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Deed) ProtoMessage() {}
+
+func (x *Deed) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_log_v1_log_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Deed.ProtoReflect.Descriptor instead.
+func (*Deed) Descriptor() ([]byte, []int) {
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Deed) GetWho() string {
+	if x != nil {
+		return x.Who
+	}
+	return ""
+}
+
+func (x *Deed) GetUser() []byte {
+	if x != nil {
+		return x.User
+	}
+	return nil
+}
+
+func (x *Deed) GetOn() []byte {
+	if x != nil {
+		return x.On
+	}
+	return nil
+}
+
+func (x *Deed) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *Deed) GetVia() []byte {
+	if x != nil {
+		return x.Via
+	}
+	return nil
+}
+
+func (x *Deed) GetDid() string {
+	if x != nil {
+		return x.Did
+	}
+	return ""
+}
+
+// Sight is what a manager refused, or showed, once or several times.
+type Sight struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Deed  *Deed                  `protobuf:"bytes,1,opt,name=deed,proto3" json:"deed,omitempty"`
+	// The manager that saw it.
+	By []byte `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`
+	// Why it was refused, as errors' kinds are called. Empty: it was done.
+	Code string `protobuf:"bytes,3,opt,name=code,proto3" json:"code,omitempty"`
+	// In words. May be empty; never a secret.
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// How many times, at least 1; since the first of them, Unix nanoseconds of the
+	// manager's clock.
+	Count         uint64 `protobuf:"varint,5,opt,name=count,proto3" json:"count,omitempty"`
+	First         int64  `protobuf:"varint,6,opt,name=first,proto3" json:"first,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Sight) Reset() {
+	*x = Sight{}
+	mi := &file_skep_log_v1_log_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Sight) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Sight) ProtoMessage() {}
+
+func (x *Sight) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_log_v1_log_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Sight.ProtoReflect.Descriptor instead.
+func (*Sight) Descriptor() ([]byte, []int) {
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Sight) GetDeed() *Deed {
+	if x != nil {
+		return x.Deed
+	}
+	return nil
+}
+
+func (x *Sight) GetBy() []byte {
+	if x != nil {
+		return x.By
+	}
+	return nil
+}
+
+func (x *Sight) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *Sight) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Sight) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Sight) GetFirst() int64 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+// Seal is audit.Seal.
+type Seal struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Cluster []byte                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	History []byte                 `protobuf:"bytes,2,opt,name=history,proto3" json:"history,omitempty"`
+	Seq     uint64                 `protobuf:"varint,3,opt,name=seq,proto3" json:"seq,omitempty"`
+	// SHA-256 of the record's line.
+	Hash []byte `protobuf:"bytes,4,opt,name=hash,proto3" json:"hash,omitempty"`
+	// Unix nanoseconds.
+	At int64 `protobuf:"varint,5,opt,name=at,proto3" json:"at,omitempty"`
+	// SHA-256 of the certificate.
+	Root          []byte `protobuf:"bytes,6,opt,name=root,proto3" json:"root,omitempty"`
+	Signature     []byte `protobuf:"bytes,7,opt,name=signature,proto3" json:"signature,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Seal) Reset() {
+	*x = Seal{}
+	mi := &file_skep_log_v1_log_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Seal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Seal) ProtoMessage() {}
+
+func (x *Seal) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_log_v1_log_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Seal.ProtoReflect.Descriptor instead.
+func (*Seal) Descriptor() ([]byte, []int) {
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Seal) GetCluster() []byte {
+	if x != nil {
+		return x.Cluster
+	}
+	return nil
+}
+
+func (x *Seal) GetHistory() []byte {
+	if x != nil {
+		return x.History
+	}
+	return nil
+}
+
+func (x *Seal) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *Seal) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *Seal) GetAt() int64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *Seal) GetRoot() []byte {
+	if x != nil {
+		return x.Root
+	}
+	return nil
+}
+
+func (x *Seal) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
 // Request makes a transaction idempotent (R10). Such a one has one unit.
 type Request struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -358,7 +667,7 @@ type Request struct {
 
 func (x *Request) Reset() {
 	*x = Request{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[3]
+	mi := &file_skep_log_v1_log_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -370,7 +679,7 @@ func (x *Request) String() string {
 func (*Request) ProtoMessage() {}
 
 func (x *Request) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[3]
+	mi := &file_skep_log_v1_log_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -383,7 +692,7 @@ func (x *Request) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Request.ProtoReflect.Descriptor instead.
 func (*Request) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{3}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Request) GetCaller() string {
@@ -424,7 +733,7 @@ type Unit struct {
 
 func (x *Unit) Reset() {
 	*x = Unit{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[4]
+	mi := &file_skep_log_v1_log_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -436,7 +745,7 @@ func (x *Unit) String() string {
 func (*Unit) ProtoMessage() {}
 
 func (x *Unit) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[4]
+	mi := &file_skep_log_v1_log_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -449,7 +758,7 @@ func (x *Unit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unit.ProtoReflect.Descriptor instead.
 func (*Unit) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{4}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Unit) GetExpects() []*Expect {
@@ -482,7 +791,7 @@ type Moves struct {
 
 func (x *Moves) Reset() {
 	*x = Moves{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[5]
+	mi := &file_skep_log_v1_log_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -494,7 +803,7 @@ func (x *Moves) String() string {
 func (*Moves) ProtoMessage() {}
 
 func (x *Moves) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[5]
+	mi := &file_skep_log_v1_log_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -507,7 +816,7 @@ func (x *Moves) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Moves.ProtoReflect.Descriptor instead.
 func (*Moves) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{5}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Moves) GetService() []byte {
@@ -549,7 +858,7 @@ type Ground struct {
 
 func (x *Ground) Reset() {
 	*x = Ground{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[6]
+	mi := &file_skep_log_v1_log_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -561,7 +870,7 @@ func (x *Ground) String() string {
 func (*Ground) ProtoMessage() {}
 
 func (x *Ground) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[6]
+	mi := &file_skep_log_v1_log_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -574,7 +883,7 @@ func (x *Ground) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ground.ProtoReflect.Descriptor instead.
 func (*Ground) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{6}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Ground) GetNode() []byte {
@@ -601,7 +910,7 @@ type Move struct {
 
 func (x *Move) Reset() {
 	*x = Move{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[7]
+	mi := &file_skep_log_v1_log_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -613,7 +922,7 @@ func (x *Move) String() string {
 func (*Move) ProtoMessage() {}
 
 func (x *Move) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[7]
+	mi := &file_skep_log_v1_log_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -626,7 +935,7 @@ func (x *Move) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Move.ProtoReflect.Descriptor instead.
 func (*Move) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{7}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Move) GetChoices() []*Choice {
@@ -662,7 +971,7 @@ type Choice struct {
 
 func (x *Choice) Reset() {
 	*x = Choice{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[8]
+	mi := &file_skep_log_v1_log_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -674,7 +983,7 @@ func (x *Choice) String() string {
 func (*Choice) ProtoMessage() {}
 
 func (x *Choice) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[8]
+	mi := &file_skep_log_v1_log_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -687,7 +996,7 @@ func (x *Choice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Choice.ProtoReflect.Descriptor instead.
 func (*Choice) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{8}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Choice) GetTask() []byte {
@@ -748,7 +1057,7 @@ type Make struct {
 
 func (x *Make) Reset() {
 	*x = Make{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[9]
+	mi := &file_skep_log_v1_log_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -760,7 +1069,7 @@ func (x *Make) String() string {
 func (*Make) ProtoMessage() {}
 
 func (x *Make) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[9]
+	mi := &file_skep_log_v1_log_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -773,7 +1082,7 @@ func (x *Make) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Make.ProtoReflect.Descriptor instead.
 func (*Make) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{9}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Make) GetTask() []byte {
@@ -826,7 +1135,7 @@ type Expect struct {
 
 func (x *Expect) Reset() {
 	*x = Expect{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[10]
+	mi := &file_skep_log_v1_log_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -838,7 +1147,7 @@ func (x *Expect) String() string {
 func (*Expect) ProtoMessage() {}
 
 func (x *Expect) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[10]
+	mi := &file_skep_log_v1_log_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -851,7 +1160,7 @@ func (x *Expect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Expect.ProtoReflect.Descriptor instead.
 func (*Expect) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{10}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Expect) GetKind() Kind {
@@ -903,7 +1212,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[11]
+	mi := &file_skep_log_v1_log_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -915,7 +1224,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[11]
+	mi := &file_skep_log_v1_log_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -928,7 +1237,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{11}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Operation) GetOp() isOperation_Op {
@@ -1209,7 +1518,7 @@ type Delete struct {
 
 func (x *Delete) Reset() {
 	*x = Delete{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[12]
+	mi := &file_skep_log_v1_log_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1221,7 +1530,7 @@ func (x *Delete) String() string {
 func (*Delete) ProtoMessage() {}
 
 func (x *Delete) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[12]
+	mi := &file_skep_log_v1_log_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1234,7 +1543,7 @@ func (x *Delete) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delete.ProtoReflect.Descriptor instead.
 func (*Delete) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{12}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Delete) GetKind() Kind {
@@ -1266,7 +1575,7 @@ type Decide struct {
 
 func (x *Decide) Reset() {
 	*x = Decide{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[13]
+	mi := &file_skep_log_v1_log_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1278,7 +1587,7 @@ func (x *Decide) String() string {
 func (*Decide) ProtoMessage() {}
 
 func (x *Decide) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[13]
+	mi := &file_skep_log_v1_log_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1291,7 +1600,7 @@ func (x *Decide) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decide.ProtoReflect.Descriptor instead.
 func (*Decide) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{13}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Decide) GetTask() []byte {
@@ -1336,7 +1645,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[14]
+	mi := &file_skep_log_v1_log_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1348,7 +1657,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[14]
+	mi := &file_skep_log_v1_log_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1361,7 +1670,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{14}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Report) GetTask() []byte {
@@ -1400,7 +1709,7 @@ type Reports struct {
 
 func (x *Reports) Reset() {
 	*x = Reports{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[15]
+	mi := &file_skep_log_v1_log_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1412,7 +1721,7 @@ func (x *Reports) String() string {
 func (*Reports) ProtoMessage() {}
 
 func (x *Reports) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[15]
+	mi := &file_skep_log_v1_log_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1425,7 +1734,7 @@ func (x *Reports) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reports.ProtoReflect.Descriptor instead.
 func (*Reports) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{15}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Reports) GetNode() []byte {
@@ -1463,7 +1772,7 @@ type Seen struct {
 
 func (x *Seen) Reset() {
 	*x = Seen{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[16]
+	mi := &file_skep_log_v1_log_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1475,7 +1784,7 @@ func (x *Seen) String() string {
 func (*Seen) ProtoMessage() {}
 
 func (x *Seen) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[16]
+	mi := &file_skep_log_v1_log_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1488,7 +1797,7 @@ func (x *Seen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seen.ProtoReflect.Descriptor instead.
 func (*Seen) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{16}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Seen) GetTask() []byte {
@@ -1534,7 +1843,7 @@ type NodeSeen struct {
 
 func (x *NodeSeen) Reset() {
 	*x = NodeSeen{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[17]
+	mi := &file_skep_log_v1_log_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1546,7 +1855,7 @@ func (x *NodeSeen) String() string {
 func (*NodeSeen) ProtoMessage() {}
 
 func (x *NodeSeen) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[17]
+	mi := &file_skep_log_v1_log_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1559,7 +1868,7 @@ func (x *NodeSeen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeSeen.ProtoReflect.Descriptor instead.
 func (*NodeSeen) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{17}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *NodeSeen) GetNode() []byte {
@@ -1599,7 +1908,7 @@ type NodeRole struct {
 
 func (x *NodeRole) Reset() {
 	*x = NodeRole{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[18]
+	mi := &file_skep_log_v1_log_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1611,7 +1920,7 @@ func (x *NodeRole) String() string {
 func (*NodeRole) ProtoMessage() {}
 
 func (x *NodeRole) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[18]
+	mi := &file_skep_log_v1_log_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1624,7 +1933,7 @@ func (x *NodeRole) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeRole.ProtoReflect.Descriptor instead.
 func (*NodeRole) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{18}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *NodeRole) GetNode() []byte {
@@ -1665,7 +1974,7 @@ type Note struct {
 
 func (x *Note) Reset() {
 	*x = Note{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[19]
+	mi := &file_skep_log_v1_log_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1677,7 +1986,7 @@ func (x *Note) String() string {
 func (*Note) ProtoMessage() {}
 
 func (x *Note) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[19]
+	mi := &file_skep_log_v1_log_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1690,7 +1999,7 @@ func (x *Note) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Note.ProtoReflect.Descriptor instead.
 func (*Note) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{19}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Note) GetType() string {
@@ -1745,6 +2054,7 @@ type Record struct {
 	//	*Record_End
 	//	*Record_User
 	//	*Record_Token
+	//	*Record_Audit
 	Record        isRecord_Record `protobuf_oneof:"record"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1752,7 +2062,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[20]
+	mi := &file_skep_log_v1_log_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1764,7 +2074,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[20]
+	mi := &file_skep_log_v1_log_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1777,7 +2087,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{20}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Record) GetRecord() isRecord_Record {
@@ -1895,6 +2205,15 @@ func (x *Record) GetToken() *v1.JoinToken {
 	return nil
 }
 
+func (x *Record) GetAudit() []byte {
+	if x != nil {
+		if x, ok := x.Record.(*Record_Audit); ok {
+			return x.Audit
+		}
+	}
+	return nil
+}
+
 type isRecord_Record interface {
 	isRecord_Record()
 }
@@ -1947,6 +2266,11 @@ type Record_Token struct {
 	Token *v1.JoinToken `protobuf:"bytes,12,opt,name=token,proto3,oneof"`
 }
 
+type Record_Audit struct {
+	// A line of the audit trail; they come in their order.
+	Audit []byte `protobuf:"bytes,13,opt,name=audit,proto3,oneof"`
+}
+
 func (*Record_Header) isRecord_Record() {}
 
 func (*Record_Cluster) isRecord_Record() {}
@@ -1971,6 +2295,8 @@ func (*Record_User) isRecord_Record() {}
 
 func (*Record_Token) isRecord_Record() {}
 
+func (*Record_Audit) isRecord_Record() {}
+
 type SnapshotHeader struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
@@ -1982,7 +2308,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[21]
+	mi := &file_skep_log_v1_log_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1994,7 +2320,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[21]
+	mi := &file_skep_log_v1_log_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2007,7 +2333,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{21}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -2040,7 +2366,7 @@ type SnapshotEnd struct {
 
 func (x *SnapshotEnd) Reset() {
 	*x = SnapshotEnd{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[22]
+	mi := &file_skep_log_v1_log_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2052,7 +2378,7 @@ func (x *SnapshotEnd) String() string {
 func (*SnapshotEnd) ProtoMessage() {}
 
 func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[22]
+	mi := &file_skep_log_v1_log_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2065,7 +2391,7 @@ func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotEnd.ProtoReflect.Descriptor instead.
 func (*SnapshotEnd) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{22}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SnapshotEnd) GetRecords() uint64 {
@@ -2087,7 +2413,7 @@ type Answered struct {
 
 func (x *Answered) Reset() {
 	*x = Answered{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[23]
+	mi := &file_skep_log_v1_log_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2099,7 +2425,7 @@ func (x *Answered) String() string {
 func (*Answered) ProtoMessage() {}
 
 func (x *Answered) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[23]
+	mi := &file_skep_log_v1_log_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2112,7 +2438,7 @@ func (x *Answered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answered.ProtoReflect.Descriptor instead.
 func (*Answered) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{23}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Answered) GetRequest() *Request {
@@ -2157,7 +2483,7 @@ type Manifest struct {
 
 func (x *Manifest) Reset() {
 	*x = Manifest{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[24]
+	mi := &file_skep_log_v1_log_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2169,7 +2495,7 @@ func (x *Manifest) String() string {
 func (*Manifest) ProtoMessage() {}
 
 func (x *Manifest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[24]
+	mi := &file_skep_log_v1_log_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2182,7 +2508,7 @@ func (x *Manifest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Manifest.ProtoReflect.Descriptor instead.
 func (*Manifest) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{24}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Manifest) GetFormat() uint32 {
@@ -2267,7 +2593,7 @@ type Ring struct {
 
 func (x *Ring) Reset() {
 	*x = Ring{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[25]
+	mi := &file_skep_log_v1_log_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2279,7 +2605,7 @@ func (x *Ring) String() string {
 func (*Ring) ProtoMessage() {}
 
 func (x *Ring) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[25]
+	mi := &file_skep_log_v1_log_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2292,7 +2618,7 @@ func (x *Ring) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ring.ProtoReflect.Descriptor instead.
 func (*Ring) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{25}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Ring) GetKeys() []*RingKey {
@@ -2320,7 +2646,7 @@ type RingKey struct {
 
 func (x *RingKey) Reset() {
 	*x = RingKey{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[26]
+	mi := &file_skep_log_v1_log_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2332,7 +2658,7 @@ func (x *RingKey) String() string {
 func (*RingKey) ProtoMessage() {}
 
 func (x *RingKey) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[26]
+	mi := &file_skep_log_v1_log_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2345,7 +2671,7 @@ func (x *RingKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RingKey.ProtoReflect.Descriptor instead.
 func (*RingKey) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{26}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RingKey) GetId() uint32 {
@@ -2376,7 +2702,7 @@ type WALMetadata struct {
 
 func (x *WALMetadata) Reset() {
 	*x = WALMetadata{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[27]
+	mi := &file_skep_log_v1_log_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2388,7 +2714,7 @@ func (x *WALMetadata) String() string {
 func (*WALMetadata) ProtoMessage() {}
 
 func (x *WALMetadata) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[27]
+	mi := &file_skep_log_v1_log_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2401,7 +2727,7 @@ func (x *WALMetadata) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WALMetadata.ProtoReflect.Descriptor instead.
 func (*WALMetadata) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{27}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *WALMetadata) GetFormat() uint32 {
@@ -2452,7 +2778,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_skep_log_v1_log_proto_msgTypes[28]
+	mi := &file_skep_log_v1_log_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2464,7 +2790,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_log_v1_log_proto_msgTypes[28]
+	mi := &file_skep_log_v1_log_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2477,7 +2803,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{28}
+	return file_skep_log_v1_log_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Mark) GetRaftId() uint64 {
@@ -2526,11 +2852,36 @@ const file_skep_log_v1_log_proto_rawDesc = "" +
 	"\bsequence\x18\x03 \x01(\x04R\bsequence\x12\x14\n" +
 	"\x05clock\x18\x04 \x01(\x03R\x05clock\x12\"\n" +
 	"\ftransactions\x18\x05 \x03(\fR\ftransactions\x12\x14\n" +
-	"\x05nonce\x18\x06 \x01(\fR\x05nonce\"\x90\x01\n" +
+	"\x05nonce\x18\x06 \x01(\fR\x05nonce\"\x8a\x02\n" +
 	"\vTransaction\x12.\n" +
 	"\arequest\x18\x01 \x01(\v2\x14.skep.log.v1.RequestR\arequest\x12'\n" +
 	"\x05units\x18\x02 \x03(\v2\x11.skep.log.v1.UnitR\x05units\x12(\n" +
-	"\x05moves\x18\x03 \x03(\v2\x12.skep.log.v1.MovesR\x05moves\"_\n" +
+	"\x05moves\x18\x03 \x03(\v2\x12.skep.log.v1.MovesR\x05moves\x12%\n" +
+	"\x04deed\x18\x04 \x01(\v2\x11.skep.log.v1.DeedR\x04deed\x12*\n" +
+	"\x06sights\x18\x05 \x03(\v2\x12.skep.log.v1.SightR\x06sights\x12%\n" +
+	"\x04seal\x18\x06 \x01(\v2\x11.skep.log.v1.SealR\x04seal\"t\n" +
+	"\x04Deed\x12\x10\n" +
+	"\x03who\x18\x01 \x01(\tR\x03who\x12\x12\n" +
+	"\x04user\x18\x02 \x01(\fR\x04user\x12\x0e\n" +
+	"\x02on\x18\x03 \x01(\fR\x02on\x12\x12\n" +
+	"\x04from\x18\x04 \x01(\tR\x04from\x12\x10\n" +
+	"\x03via\x18\x05 \x01(\fR\x03via\x12\x10\n" +
+	"\x03did\x18\x06 \x01(\tR\x03did\"\x96\x01\n" +
+	"\x05Sight\x12%\n" +
+	"\x04deed\x18\x01 \x01(\v2\x11.skep.log.v1.DeedR\x04deed\x12\x0e\n" +
+	"\x02by\x18\x02 \x01(\fR\x02by\x12\x12\n" +
+	"\x04code\x18\x03 \x01(\tR\x04code\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x14\n" +
+	"\x05count\x18\x05 \x01(\x04R\x05count\x12\x14\n" +
+	"\x05first\x18\x06 \x01(\x03R\x05first\"\xa2\x01\n" +
+	"\x04Seal\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\fR\acluster\x12\x18\n" +
+	"\ahistory\x18\x02 \x01(\fR\ahistory\x12\x10\n" +
+	"\x03seq\x18\x03 \x01(\x04R\x03seq\x12\x12\n" +
+	"\x04hash\x18\x04 \x01(\fR\x04hash\x12\x0e\n" +
+	"\x02at\x18\x05 \x01(\x03R\x02at\x12\x12\n" +
+	"\x04root\x18\x06 \x01(\fR\x04root\x12\x1c\n" +
+	"\tsignature\x18\a \x01(\fR\tsignature\"_\n" +
 	"\aRequest\x12\x16\n" +
 	"\x06caller\x18\x01 \x01(\tR\x06caller\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x12\n" +
@@ -2634,7 +2985,7 @@ const file_skep_log_v1_log_proto_rawDesc = "" +
 	"attributes\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xdd\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf5\x04\n" +
 	"\x06Record\x125\n" +
 	"\x06header\x18\x01 \x01(\v2\x1b.skep.log.v1.SnapshotHeaderH\x00R\x06header\x122\n" +
 	"\acluster\x18\x02 \x01(\v2\x16.skep.model.v1.ClusterH\x00R\acluster\x12)\n" +
@@ -2648,7 +2999,8 @@ const file_skep_log_v1_log_proto_rawDesc = "" +
 	"\x03end\x18\n" +
 	" \x01(\v2\x18.skep.log.v1.SnapshotEndH\x00R\x03end\x12)\n" +
 	"\x04user\x18\v \x01(\v2\x13.skep.model.v1.UserH\x00R\x04user\x120\n" +
-	"\x05token\x18\f \x01(\v2\x18.skep.model.v1.JoinTokenH\x00R\x05tokenB\b\n" +
+	"\x05token\x18\f \x01(\v2\x18.skep.model.v1.JoinTokenH\x00R\x05token\x12\x16\n" +
+	"\x05audit\x18\r \x01(\fH\x00R\x05auditB\b\n" +
 	"\x06record\"Y\n" +
 	"\x0eSnapshotHeader\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +
@@ -2688,7 +3040,7 @@ const file_skep_log_v1_log_proto_rawDesc = "" +
 	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x1c\n" +
 	"\tcommitted\x18\x03 \x01(\x04R\tcommitted\x12\x12\n" +
-	"\x04last\x18\x04 \x01(\x04R\x04last*\xc0\x01\n" +
+	"\x04last\x18\x04 \x01(\x04R\x04last*\xd0\x01\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fKIND_CLUSTER\x10\x01\x12\r\n" +
@@ -2702,7 +3054,9 @@ const file_skep_log_v1_log_proto_rawDesc = "" +
 	"\tKIND_USER\x10\b\x12\x0e\n" +
 	"\n" +
 	"KIND_TOKEN\x10\t\x12\r\n" +
-	"\tKIND_NOTE\x10\x1eB6Z4github.com/skep-project/skep/proto/skep/log/v1;logv1b\x06proto3"
+	"\tKIND_NOTE\x10\x1e\x12\x0e\n" +
+	"\n" +
+	"KIND_AUDIT\x10\x1fB6Z4github.com/skep-project/skep/proto/skep/log/v1;logv1b\x06proto3"
 
 var (
 	file_skep_log_v1_log_proto_rawDescOnce sync.Once
@@ -2717,112 +3071,119 @@ func file_skep_log_v1_log_proto_rawDescGZIP() []byte {
 }
 
 var file_skep_log_v1_log_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_skep_log_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_skep_log_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_skep_log_v1_log_proto_goTypes = []any{
 	(Kind)(0),                  // 0: skep.log.v1.Kind
 	(*Sealed)(nil),             // 1: skep.log.v1.Sealed
 	(*Entry)(nil),              // 2: skep.log.v1.Entry
 	(*Transaction)(nil),        // 3: skep.log.v1.Transaction
-	(*Request)(nil),            // 4: skep.log.v1.Request
-	(*Unit)(nil),               // 5: skep.log.v1.Unit
-	(*Moves)(nil),              // 6: skep.log.v1.Moves
-	(*Ground)(nil),             // 7: skep.log.v1.Ground
-	(*Move)(nil),               // 8: skep.log.v1.Move
-	(*Choice)(nil),             // 9: skep.log.v1.Choice
-	(*Make)(nil),               // 10: skep.log.v1.Make
-	(*Expect)(nil),             // 11: skep.log.v1.Expect
-	(*Operation)(nil),          // 12: skep.log.v1.Operation
-	(*Delete)(nil),             // 13: skep.log.v1.Delete
-	(*Decide)(nil),             // 14: skep.log.v1.Decide
-	(*Report)(nil),             // 15: skep.log.v1.Report
-	(*Reports)(nil),            // 16: skep.log.v1.Reports
-	(*Seen)(nil),               // 17: skep.log.v1.Seen
-	(*NodeSeen)(nil),           // 18: skep.log.v1.NodeSeen
-	(*NodeRole)(nil),           // 19: skep.log.v1.NodeRole
-	(*Note)(nil),               // 20: skep.log.v1.Note
-	(*Record)(nil),             // 21: skep.log.v1.Record
-	(*SnapshotHeader)(nil),     // 22: skep.log.v1.SnapshotHeader
-	(*SnapshotEnd)(nil),        // 23: skep.log.v1.SnapshotEnd
-	(*Answered)(nil),           // 24: skep.log.v1.Answered
-	(*Manifest)(nil),           // 25: skep.log.v1.Manifest
-	(*Ring)(nil),               // 26: skep.log.v1.Ring
-	(*RingKey)(nil),            // 27: skep.log.v1.RingKey
-	(*WALMetadata)(nil),        // 28: skep.log.v1.WALMetadata
-	(*Mark)(nil),               // 29: skep.log.v1.Mark
-	nil,                        // 30: skep.log.v1.Note.AttributesEntry
-	(v1.TaskState)(0),          // 31: skep.model.v1.TaskState
-	(*v1.Cluster)(nil),         // 32: skep.model.v1.Cluster
-	(*v1.Node)(nil),            // 33: skep.model.v1.Node
-	(*v1.Member)(nil),          // 34: skep.model.v1.Member
-	(*v1.Service)(nil),         // 35: skep.model.v1.Service
-	(*v1.Revision)(nil),        // 36: skep.model.v1.Revision
-	(*v1.Task)(nil),            // 37: skep.model.v1.Task
-	(*v1.Claim)(nil),           // 38: skep.model.v1.Claim
-	(*v1.User)(nil),            // 39: skep.model.v1.User
-	(*v1.JoinToken)(nil),       // 40: skep.model.v1.JoinToken
-	(*v1.TaskStatus)(nil),      // 41: skep.model.v1.TaskStatus
-	(*v1.NodeStatus)(nil),      // 42: skep.model.v1.NodeStatus
-	(*v1.NodeDescription)(nil), // 43: skep.model.v1.NodeDescription
-	(v1.Role)(0),               // 44: skep.model.v1.Role
+	(*Deed)(nil),               // 4: skep.log.v1.Deed
+	(*Sight)(nil),              // 5: skep.log.v1.Sight
+	(*Seal)(nil),               // 6: skep.log.v1.Seal
+	(*Request)(nil),            // 7: skep.log.v1.Request
+	(*Unit)(nil),               // 8: skep.log.v1.Unit
+	(*Moves)(nil),              // 9: skep.log.v1.Moves
+	(*Ground)(nil),             // 10: skep.log.v1.Ground
+	(*Move)(nil),               // 11: skep.log.v1.Move
+	(*Choice)(nil),             // 12: skep.log.v1.Choice
+	(*Make)(nil),               // 13: skep.log.v1.Make
+	(*Expect)(nil),             // 14: skep.log.v1.Expect
+	(*Operation)(nil),          // 15: skep.log.v1.Operation
+	(*Delete)(nil),             // 16: skep.log.v1.Delete
+	(*Decide)(nil),             // 17: skep.log.v1.Decide
+	(*Report)(nil),             // 18: skep.log.v1.Report
+	(*Reports)(nil),            // 19: skep.log.v1.Reports
+	(*Seen)(nil),               // 20: skep.log.v1.Seen
+	(*NodeSeen)(nil),           // 21: skep.log.v1.NodeSeen
+	(*NodeRole)(nil),           // 22: skep.log.v1.NodeRole
+	(*Note)(nil),               // 23: skep.log.v1.Note
+	(*Record)(nil),             // 24: skep.log.v1.Record
+	(*SnapshotHeader)(nil),     // 25: skep.log.v1.SnapshotHeader
+	(*SnapshotEnd)(nil),        // 26: skep.log.v1.SnapshotEnd
+	(*Answered)(nil),           // 27: skep.log.v1.Answered
+	(*Manifest)(nil),           // 28: skep.log.v1.Manifest
+	(*Ring)(nil),               // 29: skep.log.v1.Ring
+	(*RingKey)(nil),            // 30: skep.log.v1.RingKey
+	(*WALMetadata)(nil),        // 31: skep.log.v1.WALMetadata
+	(*Mark)(nil),               // 32: skep.log.v1.Mark
+	nil,                        // 33: skep.log.v1.Note.AttributesEntry
+	(v1.TaskState)(0),          // 34: skep.model.v1.TaskState
+	(*v1.Cluster)(nil),         // 35: skep.model.v1.Cluster
+	(*v1.Node)(nil),            // 36: skep.model.v1.Node
+	(*v1.Member)(nil),          // 37: skep.model.v1.Member
+	(*v1.Service)(nil),         // 38: skep.model.v1.Service
+	(*v1.Revision)(nil),        // 39: skep.model.v1.Revision
+	(*v1.Task)(nil),            // 40: skep.model.v1.Task
+	(*v1.Claim)(nil),           // 41: skep.model.v1.Claim
+	(*v1.User)(nil),            // 42: skep.model.v1.User
+	(*v1.JoinToken)(nil),       // 43: skep.model.v1.JoinToken
+	(*v1.TaskStatus)(nil),      // 44: skep.model.v1.TaskStatus
+	(*v1.NodeStatus)(nil),      // 45: skep.model.v1.NodeStatus
+	(*v1.NodeDescription)(nil), // 46: skep.model.v1.NodeDescription
+	(v1.Role)(0),               // 47: skep.model.v1.Role
 }
 var file_skep_log_v1_log_proto_depIdxs = []int32{
-	4,  // 0: skep.log.v1.Transaction.request:type_name -> skep.log.v1.Request
-	5,  // 1: skep.log.v1.Transaction.units:type_name -> skep.log.v1.Unit
-	6,  // 2: skep.log.v1.Transaction.moves:type_name -> skep.log.v1.Moves
-	11, // 3: skep.log.v1.Unit.expects:type_name -> skep.log.v1.Expect
-	12, // 4: skep.log.v1.Unit.operations:type_name -> skep.log.v1.Operation
-	7,  // 5: skep.log.v1.Moves.nodes:type_name -> skep.log.v1.Ground
-	8,  // 6: skep.log.v1.Moves.moves:type_name -> skep.log.v1.Move
-	9,  // 7: skep.log.v1.Move.choices:type_name -> skep.log.v1.Choice
-	10, // 8: skep.log.v1.Move.make:type_name -> skep.log.v1.Make
-	31, // 9: skep.log.v1.Choice.desired:type_name -> skep.model.v1.TaskState
-	0,  // 10: skep.log.v1.Expect.kind:type_name -> skep.log.v1.Kind
-	32, // 11: skep.log.v1.Operation.put_cluster:type_name -> skep.model.v1.Cluster
-	33, // 12: skep.log.v1.Operation.put_node:type_name -> skep.model.v1.Node
-	34, // 13: skep.log.v1.Operation.put_member:type_name -> skep.model.v1.Member
-	35, // 14: skep.log.v1.Operation.put_service:type_name -> skep.model.v1.Service
-	36, // 15: skep.log.v1.Operation.put_revision:type_name -> skep.model.v1.Revision
-	37, // 16: skep.log.v1.Operation.create_task:type_name -> skep.model.v1.Task
-	14, // 17: skep.log.v1.Operation.decide:type_name -> skep.log.v1.Decide
-	15, // 18: skep.log.v1.Operation.report:type_name -> skep.log.v1.Report
-	13, // 19: skep.log.v1.Operation.delete:type_name -> skep.log.v1.Delete
-	38, // 20: skep.log.v1.Operation.claim:type_name -> skep.model.v1.Claim
-	38, // 21: skep.log.v1.Operation.release:type_name -> skep.model.v1.Claim
-	18, // 22: skep.log.v1.Operation.node_seen:type_name -> skep.log.v1.NodeSeen
-	19, // 23: skep.log.v1.Operation.node_role:type_name -> skep.log.v1.NodeRole
-	39, // 24: skep.log.v1.Operation.put_user:type_name -> skep.model.v1.User
-	40, // 25: skep.log.v1.Operation.put_token:type_name -> skep.model.v1.JoinToken
-	16, // 26: skep.log.v1.Operation.reports:type_name -> skep.log.v1.Reports
-	20, // 27: skep.log.v1.Operation.note:type_name -> skep.log.v1.Note
-	0,  // 28: skep.log.v1.Delete.kind:type_name -> skep.log.v1.Kind
-	31, // 29: skep.log.v1.Decide.desired:type_name -> skep.model.v1.TaskState
-	41, // 30: skep.log.v1.Report.status:type_name -> skep.model.v1.TaskStatus
-	17, // 31: skep.log.v1.Reports.seen:type_name -> skep.log.v1.Seen
-	31, // 32: skep.log.v1.Seen.state:type_name -> skep.model.v1.TaskState
-	41, // 33: skep.log.v1.Seen.status:type_name -> skep.model.v1.TaskStatus
-	42, // 34: skep.log.v1.NodeSeen.status:type_name -> skep.model.v1.NodeStatus
-	43, // 35: skep.log.v1.NodeSeen.description:type_name -> skep.model.v1.NodeDescription
-	44, // 36: skep.log.v1.NodeRole.role:type_name -> skep.model.v1.Role
-	30, // 37: skep.log.v1.Note.attributes:type_name -> skep.log.v1.Note.AttributesEntry
-	22, // 38: skep.log.v1.Record.header:type_name -> skep.log.v1.SnapshotHeader
-	32, // 39: skep.log.v1.Record.cluster:type_name -> skep.model.v1.Cluster
-	33, // 40: skep.log.v1.Record.node:type_name -> skep.model.v1.Node
-	34, // 41: skep.log.v1.Record.member:type_name -> skep.model.v1.Member
-	35, // 42: skep.log.v1.Record.service:type_name -> skep.model.v1.Service
-	36, // 43: skep.log.v1.Record.revision:type_name -> skep.model.v1.Revision
-	37, // 44: skep.log.v1.Record.task:type_name -> skep.model.v1.Task
-	38, // 45: skep.log.v1.Record.claim:type_name -> skep.model.v1.Claim
-	24, // 46: skep.log.v1.Record.answered:type_name -> skep.log.v1.Answered
-	23, // 47: skep.log.v1.Record.end:type_name -> skep.log.v1.SnapshotEnd
-	39, // 48: skep.log.v1.Record.user:type_name -> skep.model.v1.User
-	40, // 49: skep.log.v1.Record.token:type_name -> skep.model.v1.JoinToken
-	4,  // 50: skep.log.v1.Answered.request:type_name -> skep.log.v1.Request
-	27, // 51: skep.log.v1.Ring.keys:type_name -> skep.log.v1.RingKey
-	52, // [52:52] is the sub-list for method output_type
-	52, // [52:52] is the sub-list for method input_type
-	52, // [52:52] is the sub-list for extension type_name
-	52, // [52:52] is the sub-list for extension extendee
-	0,  // [0:52] is the sub-list for field type_name
+	7,  // 0: skep.log.v1.Transaction.request:type_name -> skep.log.v1.Request
+	8,  // 1: skep.log.v1.Transaction.units:type_name -> skep.log.v1.Unit
+	9,  // 2: skep.log.v1.Transaction.moves:type_name -> skep.log.v1.Moves
+	4,  // 3: skep.log.v1.Transaction.deed:type_name -> skep.log.v1.Deed
+	5,  // 4: skep.log.v1.Transaction.sights:type_name -> skep.log.v1.Sight
+	6,  // 5: skep.log.v1.Transaction.seal:type_name -> skep.log.v1.Seal
+	4,  // 6: skep.log.v1.Sight.deed:type_name -> skep.log.v1.Deed
+	14, // 7: skep.log.v1.Unit.expects:type_name -> skep.log.v1.Expect
+	15, // 8: skep.log.v1.Unit.operations:type_name -> skep.log.v1.Operation
+	10, // 9: skep.log.v1.Moves.nodes:type_name -> skep.log.v1.Ground
+	11, // 10: skep.log.v1.Moves.moves:type_name -> skep.log.v1.Move
+	12, // 11: skep.log.v1.Move.choices:type_name -> skep.log.v1.Choice
+	13, // 12: skep.log.v1.Move.make:type_name -> skep.log.v1.Make
+	34, // 13: skep.log.v1.Choice.desired:type_name -> skep.model.v1.TaskState
+	0,  // 14: skep.log.v1.Expect.kind:type_name -> skep.log.v1.Kind
+	35, // 15: skep.log.v1.Operation.put_cluster:type_name -> skep.model.v1.Cluster
+	36, // 16: skep.log.v1.Operation.put_node:type_name -> skep.model.v1.Node
+	37, // 17: skep.log.v1.Operation.put_member:type_name -> skep.model.v1.Member
+	38, // 18: skep.log.v1.Operation.put_service:type_name -> skep.model.v1.Service
+	39, // 19: skep.log.v1.Operation.put_revision:type_name -> skep.model.v1.Revision
+	40, // 20: skep.log.v1.Operation.create_task:type_name -> skep.model.v1.Task
+	17, // 21: skep.log.v1.Operation.decide:type_name -> skep.log.v1.Decide
+	18, // 22: skep.log.v1.Operation.report:type_name -> skep.log.v1.Report
+	16, // 23: skep.log.v1.Operation.delete:type_name -> skep.log.v1.Delete
+	41, // 24: skep.log.v1.Operation.claim:type_name -> skep.model.v1.Claim
+	41, // 25: skep.log.v1.Operation.release:type_name -> skep.model.v1.Claim
+	21, // 26: skep.log.v1.Operation.node_seen:type_name -> skep.log.v1.NodeSeen
+	22, // 27: skep.log.v1.Operation.node_role:type_name -> skep.log.v1.NodeRole
+	42, // 28: skep.log.v1.Operation.put_user:type_name -> skep.model.v1.User
+	43, // 29: skep.log.v1.Operation.put_token:type_name -> skep.model.v1.JoinToken
+	19, // 30: skep.log.v1.Operation.reports:type_name -> skep.log.v1.Reports
+	23, // 31: skep.log.v1.Operation.note:type_name -> skep.log.v1.Note
+	0,  // 32: skep.log.v1.Delete.kind:type_name -> skep.log.v1.Kind
+	34, // 33: skep.log.v1.Decide.desired:type_name -> skep.model.v1.TaskState
+	44, // 34: skep.log.v1.Report.status:type_name -> skep.model.v1.TaskStatus
+	20, // 35: skep.log.v1.Reports.seen:type_name -> skep.log.v1.Seen
+	34, // 36: skep.log.v1.Seen.state:type_name -> skep.model.v1.TaskState
+	44, // 37: skep.log.v1.Seen.status:type_name -> skep.model.v1.TaskStatus
+	45, // 38: skep.log.v1.NodeSeen.status:type_name -> skep.model.v1.NodeStatus
+	46, // 39: skep.log.v1.NodeSeen.description:type_name -> skep.model.v1.NodeDescription
+	47, // 40: skep.log.v1.NodeRole.role:type_name -> skep.model.v1.Role
+	33, // 41: skep.log.v1.Note.attributes:type_name -> skep.log.v1.Note.AttributesEntry
+	25, // 42: skep.log.v1.Record.header:type_name -> skep.log.v1.SnapshotHeader
+	35, // 43: skep.log.v1.Record.cluster:type_name -> skep.model.v1.Cluster
+	36, // 44: skep.log.v1.Record.node:type_name -> skep.model.v1.Node
+	37, // 45: skep.log.v1.Record.member:type_name -> skep.model.v1.Member
+	38, // 46: skep.log.v1.Record.service:type_name -> skep.model.v1.Service
+	39, // 47: skep.log.v1.Record.revision:type_name -> skep.model.v1.Revision
+	40, // 48: skep.log.v1.Record.task:type_name -> skep.model.v1.Task
+	41, // 49: skep.log.v1.Record.claim:type_name -> skep.model.v1.Claim
+	27, // 50: skep.log.v1.Record.answered:type_name -> skep.log.v1.Answered
+	26, // 51: skep.log.v1.Record.end:type_name -> skep.log.v1.SnapshotEnd
+	42, // 52: skep.log.v1.Record.user:type_name -> skep.model.v1.User
+	43, // 53: skep.log.v1.Record.token:type_name -> skep.model.v1.JoinToken
+	7,  // 54: skep.log.v1.Answered.request:type_name -> skep.log.v1.Request
+	30, // 55: skep.log.v1.Ring.keys:type_name -> skep.log.v1.RingKey
+	56, // [56:56] is the sub-list for method output_type
+	56, // [56:56] is the sub-list for method input_type
+	56, // [56:56] is the sub-list for extension type_name
+	56, // [56:56] is the sub-list for extension extendee
+	0,  // [0:56] is the sub-list for field type_name
 }
 
 func init() { file_skep_log_v1_log_proto_init() }
@@ -2830,8 +3191,8 @@ func file_skep_log_v1_log_proto_init() {
 	if File_skep_log_v1_log_proto != nil {
 		return
 	}
-	file_skep_log_v1_log_proto_msgTypes[8].OneofWrappers = []any{}
-	file_skep_log_v1_log_proto_msgTypes[11].OneofWrappers = []any{
+	file_skep_log_v1_log_proto_msgTypes[11].OneofWrappers = []any{}
+	file_skep_log_v1_log_proto_msgTypes[14].OneofWrappers = []any{
 		(*Operation_PutCluster)(nil),
 		(*Operation_PutNode)(nil),
 		(*Operation_PutMember)(nil),
@@ -2850,8 +3211,8 @@ func file_skep_log_v1_log_proto_init() {
 		(*Operation_Reports)(nil),
 		(*Operation_Note)(nil),
 	}
-	file_skep_log_v1_log_proto_msgTypes[13].OneofWrappers = []any{}
-	file_skep_log_v1_log_proto_msgTypes[20].OneofWrappers = []any{
+	file_skep_log_v1_log_proto_msgTypes[16].OneofWrappers = []any{}
+	file_skep_log_v1_log_proto_msgTypes[23].OneofWrappers = []any{
 		(*Record_Header)(nil),
 		(*Record_Cluster)(nil),
 		(*Record_Node)(nil),
@@ -2864,6 +3225,7 @@ func file_skep_log_v1_log_proto_init() {
 		(*Record_End)(nil),
 		(*Record_User)(nil),
 		(*Record_Token)(nil),
+		(*Record_Audit)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2871,7 +3233,7 @@ func file_skep_log_v1_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_skep_log_v1_log_proto_rawDesc), len(file_skep_log_v1_log_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   30,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
