@@ -31,6 +31,7 @@ import (
 	"github.com/skep-project/skep/manager/rekey"
 	"github.com/skep-project/skep/manager/store"
 	"github.com/skep-project/skep/manager/tally"
+	"github.com/skep-project/skep/manager/witness"
 	logv1 "github.com/skep-project/skep/proto/skep/log/v1"
 	rpcv1 "github.com/skep-project/skep/proto/skep/rpc/v1"
 )
@@ -81,6 +82,7 @@ type Manager struct {
 	chronicle *events.Chronicle
 	rooms     rooms
 	keys      *rekey.Keeper
+	witness   *witness.Gatherer
 	silence   silence
 	missing   missing
 	reign     reign
@@ -104,7 +106,8 @@ func Open(cfg Config) (*Manager, error) {
 	}
 	m.raft = raft
 	m.db = store.NewDB(m.store, m.tally.Proposer(m.raft))
-	m.keys = m.newKeeper()
+	m.db.Attribute(witness.Deed)
+	m.keys, m.witness = m.newKeeper(), m.newWitness()
 	m.connect()
 	if m.rooms, err = m.furnish(); err != nil {
 		return nil, err
@@ -130,6 +133,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	// A demoted or removed node is cut off at once (D7).
 	g.Go(func() error { return enrol.Watch(ctx, m.store, m.cfg.Server.Recheck) })
 	g.Go(func() error { return m.watchContact(ctx) })
+	g.Go(func() error { return m.witness.Run(ctx) })
 	err := g.Wait()
 	if errors.Is(err, context.Canceled) {
 		return nil
@@ -170,11 +174,14 @@ func (m *Manager) tenure(ctx context.Context, _ uint64) {
 	var wg sync.WaitGroup
 	for part, run := range map[string]func(context.Context) error{
 		"leases":     m.rooms.dispatch.Tenure,
-		"membership": m.rooms.membership.Keep,
+		"membership": func(ctx context.Context) error { return m.rooms.membership.Keep(witness.Own(ctx, "KeepManagers")) },
 		"reconcile":  m.rooms.reconcile.Run,
 		"herald":     m.herald,
-		"tokens":     func(ctx context.Context) error { return m.rooms.members.Keep(ctx, m.cfg.Log) },
-		"data keys":  m.keys.Tenure,
+		"tokens": func(ctx context.Context) error {
+			return m.rooms.members.Keep(witness.Own(ctx, "KeepTokens"), m.cfg.Log)
+		},
+		"data keys": func(ctx context.Context) error { return m.keys.Tenure(witness.Own(ctx, "RotateDataKey")) },
+		"audit":     m.checkpoints,
 	} {
 		wg.Go(func() { m.again(ctx, part, run) })
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/skep-project/skep/manager/orchestrate"
 	"github.com/skep-project/skep/manager/reconcile"
 	"github.com/skep-project/skep/manager/schedule"
+	"github.com/skep-project/skep/manager/witness"
 	cav1 "github.com/skep-project/skep/proto/skep/ca/v1"
 	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
 	dispatchv1 "github.com/skep-project/skep/proto/skep/dispatch/v1"
@@ -49,7 +50,7 @@ func (m *Manager) furnish() (r rooms, err error) {
 	})
 	r.membership = membership.New(membership.Config{
 		Store: m.store, Commit: m.commit, Group: o, Ring: func() *logv1.Ring { return m.cfg.Ring.Proto() },
-		Give: m.keys.Give, Kept: m.keys.Kept,
+		Give: m.keys.Give, Kept: m.keys.Kept, By: witness.Deed, Record: m.record,
 		Ping: m.ping, Log: m.cfg.Log,
 	})
 	r.reconcile = reconcile.New(reconcile.Config{DB: m.db, Store: m.store, OnRound: m.tally.Round, Log: m.cfg.Log})
@@ -131,6 +132,7 @@ func (m *Manager) mount() {
 	m.cfg.Server.SetOffice(&enrol.Authorizer{
 		Store: m.store, Barrier: o.Barrier, InContact: o.InContact, StaleOK: o.StaleOK, Invited: m.invited,
 	}, o)
+	m.cfg.Server.SetWitness(m.witness)
 	for desc, impl := range m.served() {
 		m.cfg.Server.Mount(desc, impl)
 	}
@@ -142,6 +144,7 @@ func (m *Manager) unmount() {
 		m.cfg.Server.Mount(desc, nil)
 	}
 	m.cfg.Server.SetOffice(nil, nil)
+	m.cfg.Server.SetWitness(nil)
 	m.cfg.Server.Recheck()
 }
 

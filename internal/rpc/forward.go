@@ -76,6 +76,7 @@ func (s *Server) once(ctx, wait context.Context, c *call, req proto.Message, nex
 			err = Refuse(err, "", &rpcv1.Unknown{}) // the words alone would be taken for a failure
 		}
 		s.told(c, err)
+		s.ended(c, err)
 		// A leader's own reasons stand; those of one that lost its office do not.
 		return resp, again(err) && !leader.IsLeader(), err
 	}

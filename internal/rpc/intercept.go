@@ -55,7 +55,12 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 		return nil, err
 	}
 	if !c.method.policy.GetLeader() {
-		return next(ctx, req)
+		resp, err := next(ctx, req)
+		if err == nil {
+			s.shown(c)
+		}
+		s.ended(c, err)
+		return resp, err
 	}
 	in, ok := req.(proto.Message)
 	if !ok {
@@ -103,34 +108,44 @@ func (s *Server) enter(ctx context.Context, name string) (*call, error) {
 		return nil, fmt.Errorf("method %s: the connection proves nothing: %w", name, errdefs.ErrUnauthenticated)
 	}
 	c := &call{method: m, office: s.office.Load(), link: l}
-	if err := s.identify(ctx, c, p); err != nil {
+	if err := s.admit(ctx, c, p); err != nil {
+		s.stopped(c, err)
 		return nil, err
+	}
+	return c, nil
+}
+
+// admit fills in who calls, or refuses him.
+func (s *Server) admit(ctx context.Context, c *call, p *peer.Peer) error {
+	if err := s.identify(ctx, c, p); err != nil {
+		return err
 	}
 	if err := s.forwardedCaller(ctx, c); err != nil {
-		return nil, err
+		return err
 	}
+	c.caller.Method = c.method.name
 	role, err := s.authorise(ctx, c)
 	if err != nil {
-		if m.policy.GetLeader() {
+		if c.method.policy.GetLeader() {
 			s.told(c, err)
 		}
-		return nil, err
+		return err
 	}
 	c.caller.Role = role
-	return c, nil
+	return nil
 }
 
 // identify says who is at the other end of the connection.
 func (s *Server) identify(ctx context.Context, c *call, p *peer.Peer) error {
 	switch {
 	case c.link.user:
-		if c.link.uid != 0 && c.link.uid != s.cfg.UID {
-			return Refuse(Errorf(errdefs.ErrPermissionDenied, "user %d may not use this socket", c.link.uid),
-				"run the command as root or as the user the daemon runs as")
-		}
 		c.caller = Caller{Kind: User, User: fmt.Sprintf("uid:%d", c.link.uid), Local: true}
 		if own := s.cfg.Credential.Get(); own != nil {
 			c.caller.At = own.Identity.Node
+		}
+		if c.link.uid != 0 && c.link.uid != s.cfg.UID {
+			return Refuse(Errorf(errdefs.ErrPermissionDenied, "user %d may not use this socket", c.link.uid),
+				"run the command as root or as the user the daemon runs as")
 		}
 	case c.link.node != nil:
 		c.caller = Caller{Kind: Node, Node: c.link.node.Node, Identity: *c.link.node, Address: p.Addr.String()}

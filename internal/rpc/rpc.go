@@ -62,6 +62,8 @@ type Caller struct {
 	At id.ID
 	// Address is the host:port the caller was seen at; empty on the socket.
 	Address string
+	// Method is the full gRPC name of what is called.
+	Method string
 }
 
 // Key names the caller where requests are deduplicated (R10) and in records:

@@ -131,6 +131,7 @@ type Server struct {
 	unix    *grpc.Server
 	streams registry
 	meters  meters
+	watched watched
 
 	mu      sync.Mutex // guards the fields below; held for memory only
 	methods map[string]*method

@@ -90,10 +90,12 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 	defer s.streams.remove(o)
 	defer s.closeLate(ctx, c)()
 
+	s.shown(c) // now, and not when it ends
 	err = next(srv, &servedStream{ServerStream: ss, ctx: ctx})
 	if cut, ok := errors.AsType[cutError](context.Cause(ctx)); ok {
-		return cut.error
+		err = cut.error
 	}
+	s.ended(c, err)
 	return err
 }
 

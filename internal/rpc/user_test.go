@@ -45,7 +45,7 @@ var allowed = map[string]modelv1.UserRole{
 	"Control/GetUser": admin, "Control/RemoveUser": admin, "Control/ReissueUser": admin,
 	"Control/CreateToken": admin, "Control/ListTokens": admin, "Control/GetToken": admin, "Control/RevokeToken": admin,
 	"Control/AcceptNode": admin, "Control/RejectNode": admin,
-	"Control/GetUnlockKey": admin, "Control/RotateUnlockKey": admin,
+	"Control/ReadAudit": admin, "Control/GetUnlockKey": admin, "Control/RotateUnlockKey": admin,
 }
 
 // everyone is what needs no certificate at all.

@@ -320,3 +320,22 @@ func BenchmarkAppend(b *testing.B) {
 	}
 	b.ReportMetric(float64(tr.Bytes())/float64(tr.Len()), "B/record")
 }
+
+func TestACheckpointIsWantedAfterAnHourOrAThousandRecords(t *testing.T) {
+	t.Parallel()
+	var none Trail
+	if none.WantsCheckpoint(noon.AddDate(1, 0, 0)) {
+		t.Error("an empty trail wants one")
+	}
+	tr := filled(10)
+	if tr.WantsCheckpoint(noon.Add(time.Minute)) || !tr.WantsCheckpoint(noon.Add(time.Hour)) {
+		t.Error("the first of ten is not wanted after an hour")
+	}
+	tr.Append(Record{Index: 20, At: noon.Add(time.Hour), Who: Swarm, Did: Checkpoint, Result: Done, Seal: &Seal{Seq: 11}})
+	if tr.WantsCheckpoint(noon.AddDate(1, 0, 0)) {
+		t.Error("one is wanted though nothing came behind the last")
+	}
+	if !filled(1000).WantsCheckpoint(noon) {
+		t.Error("none is wanted of a thousand")
+	}
+}

@@ -66,7 +66,7 @@ type Record struct {
 	// Index is that of the log entry that holds it, and At its log time.
 	Index uint64    `json:"index"`
 	At    time.Time `json:"at"`
-	// Who asked: "user:alice", "user:uid:0" at a node's own socket, "node:<id>",
+	// Who asked ("many" of an Overflow): "user:alice", "user:uid:0" at a node's own socket, "node:<id>",
 	// "anyone" without a certificate, or "swarm".
 	Who string `json:"who"`
 	// User is the id of a user with a certificate: names may be given again.

@@ -128,3 +128,26 @@ func (t *Trail) Check() error {
 	}
 	return c.explained()
 }
+
+// A checkpoint is wanted behind as many records, or as long after one that none is
+// over yet.
+const (
+	checkpointRecords = 1000
+	checkpointAfter   = time.Hour
+)
+
+// WantsCheckpoint reports whether it is time, at now, for the CA to sign the trail.
+func (t *Trail) WantsCheckpoint(now time.Time) bool {
+	var oldest *Record // that no checkpoint is over
+	for i := len(t.lines) - 1; i >= 0; i-- {
+		if len(t.lines)-i > checkpointRecords {
+			return true
+		}
+		r, err := Parse(t.lines[i])
+		if err != nil || r.Did == Checkpoint {
+			break
+		}
+		oldest = &r
+	}
+	return oldest != nil && now.Sub(oldest.At) >= checkpointAfter
+}

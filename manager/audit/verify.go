@@ -165,6 +165,8 @@ func (v *verifier) foot(line []byte) error {
 	}
 	root := v.roots[s.Root]
 	switch {
+	case len(s.Signature) == 0:
+		return v.broken("nobody signed the seal: the records follow from each other, and anyone could have made them")
 	case root == nil && len(v.given) > 0:
 		return v.broken("the seal is signed under the root with SHA-256 %s, which is none of those given", s.Root)
 	case root == nil:

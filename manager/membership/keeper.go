@@ -110,7 +110,7 @@ func (s *Server) say(ctx context.Context, m *modelv1.Member, err error) {
 func (s *Server) promote(ctx context.Context, m *modelv1.Member) error {
 	voter := proto.CloneOf(m)
 	voter.Voter = true
-	tx, err := encode(putMember(voter), putRole(m.GetNode(), modelv1.Role_ROLE_MANAGER))
+	tx, err := encode(s.by(ctx), putMember(voter), putRole(m.GetNode(), modelv1.Role_ROLE_MANAGER))
 	if err != nil {
 		return err
 	}
@@ -145,7 +145,7 @@ func (s *Server) remove(ctx context.Context, m *modelv1.Member) error {
 func (s *Server) takeOut(ctx context.Context, m *modelv1.Member, reason string) error {
 	role := putRole(m.GetNode(), modelv1.Role_ROLE_WORKER)
 	role.GetNodeRole().Reason = reason
-	tx, err := encode(&logv1.Operation{Op: &logv1.Operation_Delete{Delete: &logv1.Delete{
+	tx, err := encode(s.by(ctx), &logv1.Operation{Op: &logv1.Operation_Delete{Delete: &logv1.Delete{
 		Kind: logv1.Kind_KIND_MEMBER, Key: binary.BigEndian.AppendUint64(nil, m.GetRaftId()),
 	}}}, role)
 	if err != nil {

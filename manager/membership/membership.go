@@ -66,7 +66,7 @@ type Group interface {
 	TransferLeadership(ctx context.Context, why string) error
 }
 
-// Config configures a Server. Every field is required.
+// Config configures a Server. Every field but By and Record is required.
 type Config struct {
 	Store *store.Store
 	// Commit proposes one transaction.
@@ -78,6 +78,11 @@ type Config struct {
 	// what a manager says of the keys it holds. Both are asked on the leader only.
 	Give func(ctx context.Context, node id.ID) error
 	Kept func(ctx context.Context, node id.ID, kept *raftv1.KeptRequest) error
+	// By says who asks for what is done with a context, for the audit trail; nil
+	// says nobody. Record has what another manager saw written into the trail. Both
+	// may be nil: nothing is recorded then.
+	By     func(ctx context.Context) *logv1.Deed
+	Record func(ctx context.Context, by id.ID, sights []*logv1.Sight) error
 	// Ping dials an address back and returns the node that answers there.
 	Ping func(ctx context.Context, node id.ID, address string) error
 	Log  *slog.Logger
@@ -184,7 +189,7 @@ func (s *Server) Ready(ctx context.Context, req *raftv1.ReadyRequest) (*raftv1.R
 		RaftId: req.GetRaftId(), Node: node.Bytes(), Address: req.GetAddress(),
 		Kind: modelv1.MemberKind_MEMBER_KIND_FULL, FeatureLevel: 1,
 	}
-	tx, err := encode(putMember(m))
+	tx, err := encode(s.by(ctx), putMember(m))
 	if err != nil {
 		return nil, err
 	}
@@ -229,7 +234,7 @@ func (s *Server) Moved(ctx context.Context, node id.ID, raftID uint64, address s
 	}
 	moved := proto.CloneOf(m)
 	moved.Address = address
-	tx, err := encode(putMember(moved))
+	tx, err := encode(s.by(ctx), putMember(moved))
 	if err != nil {
 		return err
 	}
@@ -268,9 +273,17 @@ func putRole(node []byte, role modelv1.Role) *logv1.Operation {
 	return &logv1.Operation{Op: &logv1.Operation_NodeRole{NodeRole: &logv1.NodeRole{Node: node, Role: role}}}
 }
 
+// by says who asks for what is done with ctx; nil if nobody does.
+func (s *Server) by(ctx context.Context) *logv1.Deed {
+	if s.cfg.By == nil {
+		return nil
+	}
+	return s.cfg.By(ctx)
+}
+
 // encode makes a transaction that expects nothing, so that it cannot conflict.
-func encode(ops ...*logv1.Operation) ([]byte, error) {
-	b, err := proto.Marshal(&logv1.Transaction{Units: []*logv1.Unit{{Operations: ops}}})
+func encode(by *logv1.Deed, ops ...*logv1.Operation) ([]byte, error) {
+	b, err := proto.Marshal(&logv1.Transaction{Units: []*logv1.Unit{{Operations: ops}}, Deed: by})
 	if err != nil {
 		return nil, fmt.Errorf("encode a membership change: %w", err)
 	}

@@ -105,7 +105,7 @@ func newWorld(t *testing.T) *world {
 
 func (w *world) do(ops ...*logv1.Operation) {
 	w.t.Helper()
-	tx, err := encode(ops...)
+	tx, err := encode(nil, ops...)
 	if err != nil {
 		w.t.Fatal(err)
 	}

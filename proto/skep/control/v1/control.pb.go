@@ -4135,6 +4135,392 @@ func (x *RotateUnlockKeyResponse) GetNumber() uint64 {
 	return 0
 }
 
+type ReadAuditRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Begin behind this record. 0: with the oldest.
+	After uint64 `protobuf:"varint,1,opt,name=after,proto3" json:"after,omitempty"`
+	// Log time of the first record. 0: any.
+	Since int64 `protobuf:"varint,2,opt,name=since,proto3" json:"since,omitempty"`
+	// Log time behind which the stream ends. 0: never.
+	Until  int64        `protobuf:"varint,3,opt,name=until,proto3" json:"until,omitempty"`
+	Filter *AuditFilter `protobuf:"bytes,4,opt,name=filter,proto3" json:"filter,omitempty"`
+	// Of what there is now, no more than these, the newest. 0: all.
+	Tail uint32 `protobuf:"varint,5,opt,name=tail,proto3" json:"tail,omitempty"`
+	// Go on with what comes.
+	Follow bool `protobuf:"varint,6,opt,name=follow,proto3" json:"follow,omitempty"`
+	// An export: everything, with head and seal. after, since, until, tail, filter
+	// and follow are empty.
+	Export        bool `protobuf:"varint,7,opt,name=export,proto3" json:"export,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadAuditRequest) Reset() {
+	*x = ReadAuditRequest{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadAuditRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadAuditRequest) ProtoMessage() {}
+
+func (x *ReadAuditRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadAuditRequest.ProtoReflect.Descriptor instead.
+func (*ReadAuditRequest) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{70}
+}
+
+func (x *ReadAuditRequest) GetAfter() uint64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+func (x *ReadAuditRequest) GetSince() int64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+func (x *ReadAuditRequest) GetUntil() int64 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
+}
+
+func (x *ReadAuditRequest) GetFilter() *AuditFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *ReadAuditRequest) GetTail() uint32 {
+	if x != nil {
+		return x.Tail
+	}
+	return 0
+}
+
+func (x *ReadAuditRequest) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
+func (x *ReadAuditRequest) GetExport() bool {
+	if x != nil {
+		return x.Export
+	}
+	return false
+}
+
+// AuditFilter: fields are and-ed, values of one field or-ed. Empty: everything.
+type AuditFilter struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Who asked: "user:alice", or the name alone; "node:ID", or the beginning of the
+	// id; "swarm"; "anyone".
+	Who []string `protobuf:"bytes,1,rep,name=who,proto3" json:"who,omitempty"`
+	// Names, or beginnings of ids, of what was changed.
+	Objects []string `protobuf:"bytes,2,rep,name=objects,proto3" json:"objects,omitempty"`
+	// What was done: "CreateService".
+	Did []string `protobuf:"bytes,3,rep,name=did,proto3" json:"did,omitempty"`
+	// "done" or "refused".
+	Results       []string `protobuf:"bytes,4,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditFilter) Reset() {
+	*x = AuditFilter{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[71]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditFilter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditFilter) ProtoMessage() {}
+
+func (x *AuditFilter) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[71]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditFilter.ProtoReflect.Descriptor instead.
+func (*AuditFilter) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{71}
+}
+
+func (x *AuditFilter) GetWho() []string {
+	if x != nil {
+		return x.Who
+	}
+	return nil
+}
+
+func (x *AuditFilter) GetObjects() []string {
+	if x != nil {
+		return x.Objects
+	}
+	return nil
+}
+
+func (x *AuditFilter) GetDid() []string {
+	if x != nil {
+		return x.Did
+	}
+	return nil
+}
+
+func (x *AuditFilter) GetResults() []string {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+// ReadAuditResponse is some records, or, of an export, its head or its seal.
+type ReadAuditResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Lines as the trail has them, without their ends.
+	Lines [][]byte `protobuf:"bytes,1,rep,name=lines,proto3" json:"lines,omitempty"`
+	// The number of the last record that was looked at: where to go on.
+	At uint64 `protobuf:"varint,2,opt,name=at,proto3" json:"at,omitempty"`
+	// First message of an export.
+	Head *AuditHead `protobuf:"bytes,3,opt,name=head,proto3" json:"head,omitempty"`
+	// Last message of an export.
+	Seal          *AuditSeal `protobuf:"bytes,4,opt,name=seal,proto3" json:"seal,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadAuditResponse) Reset() {
+	*x = ReadAuditResponse{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[72]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadAuditResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadAuditResponse) ProtoMessage() {}
+
+func (x *ReadAuditResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[72]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadAuditResponse.ProtoReflect.Descriptor instead.
+func (*ReadAuditResponse) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{72}
+}
+
+func (x *ReadAuditResponse) GetLines() [][]byte {
+	if x != nil {
+		return x.Lines
+	}
+	return nil
+}
+
+func (x *ReadAuditResponse) GetAt() uint64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *ReadAuditResponse) GetHead() *AuditHead {
+	if x != nil {
+		return x.Head
+	}
+	return nil
+}
+
+func (x *ReadAuditResponse) GetSeal() *AuditSeal {
+	if x != nil {
+		return x.Seal
+	}
+	return nil
+}
+
+type AuditHead struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Cluster []byte                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	History []byte                 `protobuf:"bytes,2,opt,name=history,proto3" json:"history,omitempty"`
+	// DER.
+	Roots         [][]byte `protobuf:"bytes,3,rep,name=roots,proto3" json:"roots,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditHead) Reset() {
+	*x = AuditHead{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[73]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditHead) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditHead) ProtoMessage() {}
+
+func (x *AuditHead) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[73]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditHead.ProtoReflect.Descriptor instead.
+func (*AuditHead) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{73}
+}
+
+func (x *AuditHead) GetCluster() []byte {
+	if x != nil {
+		return x.Cluster
+	}
+	return nil
+}
+
+func (x *AuditHead) GetHistory() []byte {
+	if x != nil {
+		return x.History
+	}
+	return nil
+}
+
+func (x *AuditHead) GetRoots() [][]byte {
+	if x != nil {
+		return x.Roots
+	}
+	return nil
+}
+
+// AuditSeal is the CA's signature over the last record.
+type AuditSeal struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Seq   uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
+	Hash  []byte                 `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`
+	// Unix nanoseconds.
+	At int64 `protobuf:"varint,3,opt,name=at,proto3" json:"at,omitempty"`
+	// SHA-256 of the certificate.
+	Root          []byte `protobuf:"bytes,4,opt,name=root,proto3" json:"root,omitempty"`
+	Signature     []byte `protobuf:"bytes,5,opt,name=signature,proto3" json:"signature,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditSeal) Reset() {
+	*x = AuditSeal{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[74]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditSeal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditSeal) ProtoMessage() {}
+
+func (x *AuditSeal) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[74]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditSeal.ProtoReflect.Descriptor instead.
+func (*AuditSeal) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{74}
+}
+
+func (x *AuditSeal) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *AuditSeal) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *AuditSeal) GetAt() int64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *AuditSeal) GetRoot() []byte {
+	if x != nil {
+		return x.Root
+	}
+	return nil
+}
+
+func (x *AuditSeal) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
 var File_skep_control_v1_control_proto protoreflect.FileDescriptor
 
 const file_skep_control_v1_control_proto_rawDesc = "" +
@@ -4435,15 +4821,43 @@ const file_skep_control_v1_control_proto_rawDesc = "" +
 	"\x17RotateUnlockKeyResponse\x12\x1d\n" +
 	"\n" +
 	"unlock_key\x18\x01 \x01(\tR\tunlockKey\x12\x16\n" +
-	"\x06number\x18\x02 \x01(\x04R\x06number2\xb0\x1d\n" +
+	"\x06number\x18\x02 \x01(\x04R\x06number\"\xce\x01\n" +
+	"\x10ReadAuditRequest\x12\x14\n" +
+	"\x05after\x18\x01 \x01(\x04R\x05after\x12\x14\n" +
+	"\x05since\x18\x02 \x01(\x03R\x05since\x12\x14\n" +
+	"\x05until\x18\x03 \x01(\x03R\x05until\x124\n" +
+	"\x06filter\x18\x04 \x01(\v2\x1c.skep.control.v1.AuditFilterR\x06filter\x12\x12\n" +
+	"\x04tail\x18\x05 \x01(\rR\x04tail\x12\x16\n" +
+	"\x06follow\x18\x06 \x01(\bR\x06follow\x12\x16\n" +
+	"\x06export\x18\a \x01(\bR\x06export\"e\n" +
+	"\vAuditFilter\x12\x10\n" +
+	"\x03who\x18\x01 \x03(\tR\x03who\x12\x18\n" +
+	"\aobjects\x18\x02 \x03(\tR\aobjects\x12\x10\n" +
+	"\x03did\x18\x03 \x03(\tR\x03did\x12\x18\n" +
+	"\aresults\x18\x04 \x03(\tR\aresults\"\x99\x01\n" +
+	"\x11ReadAuditResponse\x12\x14\n" +
+	"\x05lines\x18\x01 \x03(\fR\x05lines\x12\x0e\n" +
+	"\x02at\x18\x02 \x01(\x04R\x02at\x12.\n" +
+	"\x04head\x18\x03 \x01(\v2\x1a.skep.control.v1.AuditHeadR\x04head\x12.\n" +
+	"\x04seal\x18\x04 \x01(\v2\x1a.skep.control.v1.AuditSealR\x04seal\"U\n" +
+	"\tAuditHead\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\fR\acluster\x12\x18\n" +
+	"\ahistory\x18\x02 \x01(\fR\ahistory\x12\x14\n" +
+	"\x05roots\x18\x03 \x03(\fR\x05roots\"s\n" +
+	"\tAuditSeal\x12\x10\n" +
+	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\fR\x04hash\x12\x0e\n" +
+	"\x02at\x18\x03 \x01(\x03R\x02at\x12\x12\n" +
+	"\x04root\x18\x04 \x01(\fR\x04root\x12\x1c\n" +
+	"\tsignature\x18\x05 \x01(\fR\tsignature2\xaf\x1e\n" +
 	"\aControl\x12|\n" +
 	"\n" +
 	"GetCluster\x12\".skep.control.v1.GetClusterRequest\x1a#.skep.control.v1.GetClusterResponse\"%\xa2\xbb\x18!\n" +
 	"\x01\x05\x18\x01(\x012\x18see the swarm's settings\x12\x88\x01\n" +
 	"\rUpdateCluster\x12%.skep.control.v1.UpdateClusterRequest\x1a&.skep.control.v1.UpdateClusterResponse\"(\xa2\xbb\x18$\n" +
-	"\x01\x05\x10\x01(\x032\x1bchange the swarm's settings\x12z\n" +
-	"\fGetJoinToken\x12$.skep.control.v1.GetJoinTokenRequest\x1a%.skep.control.v1.GetJoinTokenResponse\"\x1d\xa2\xbb\x18\x19\n" +
-	"\x01\x05\x18\x01(\x032\x10see a join token\x12\x86\x01\n" +
+	"\x01\x05\x10\x01(\x032\x1bchange the swarm's settings\x12|\n" +
+	"\fGetJoinToken\x12$.skep.control.v1.GetJoinTokenRequest\x1a%.skep.control.v1.GetJoinTokenResponse\"\x1f\xa2\xbb\x18\x1b\n" +
+	"\x01\x05\x18\x01(\x032\x10see a join token8\x01\x12\x86\x01\n" +
 	"\x0fRotateJoinToken\x12'.skep.control.v1.RotateJoinTokenRequest\x1a(.skep.control.v1.RotateJoinTokenResponse\" \xa2\xbb\x18\x1c\n" +
 	"\x01\x05\x10\x01(\x032\x13rotate a join token\x12o\n" +
 	"\tListNodes\x12!.skep.control.v1.ListNodesRequest\x1a\".skep.control.v1.ListNodesResponse\"\x1b\xa2\xbb\x18\x17\n" +
@@ -4506,11 +4920,13 @@ const file_skep_control_v1_control_proto_rawDesc = "" +
 	"RejectNode\x12\".skep.control.v1.RejectNodeRequest\x1a#.skep.control.v1.RejectNodeResponse\"\x1a\xa2\xbb\x18\x16\n" +
 	"\x01\x05\x10\x01(\x032\rreject a node\x12u\n" +
 	"\vWatchEvents\x12#.skep.control.v1.WatchEventsRequest\x1a$.skep.control.v1.WatchEventsResponse\"\x19\xa2\xbb\x18\x15\n" +
-	"\x01\x05\x18\x01(\x012\fwatch events0\x01\x12|\n" +
-	"\fGetUnlockKey\x12$.skep.control.v1.GetUnlockKeyRequest\x1a%.skep.control.v1.GetUnlockKeyResponse\"\x1f\xa2\xbb\x18\x1b\n" +
-	"\x01\x05\x18\x01(\x032\x12see the unlock key\x12\x88\x01\n" +
+	"\x01\x05\x18\x01(\x012\fwatch events0\x01\x12~\n" +
+	"\fGetUnlockKey\x12$.skep.control.v1.GetUnlockKeyRequest\x1a%.skep.control.v1.GetUnlockKeyResponse\"!\xa2\xbb\x18\x1d\n" +
+	"\x01\x05\x18\x01(\x032\x12see the unlock key8\x01\x12\x88\x01\n" +
 	"\x0fRotateUnlockKey\x12'.skep.control.v1.RotateUnlockKeyRequest\x1a(.skep.control.v1.RotateUnlockKeyResponse\"\"\xa2\xbb\x18\x1e\n" +
-	"\x01\x05\x10\x01(\x032\x15rotate the unlock keyB>Z<github.com/skep-project/skep/proto/skep/control/v1;controlv1b\x06proto3"
+	"\x01\x05\x10\x01(\x032\x15rotate the unlock key\x12y\n" +
+	"\tReadAudit\x12!.skep.control.v1.ReadAuditRequest\x1a\".skep.control.v1.ReadAuditResponse\"#\xa2\xbb\x18\x1f\n" +
+	"\x01\x05\x18\x01(\x032\x14read the audit trail8\x010\x01B>Z<github.com/skep-project/skep/proto/skep/control/v1;controlv1b\x06proto3"
 
 var (
 	file_skep_control_v1_control_proto_rawDescOnce sync.Once
@@ -4525,7 +4941,7 @@ func file_skep_control_v1_control_proto_rawDescGZIP() []byte {
 }
 
 var file_skep_control_v1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_skep_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 73)
+var file_skep_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 78)
 var file_skep_control_v1_control_proto_goTypes = []any{
 	(ManagerStatus_Reachability)(0), // 0: skep.control.v1.ManagerStatus.Reachability
 	(*GetClusterRequest)(nil),       // 1: skep.control.v1.GetClusterRequest
@@ -4598,146 +5014,156 @@ var file_skep_control_v1_control_proto_goTypes = []any{
 	(*GetUnlockKeyResponse)(nil),    // 68: skep.control.v1.GetUnlockKeyResponse
 	(*RotateUnlockKeyRequest)(nil),  // 69: skep.control.v1.RotateUnlockKeyRequest
 	(*RotateUnlockKeyResponse)(nil), // 70: skep.control.v1.RotateUnlockKeyResponse
-	nil,                             // 71: skep.control.v1.UpdateNodeRequest.LabelsAddEntry
-	nil,                             // 72: skep.control.v1.Event.AttributesEntry
-	nil,                             // 73: skep.control.v1.CreateTokenRequest.LabelsEntry
-	(*v1.Cluster)(nil),              // 74: skep.model.v1.Cluster
-	(*v1.ClusterSpec)(nil),          // 75: skep.model.v1.ClusterSpec
-	(v1.Role)(0),                    // 76: skep.model.v1.Role
-	(*v1.Node)(nil),                 // 77: skep.model.v1.Node
-	(v1.Membership)(0),              // 78: skep.model.v1.Membership
-	(v1.TaskState)(0),               // 79: skep.model.v1.TaskState
-	(v1.Availability)(0),            // 80: skep.model.v1.Availability
-	(*v1.ServiceSpec)(nil),          // 81: skep.model.v1.ServiceSpec
-	(*v1.TaskTemplate)(nil),         // 82: skep.model.v1.TaskTemplate
-	(*v1.RegistryAuth)(nil),         // 83: skep.model.v1.RegistryAuth
-	(*v1.Service)(nil),              // 84: skep.model.v1.Service
-	(*v1.Task)(nil),                 // 85: skep.model.v1.Task
-	(*v1.User)(nil),                 // 86: skep.model.v1.User
-	(*v11.ManagerList)(nil),         // 87: skep.ca.v1.ManagerList
-	(v1.UserRole)(0),                // 88: skep.model.v1.UserRole
-	(*v1.JoinToken)(nil),            // 89: skep.model.v1.JoinToken
+	(*ReadAuditRequest)(nil),        // 71: skep.control.v1.ReadAuditRequest
+	(*AuditFilter)(nil),             // 72: skep.control.v1.AuditFilter
+	(*ReadAuditResponse)(nil),       // 73: skep.control.v1.ReadAuditResponse
+	(*AuditHead)(nil),               // 74: skep.control.v1.AuditHead
+	(*AuditSeal)(nil),               // 75: skep.control.v1.AuditSeal
+	nil,                             // 76: skep.control.v1.UpdateNodeRequest.LabelsAddEntry
+	nil,                             // 77: skep.control.v1.Event.AttributesEntry
+	nil,                             // 78: skep.control.v1.CreateTokenRequest.LabelsEntry
+	(*v1.Cluster)(nil),              // 79: skep.model.v1.Cluster
+	(*v1.ClusterSpec)(nil),          // 80: skep.model.v1.ClusterSpec
+	(v1.Role)(0),                    // 81: skep.model.v1.Role
+	(*v1.Node)(nil),                 // 82: skep.model.v1.Node
+	(v1.Membership)(0),              // 83: skep.model.v1.Membership
+	(v1.TaskState)(0),               // 84: skep.model.v1.TaskState
+	(v1.Availability)(0),            // 85: skep.model.v1.Availability
+	(*v1.ServiceSpec)(nil),          // 86: skep.model.v1.ServiceSpec
+	(*v1.TaskTemplate)(nil),         // 87: skep.model.v1.TaskTemplate
+	(*v1.RegistryAuth)(nil),         // 88: skep.model.v1.RegistryAuth
+	(*v1.Service)(nil),              // 89: skep.model.v1.Service
+	(*v1.Task)(nil),                 // 90: skep.model.v1.Task
+	(*v1.User)(nil),                 // 91: skep.model.v1.User
+	(*v11.ManagerList)(nil),         // 92: skep.ca.v1.ManagerList
+	(v1.UserRole)(0),                // 93: skep.model.v1.UserRole
+	(*v1.JoinToken)(nil),            // 94: skep.model.v1.JoinToken
 }
 var file_skep_control_v1_control_proto_depIdxs = []int32{
-	74, // 0: skep.control.v1.GetClusterResponse.cluster:type_name -> skep.model.v1.Cluster
-	75, // 1: skep.control.v1.UpdateClusterRequest.spec:type_name -> skep.model.v1.ClusterSpec
-	74, // 2: skep.control.v1.UpdateClusterResponse.cluster:type_name -> skep.model.v1.Cluster
-	76, // 3: skep.control.v1.GetJoinTokenRequest.role:type_name -> skep.model.v1.Role
-	76, // 4: skep.control.v1.RotateJoinTokenRequest.role:type_name -> skep.model.v1.Role
-	77, // 5: skep.control.v1.NodeView.node:type_name -> skep.model.v1.Node
+	79, // 0: skep.control.v1.GetClusterResponse.cluster:type_name -> skep.model.v1.Cluster
+	80, // 1: skep.control.v1.UpdateClusterRequest.spec:type_name -> skep.model.v1.ClusterSpec
+	79, // 2: skep.control.v1.UpdateClusterResponse.cluster:type_name -> skep.model.v1.Cluster
+	81, // 3: skep.control.v1.GetJoinTokenRequest.role:type_name -> skep.model.v1.Role
+	81, // 4: skep.control.v1.RotateJoinTokenRequest.role:type_name -> skep.model.v1.Role
+	82, // 5: skep.control.v1.NodeView.node:type_name -> skep.model.v1.Node
 	10, // 6: skep.control.v1.NodeView.manager:type_name -> skep.control.v1.ManagerStatus
 	0,  // 7: skep.control.v1.ManagerStatus.reachability:type_name -> skep.control.v1.ManagerStatus.Reachability
 	12, // 8: skep.control.v1.ListNodesRequest.filter:type_name -> skep.control.v1.Filter
-	76, // 9: skep.control.v1.Filter.roles:type_name -> skep.model.v1.Role
-	78, // 10: skep.control.v1.Filter.memberships:type_name -> skep.model.v1.Membership
-	79, // 11: skep.control.v1.Filter.desired:type_name -> skep.model.v1.TaskState
+	81, // 9: skep.control.v1.Filter.roles:type_name -> skep.model.v1.Role
+	83, // 10: skep.control.v1.Filter.memberships:type_name -> skep.model.v1.Membership
+	84, // 11: skep.control.v1.Filter.desired:type_name -> skep.model.v1.TaskState
 	9,  // 12: skep.control.v1.ListNodesResponse.nodes:type_name -> skep.control.v1.NodeView
 	9,  // 13: skep.control.v1.GetNodeResponse.node:type_name -> skep.control.v1.NodeView
-	76, // 14: skep.control.v1.UpdateNodeRequest.role:type_name -> skep.model.v1.Role
-	80, // 15: skep.control.v1.UpdateNodeRequest.availability:type_name -> skep.model.v1.Availability
-	71, // 16: skep.control.v1.UpdateNodeRequest.labels_add:type_name -> skep.control.v1.UpdateNodeRequest.LabelsAddEntry
+	81, // 14: skep.control.v1.UpdateNodeRequest.role:type_name -> skep.model.v1.Role
+	85, // 15: skep.control.v1.UpdateNodeRequest.availability:type_name -> skep.model.v1.Availability
+	76, // 16: skep.control.v1.UpdateNodeRequest.labels_add:type_name -> skep.control.v1.UpdateNodeRequest.LabelsAddEntry
 	9,  // 17: skep.control.v1.UpdateNodeResponse.node:type_name -> skep.control.v1.NodeView
-	81, // 18: skep.control.v1.CreateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
-	82, // 19: skep.control.v1.CreateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
-	83, // 20: skep.control.v1.CreateServiceRequest.registry_auth:type_name -> skep.model.v1.RegistryAuth
-	84, // 21: skep.control.v1.ServiceView.service:type_name -> skep.model.v1.Service
-	82, // 22: skep.control.v1.ServiceView.template:type_name -> skep.model.v1.TaskTemplate
-	82, // 23: skep.control.v1.ServiceView.previous_template:type_name -> skep.model.v1.TaskTemplate
+	86, // 18: skep.control.v1.CreateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
+	87, // 19: skep.control.v1.CreateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
+	88, // 20: skep.control.v1.CreateServiceRequest.registry_auth:type_name -> skep.model.v1.RegistryAuth
+	89, // 21: skep.control.v1.ServiceView.service:type_name -> skep.model.v1.Service
+	87, // 22: skep.control.v1.ServiceView.template:type_name -> skep.model.v1.TaskTemplate
+	87, // 23: skep.control.v1.ServiceView.previous_template:type_name -> skep.model.v1.TaskTemplate
 	12, // 24: skep.control.v1.ListServicesRequest.filter:type_name -> skep.control.v1.Filter
 	22, // 25: skep.control.v1.ListServicesResponse.services:type_name -> skep.control.v1.ServiceView
 	22, // 26: skep.control.v1.GetServiceResponse.service:type_name -> skep.control.v1.ServiceView
-	81, // 27: skep.control.v1.UpdateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
-	82, // 28: skep.control.v1.UpdateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
-	83, // 29: skep.control.v1.UpdateServiceRequest.registry_auth:type_name -> skep.model.v1.RegistryAuth
-	85, // 30: skep.control.v1.TaskView.task:type_name -> skep.model.v1.Task
+	86, // 27: skep.control.v1.UpdateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
+	87, // 28: skep.control.v1.UpdateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
+	88, // 29: skep.control.v1.UpdateServiceRequest.registry_auth:type_name -> skep.model.v1.RegistryAuth
+	90, // 30: skep.control.v1.TaskView.task:type_name -> skep.model.v1.Task
 	12, // 31: skep.control.v1.ListTasksRequest.filter:type_name -> skep.control.v1.Filter
 	31, // 32: skep.control.v1.ListTasksResponse.tasks:type_name -> skep.control.v1.TaskView
 	22, // 33: skep.control.v1.WatchServiceResponse.service:type_name -> skep.control.v1.ServiceView
 	31, // 34: skep.control.v1.WatchServiceResponse.tasks:type_name -> skep.control.v1.TaskView
 	37, // 35: skep.control.v1.WatchEventsRequest.filter:type_name -> skep.control.v1.EventFilter
 	39, // 36: skep.control.v1.WatchEventsResponse.events:type_name -> skep.control.v1.Event
-	72, // 37: skep.control.v1.Event.attributes:type_name -> skep.control.v1.Event.AttributesEntry
-	86, // 38: skep.control.v1.IssuedUser.user:type_name -> skep.model.v1.User
-	87, // 39: skep.control.v1.IssuedUser.managers:type_name -> skep.ca.v1.ManagerList
-	88, // 40: skep.control.v1.CreateUserRequest.role:type_name -> skep.model.v1.UserRole
+	77, // 37: skep.control.v1.Event.attributes:type_name -> skep.control.v1.Event.AttributesEntry
+	91, // 38: skep.control.v1.IssuedUser.user:type_name -> skep.model.v1.User
+	92, // 39: skep.control.v1.IssuedUser.managers:type_name -> skep.ca.v1.ManagerList
+	93, // 40: skep.control.v1.CreateUserRequest.role:type_name -> skep.model.v1.UserRole
 	40, // 41: skep.control.v1.CreateUserResponse.issued:type_name -> skep.control.v1.IssuedUser
-	86, // 42: skep.control.v1.ListUsersResponse.users:type_name -> skep.model.v1.User
-	86, // 43: skep.control.v1.GetUserResponse.user:type_name -> skep.model.v1.User
+	91, // 42: skep.control.v1.ListUsersResponse.users:type_name -> skep.model.v1.User
+	91, // 43: skep.control.v1.GetUserResponse.user:type_name -> skep.model.v1.User
 	40, // 44: skep.control.v1.ReissueUserResponse.issued:type_name -> skep.control.v1.IssuedUser
 	40, // 45: skep.control.v1.RenewUserResponse.issued:type_name -> skep.control.v1.IssuedUser
-	87, // 46: skep.control.v1.ListManagersResponse.managers:type_name -> skep.ca.v1.ManagerList
-	76, // 47: skep.control.v1.CreateTokenRequest.role:type_name -> skep.model.v1.Role
-	73, // 48: skep.control.v1.CreateTokenRequest.labels:type_name -> skep.control.v1.CreateTokenRequest.LabelsEntry
-	89, // 49: skep.control.v1.CreateTokenResponse.token:type_name -> skep.model.v1.JoinToken
-	89, // 50: skep.control.v1.ListTokensResponse.tokens:type_name -> skep.model.v1.JoinToken
-	89, // 51: skep.control.v1.GetTokenResponse.token:type_name -> skep.model.v1.JoinToken
-	1,  // 52: skep.control.v1.Control.GetCluster:input_type -> skep.control.v1.GetClusterRequest
-	3,  // 53: skep.control.v1.Control.UpdateCluster:input_type -> skep.control.v1.UpdateClusterRequest
-	5,  // 54: skep.control.v1.Control.GetJoinToken:input_type -> skep.control.v1.GetJoinTokenRequest
-	7,  // 55: skep.control.v1.Control.RotateJoinToken:input_type -> skep.control.v1.RotateJoinTokenRequest
-	11, // 56: skep.control.v1.Control.ListNodes:input_type -> skep.control.v1.ListNodesRequest
-	14, // 57: skep.control.v1.Control.GetNode:input_type -> skep.control.v1.GetNodeRequest
-	16, // 58: skep.control.v1.Control.UpdateNode:input_type -> skep.control.v1.UpdateNodeRequest
-	18, // 59: skep.control.v1.Control.RemoveNode:input_type -> skep.control.v1.RemoveNodeRequest
-	20, // 60: skep.control.v1.Control.CreateService:input_type -> skep.control.v1.CreateServiceRequest
-	23, // 61: skep.control.v1.Control.ListServices:input_type -> skep.control.v1.ListServicesRequest
-	25, // 62: skep.control.v1.Control.GetService:input_type -> skep.control.v1.GetServiceRequest
-	27, // 63: skep.control.v1.Control.UpdateService:input_type -> skep.control.v1.UpdateServiceRequest
-	29, // 64: skep.control.v1.Control.RemoveService:input_type -> skep.control.v1.RemoveServiceRequest
-	32, // 65: skep.control.v1.Control.ListTasks:input_type -> skep.control.v1.ListTasksRequest
-	34, // 66: skep.control.v1.Control.WatchService:input_type -> skep.control.v1.WatchServiceRequest
-	41, // 67: skep.control.v1.Control.CreateUser:input_type -> skep.control.v1.CreateUserRequest
-	43, // 68: skep.control.v1.Control.ListUsers:input_type -> skep.control.v1.ListUsersRequest
-	45, // 69: skep.control.v1.Control.GetUser:input_type -> skep.control.v1.GetUserRequest
-	47, // 70: skep.control.v1.Control.RemoveUser:input_type -> skep.control.v1.RemoveUserRequest
-	49, // 71: skep.control.v1.Control.ReissueUser:input_type -> skep.control.v1.ReissueUserRequest
-	51, // 72: skep.control.v1.Control.RenewUser:input_type -> skep.control.v1.RenewUserRequest
-	53, // 73: skep.control.v1.Control.ListManagers:input_type -> skep.control.v1.ListManagersRequest
-	55, // 74: skep.control.v1.Control.CreateToken:input_type -> skep.control.v1.CreateTokenRequest
-	57, // 75: skep.control.v1.Control.ListTokens:input_type -> skep.control.v1.ListTokensRequest
-	59, // 76: skep.control.v1.Control.GetToken:input_type -> skep.control.v1.GetTokenRequest
-	61, // 77: skep.control.v1.Control.RevokeToken:input_type -> skep.control.v1.RevokeTokenRequest
-	63, // 78: skep.control.v1.Control.AcceptNode:input_type -> skep.control.v1.AcceptNodeRequest
-	65, // 79: skep.control.v1.Control.RejectNode:input_type -> skep.control.v1.RejectNodeRequest
-	36, // 80: skep.control.v1.Control.WatchEvents:input_type -> skep.control.v1.WatchEventsRequest
-	67, // 81: skep.control.v1.Control.GetUnlockKey:input_type -> skep.control.v1.GetUnlockKeyRequest
-	69, // 82: skep.control.v1.Control.RotateUnlockKey:input_type -> skep.control.v1.RotateUnlockKeyRequest
-	2,  // 83: skep.control.v1.Control.GetCluster:output_type -> skep.control.v1.GetClusterResponse
-	4,  // 84: skep.control.v1.Control.UpdateCluster:output_type -> skep.control.v1.UpdateClusterResponse
-	6,  // 85: skep.control.v1.Control.GetJoinToken:output_type -> skep.control.v1.GetJoinTokenResponse
-	8,  // 86: skep.control.v1.Control.RotateJoinToken:output_type -> skep.control.v1.RotateJoinTokenResponse
-	13, // 87: skep.control.v1.Control.ListNodes:output_type -> skep.control.v1.ListNodesResponse
-	15, // 88: skep.control.v1.Control.GetNode:output_type -> skep.control.v1.GetNodeResponse
-	17, // 89: skep.control.v1.Control.UpdateNode:output_type -> skep.control.v1.UpdateNodeResponse
-	19, // 90: skep.control.v1.Control.RemoveNode:output_type -> skep.control.v1.RemoveNodeResponse
-	21, // 91: skep.control.v1.Control.CreateService:output_type -> skep.control.v1.CreateServiceResponse
-	24, // 92: skep.control.v1.Control.ListServices:output_type -> skep.control.v1.ListServicesResponse
-	26, // 93: skep.control.v1.Control.GetService:output_type -> skep.control.v1.GetServiceResponse
-	28, // 94: skep.control.v1.Control.UpdateService:output_type -> skep.control.v1.UpdateServiceResponse
-	30, // 95: skep.control.v1.Control.RemoveService:output_type -> skep.control.v1.RemoveServiceResponse
-	33, // 96: skep.control.v1.Control.ListTasks:output_type -> skep.control.v1.ListTasksResponse
-	35, // 97: skep.control.v1.Control.WatchService:output_type -> skep.control.v1.WatchServiceResponse
-	42, // 98: skep.control.v1.Control.CreateUser:output_type -> skep.control.v1.CreateUserResponse
-	44, // 99: skep.control.v1.Control.ListUsers:output_type -> skep.control.v1.ListUsersResponse
-	46, // 100: skep.control.v1.Control.GetUser:output_type -> skep.control.v1.GetUserResponse
-	48, // 101: skep.control.v1.Control.RemoveUser:output_type -> skep.control.v1.RemoveUserResponse
-	50, // 102: skep.control.v1.Control.ReissueUser:output_type -> skep.control.v1.ReissueUserResponse
-	52, // 103: skep.control.v1.Control.RenewUser:output_type -> skep.control.v1.RenewUserResponse
-	54, // 104: skep.control.v1.Control.ListManagers:output_type -> skep.control.v1.ListManagersResponse
-	56, // 105: skep.control.v1.Control.CreateToken:output_type -> skep.control.v1.CreateTokenResponse
-	58, // 106: skep.control.v1.Control.ListTokens:output_type -> skep.control.v1.ListTokensResponse
-	60, // 107: skep.control.v1.Control.GetToken:output_type -> skep.control.v1.GetTokenResponse
-	62, // 108: skep.control.v1.Control.RevokeToken:output_type -> skep.control.v1.RevokeTokenResponse
-	64, // 109: skep.control.v1.Control.AcceptNode:output_type -> skep.control.v1.AcceptNodeResponse
-	66, // 110: skep.control.v1.Control.RejectNode:output_type -> skep.control.v1.RejectNodeResponse
-	38, // 111: skep.control.v1.Control.WatchEvents:output_type -> skep.control.v1.WatchEventsResponse
-	68, // 112: skep.control.v1.Control.GetUnlockKey:output_type -> skep.control.v1.GetUnlockKeyResponse
-	70, // 113: skep.control.v1.Control.RotateUnlockKey:output_type -> skep.control.v1.RotateUnlockKeyResponse
-	83, // [83:114] is the sub-list for method output_type
-	52, // [52:83] is the sub-list for method input_type
-	52, // [52:52] is the sub-list for extension type_name
-	52, // [52:52] is the sub-list for extension extendee
-	0,  // [0:52] is the sub-list for field type_name
+	92, // 46: skep.control.v1.ListManagersResponse.managers:type_name -> skep.ca.v1.ManagerList
+	81, // 47: skep.control.v1.CreateTokenRequest.role:type_name -> skep.model.v1.Role
+	78, // 48: skep.control.v1.CreateTokenRequest.labels:type_name -> skep.control.v1.CreateTokenRequest.LabelsEntry
+	94, // 49: skep.control.v1.CreateTokenResponse.token:type_name -> skep.model.v1.JoinToken
+	94, // 50: skep.control.v1.ListTokensResponse.tokens:type_name -> skep.model.v1.JoinToken
+	94, // 51: skep.control.v1.GetTokenResponse.token:type_name -> skep.model.v1.JoinToken
+	72, // 52: skep.control.v1.ReadAuditRequest.filter:type_name -> skep.control.v1.AuditFilter
+	74, // 53: skep.control.v1.ReadAuditResponse.head:type_name -> skep.control.v1.AuditHead
+	75, // 54: skep.control.v1.ReadAuditResponse.seal:type_name -> skep.control.v1.AuditSeal
+	1,  // 55: skep.control.v1.Control.GetCluster:input_type -> skep.control.v1.GetClusterRequest
+	3,  // 56: skep.control.v1.Control.UpdateCluster:input_type -> skep.control.v1.UpdateClusterRequest
+	5,  // 57: skep.control.v1.Control.GetJoinToken:input_type -> skep.control.v1.GetJoinTokenRequest
+	7,  // 58: skep.control.v1.Control.RotateJoinToken:input_type -> skep.control.v1.RotateJoinTokenRequest
+	11, // 59: skep.control.v1.Control.ListNodes:input_type -> skep.control.v1.ListNodesRequest
+	14, // 60: skep.control.v1.Control.GetNode:input_type -> skep.control.v1.GetNodeRequest
+	16, // 61: skep.control.v1.Control.UpdateNode:input_type -> skep.control.v1.UpdateNodeRequest
+	18, // 62: skep.control.v1.Control.RemoveNode:input_type -> skep.control.v1.RemoveNodeRequest
+	20, // 63: skep.control.v1.Control.CreateService:input_type -> skep.control.v1.CreateServiceRequest
+	23, // 64: skep.control.v1.Control.ListServices:input_type -> skep.control.v1.ListServicesRequest
+	25, // 65: skep.control.v1.Control.GetService:input_type -> skep.control.v1.GetServiceRequest
+	27, // 66: skep.control.v1.Control.UpdateService:input_type -> skep.control.v1.UpdateServiceRequest
+	29, // 67: skep.control.v1.Control.RemoveService:input_type -> skep.control.v1.RemoveServiceRequest
+	32, // 68: skep.control.v1.Control.ListTasks:input_type -> skep.control.v1.ListTasksRequest
+	34, // 69: skep.control.v1.Control.WatchService:input_type -> skep.control.v1.WatchServiceRequest
+	41, // 70: skep.control.v1.Control.CreateUser:input_type -> skep.control.v1.CreateUserRequest
+	43, // 71: skep.control.v1.Control.ListUsers:input_type -> skep.control.v1.ListUsersRequest
+	45, // 72: skep.control.v1.Control.GetUser:input_type -> skep.control.v1.GetUserRequest
+	47, // 73: skep.control.v1.Control.RemoveUser:input_type -> skep.control.v1.RemoveUserRequest
+	49, // 74: skep.control.v1.Control.ReissueUser:input_type -> skep.control.v1.ReissueUserRequest
+	51, // 75: skep.control.v1.Control.RenewUser:input_type -> skep.control.v1.RenewUserRequest
+	53, // 76: skep.control.v1.Control.ListManagers:input_type -> skep.control.v1.ListManagersRequest
+	55, // 77: skep.control.v1.Control.CreateToken:input_type -> skep.control.v1.CreateTokenRequest
+	57, // 78: skep.control.v1.Control.ListTokens:input_type -> skep.control.v1.ListTokensRequest
+	59, // 79: skep.control.v1.Control.GetToken:input_type -> skep.control.v1.GetTokenRequest
+	61, // 80: skep.control.v1.Control.RevokeToken:input_type -> skep.control.v1.RevokeTokenRequest
+	63, // 81: skep.control.v1.Control.AcceptNode:input_type -> skep.control.v1.AcceptNodeRequest
+	65, // 82: skep.control.v1.Control.RejectNode:input_type -> skep.control.v1.RejectNodeRequest
+	36, // 83: skep.control.v1.Control.WatchEvents:input_type -> skep.control.v1.WatchEventsRequest
+	67, // 84: skep.control.v1.Control.GetUnlockKey:input_type -> skep.control.v1.GetUnlockKeyRequest
+	69, // 85: skep.control.v1.Control.RotateUnlockKey:input_type -> skep.control.v1.RotateUnlockKeyRequest
+	71, // 86: skep.control.v1.Control.ReadAudit:input_type -> skep.control.v1.ReadAuditRequest
+	2,  // 87: skep.control.v1.Control.GetCluster:output_type -> skep.control.v1.GetClusterResponse
+	4,  // 88: skep.control.v1.Control.UpdateCluster:output_type -> skep.control.v1.UpdateClusterResponse
+	6,  // 89: skep.control.v1.Control.GetJoinToken:output_type -> skep.control.v1.GetJoinTokenResponse
+	8,  // 90: skep.control.v1.Control.RotateJoinToken:output_type -> skep.control.v1.RotateJoinTokenResponse
+	13, // 91: skep.control.v1.Control.ListNodes:output_type -> skep.control.v1.ListNodesResponse
+	15, // 92: skep.control.v1.Control.GetNode:output_type -> skep.control.v1.GetNodeResponse
+	17, // 93: skep.control.v1.Control.UpdateNode:output_type -> skep.control.v1.UpdateNodeResponse
+	19, // 94: skep.control.v1.Control.RemoveNode:output_type -> skep.control.v1.RemoveNodeResponse
+	21, // 95: skep.control.v1.Control.CreateService:output_type -> skep.control.v1.CreateServiceResponse
+	24, // 96: skep.control.v1.Control.ListServices:output_type -> skep.control.v1.ListServicesResponse
+	26, // 97: skep.control.v1.Control.GetService:output_type -> skep.control.v1.GetServiceResponse
+	28, // 98: skep.control.v1.Control.UpdateService:output_type -> skep.control.v1.UpdateServiceResponse
+	30, // 99: skep.control.v1.Control.RemoveService:output_type -> skep.control.v1.RemoveServiceResponse
+	33, // 100: skep.control.v1.Control.ListTasks:output_type -> skep.control.v1.ListTasksResponse
+	35, // 101: skep.control.v1.Control.WatchService:output_type -> skep.control.v1.WatchServiceResponse
+	42, // 102: skep.control.v1.Control.CreateUser:output_type -> skep.control.v1.CreateUserResponse
+	44, // 103: skep.control.v1.Control.ListUsers:output_type -> skep.control.v1.ListUsersResponse
+	46, // 104: skep.control.v1.Control.GetUser:output_type -> skep.control.v1.GetUserResponse
+	48, // 105: skep.control.v1.Control.RemoveUser:output_type -> skep.control.v1.RemoveUserResponse
+	50, // 106: skep.control.v1.Control.ReissueUser:output_type -> skep.control.v1.ReissueUserResponse
+	52, // 107: skep.control.v1.Control.RenewUser:output_type -> skep.control.v1.RenewUserResponse
+	54, // 108: skep.control.v1.Control.ListManagers:output_type -> skep.control.v1.ListManagersResponse
+	56, // 109: skep.control.v1.Control.CreateToken:output_type -> skep.control.v1.CreateTokenResponse
+	58, // 110: skep.control.v1.Control.ListTokens:output_type -> skep.control.v1.ListTokensResponse
+	60, // 111: skep.control.v1.Control.GetToken:output_type -> skep.control.v1.GetTokenResponse
+	62, // 112: skep.control.v1.Control.RevokeToken:output_type -> skep.control.v1.RevokeTokenResponse
+	64, // 113: skep.control.v1.Control.AcceptNode:output_type -> skep.control.v1.AcceptNodeResponse
+	66, // 114: skep.control.v1.Control.RejectNode:output_type -> skep.control.v1.RejectNodeResponse
+	38, // 115: skep.control.v1.Control.WatchEvents:output_type -> skep.control.v1.WatchEventsResponse
+	68, // 116: skep.control.v1.Control.GetUnlockKey:output_type -> skep.control.v1.GetUnlockKeyResponse
+	70, // 117: skep.control.v1.Control.RotateUnlockKey:output_type -> skep.control.v1.RotateUnlockKeyResponse
+	73, // 118: skep.control.v1.Control.ReadAudit:output_type -> skep.control.v1.ReadAuditResponse
+	87, // [87:119] is the sub-list for method output_type
+	55, // [55:87] is the sub-list for method input_type
+	55, // [55:55] is the sub-list for extension type_name
+	55, // [55:55] is the sub-list for extension extendee
+	0,  // [0:55] is the sub-list for field type_name
 }
 
 func init() { file_skep_control_v1_control_proto_init() }
@@ -4753,7 +5179,7 @@ func file_skep_control_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_skep_control_v1_control_proto_rawDesc), len(file_skep_control_v1_control_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   73,
+			NumMessages:   78,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -55,6 +55,7 @@ const (
 	Control_WatchEvents_FullMethodName     = "/skep.control.v1.Control/WatchEvents"
 	Control_GetUnlockKey_FullMethodName    = "/skep.control.v1.Control/GetUnlockKey"
 	Control_RotateUnlockKey_FullMethodName = "/skep.control.v1.Control/RotateUnlockKey"
+	Control_ReadAudit_FullMethodName       = "/skep.control.v1.Control/ReadAudit"
 )
 
 // ControlClient is the client API for Control service.
@@ -106,6 +107,8 @@ type ControlClient interface {
 	WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEventsResponse], error)
 	GetUnlockKey(ctx context.Context, in *GetUnlockKeyRequest, opts ...grpc.CallOption) (*GetUnlockKeyResponse, error)
 	RotateUnlockKey(ctx context.Context, in *RotateUnlockKeyRequest, opts ...grpc.CallOption) (*RotateUnlockKeyResponse, error)
+	// The records of the audit trail, and with them what proves it whole.
+	ReadAudit(ctx context.Context, in *ReadAuditRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadAuditResponse], error)
 }
 
 type controlClient struct {
@@ -444,6 +447,25 @@ func (c *controlClient) RotateUnlockKey(ctx context.Context, in *RotateUnlockKey
 	return out, nil
 }
 
+func (c *controlClient) ReadAudit(ctx context.Context, in *ReadAuditRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadAuditResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[2], Control_ReadAudit_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ReadAuditRequest, ReadAuditResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Control_ReadAuditClient = grpc.ServerStreamingClient[ReadAuditResponse]
+
 // ControlServer is the server API for Control service.
 // All implementations must embed UnimplementedControlServer
 // for forward compatibility.
@@ -493,6 +515,8 @@ type ControlServer interface {
 	WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error
 	GetUnlockKey(context.Context, *GetUnlockKeyRequest) (*GetUnlockKeyResponse, error)
 	RotateUnlockKey(context.Context, *RotateUnlockKeyRequest) (*RotateUnlockKeyResponse, error)
+	// The records of the audit trail, and with them what proves it whole.
+	ReadAudit(*ReadAuditRequest, grpc.ServerStreamingServer[ReadAuditResponse]) error
 	mustEmbedUnimplementedControlServer()
 }
 
@@ -595,6 +619,9 @@ func (UnimplementedControlServer) GetUnlockKey(context.Context, *GetUnlockKeyReq
 }
 func (UnimplementedControlServer) RotateUnlockKey(context.Context, *RotateUnlockKeyRequest) (*RotateUnlockKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RotateUnlockKey not implemented")
+}
+func (UnimplementedControlServer) ReadAudit(*ReadAuditRequest, grpc.ServerStreamingServer[ReadAuditResponse]) error {
+	return status.Error(codes.Unimplemented, "method ReadAudit not implemented")
 }
 func (UnimplementedControlServer) mustEmbedUnimplementedControlServer() {}
 func (UnimplementedControlServer) testEmbeddedByValue()                 {}
@@ -1161,6 +1188,17 @@ func _Control_RotateUnlockKey_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Control_ReadAudit_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ReadAuditRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ControlServer).ReadAudit(m, &grpc.GenericServerStream[ReadAuditRequest, ReadAuditResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Control_ReadAuditServer = grpc.ServerStreamingServer[ReadAuditResponse]
+
 // Control_ServiceDesc is the grpc.ServiceDesc for Control service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -1294,6 +1332,11 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "WatchEvents",
 			Handler:       _Control_WatchEvents_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ReadAudit",
+			Handler:       _Control_ReadAudit_Handler,
 			ServerStreams: true,
 		},
 	},

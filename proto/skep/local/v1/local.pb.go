@@ -1258,7 +1258,7 @@ const file_skep_local_v1_local_proto_rawDesc = "" +
 	"\rSTATE_PENDING\x10\x02\x12\x10\n" +
 	"\fSTATE_ACTIVE\x10\x03\x12\x0f\n" +
 	"\vSTATE_ERROR\x10\x04\x12\x10\n" +
-	"\fSTATE_LOCKED\x10\x052\xc6\x05\n" +
+	"\fSTATE_LOCKED\x10\x052\xca\x05\n" +
 	"\x05Local\x12m\n" +
 	"\x04Info\x12\x1a.skep.local.v1.InfoRequest\x1a\x1b.skep.local.v1.InfoResponse\",\xa2\xbb\x18(\n" +
 	"\x01\x05 \x01(\x032\x1fsee what a node knows of itself\x12[\n" +
@@ -1267,13 +1267,13 @@ const file_skep_local_v1_local_proto_rawDesc = "" +
 	"\x04Join\x12\x1a.skep.local.v1.JoinRequest\x1a\x1b.skep.local.v1.JoinResponse\"\x19\xa2\xbb\x18\x15\n" +
 	"\x01\x05 \x01(\x032\fjoin a swarm\x12^\n" +
 	"\x05Leave\x12\x1b.skep.local.v1.LeaveRequest\x1a\x1c.skep.local.v1.LeaveResponse\"\x1a\xa2\xbb\x18\x16\n" +
-	"\x01\x05 \x01(\x032\rleave a swarm\x12e\n" +
-	"\x06Backup\x12\x1c.skep.local.v1.BackupRequest\x1a\x1d.skep.local.v1.BackupResponse\"\x1c\xa2\xbb\x18\x18\n" +
-	"\x01\x05 \x01(\x032\x0fback up a swarm0\x01\x12h\n" +
+	"\x01\x05 \x01(\x032\rleave a swarm\x12g\n" +
+	"\x06Backup\x12\x1c.skep.local.v1.BackupRequest\x1a\x1d.skep.local.v1.BackupResponse\"\x1e\xa2\xbb\x18\x1a\n" +
+	"\x01\x05 \x01(\x032\x0fback up a swarm8\x010\x01\x12h\n" +
 	"\aRestore\x12\x1d.skep.local.v1.RestoreRequest\x1a\x1e.skep.local.v1.RestoreResponse\"\x1c\xa2\xbb\x18\x18\n" +
-	"\x01\x05 \x01(\x032\x0frestore a swarm(\x01\x12d\n" +
-	"\x06Unlock\x12\x1c.skep.local.v1.UnlockRequest\x1a\x1d.skep.local.v1.UnlockResponse\"\x1d\xa2\xbb\x18\x19\n" +
-	"\x01\x05 \x01(\x032\x10unlock a managerB:Z8github.com/skep-project/skep/proto/skep/local/v1;localv1b\x06proto3"
+	"\x01\x05 \x01(\x032\x0frestore a swarm(\x01\x12f\n" +
+	"\x06Unlock\x12\x1c.skep.local.v1.UnlockRequest\x1a\x1d.skep.local.v1.UnlockResponse\"\x1f\xa2\xbb\x18\x1b\n" +
+	"\x01\x05 \x01(\x032\x10unlock a manager8\x01B:Z8github.com/skep-project/skep/proto/skep/local/v1;localv1b\x06proto3"
 
 var (
 	file_skep_local_v1_local_proto_rawDescOnce sync.Once

@@ -9,8 +9,8 @@
 package raftv1
 
 import (
-	v11 "github.com/skep-project/skep/proto/skep/log/v1"
-	v1 "github.com/skep-project/skep/proto/skep/rpc/v1"
+	v1 "github.com/skep-project/skep/proto/skep/log/v1"
+	v11 "github.com/skep-project/skep/proto/skep/rpc/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
@@ -25,12 +25,93 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type WitnessRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 256. By is the caller's, whatever it says.
+	Sights        []*v1.Sight `protobuf:"bytes,1,rep,name=sights,proto3" json:"sights,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WitnessRequest) Reset() {
+	*x = WitnessRequest{}
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WitnessRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WitnessRequest) ProtoMessage() {}
+
+func (x *WitnessRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WitnessRequest.ProtoReflect.Descriptor instead.
+func (*WitnessRequest) Descriptor() ([]byte, []int) {
+	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *WitnessRequest) GetSights() []*v1.Sight {
+	if x != nil {
+		return x.Sights
+	}
+	return nil
+}
+
+type WitnessResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WitnessResponse) Reset() {
+	*x = WitnessResponse{}
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WitnessResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WitnessResponse) ProtoMessage() {}
+
+func (x *WitnessResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WitnessResponse.ProtoReflect.Descriptor instead.
+func (*WitnessResponse) Descriptor() ([]byte, []int) {
+	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{1}
+}
+
 type StreamRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// First message only.
-	Hello *v1.Hello `protobuf:"bytes,1,opt,name=hello,proto3" json:"hello,omitempty"`
-	From  uint64    `protobuf:"varint,2,opt,name=from,proto3" json:"from,omitempty"`
-	To    uint64    `protobuf:"varint,3,opt,name=to,proto3" json:"to,omitempty"`
+	Hello *v11.Hello `protobuf:"bytes,1,opt,name=hello,proto3" json:"hello,omitempty"`
+	From  uint64     `protobuf:"varint,2,opt,name=from,proto3" json:"from,omitempty"`
+	To    uint64     `protobuf:"varint,3,opt,name=to,proto3" json:"to,omitempty"`
 	// Encoded raftpb messages, heartbeats and votes first.
 	Messages [][]byte `protobuf:"bytes,4,rep,name=messages,proto3" json:"messages,omitempty"`
 	// First message only: host:port the sender is reached at now, which its record
@@ -42,7 +123,7 @@ type StreamRequest struct {
 
 func (x *StreamRequest) Reset() {
 	*x = StreamRequest{}
-	mi := &file_skep_raft_v1_raft_proto_msgTypes[0]
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -54,7 +135,7 @@ func (x *StreamRequest) String() string {
 func (*StreamRequest) ProtoMessage() {}
 
 func (x *StreamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_raft_v1_raft_proto_msgTypes[0]
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -67,10 +148,10 @@ func (x *StreamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamRequest.ProtoReflect.Descriptor instead.
 func (*StreamRequest) Descriptor() ([]byte, []int) {
-	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{0}
+	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{2}
 }
 
-func (x *StreamRequest) GetHello() *v1.Hello {
+func (x *StreamRequest) GetHello() *v11.Hello {
 	if x != nil {
 		return x.Hello
 	}
@@ -107,14 +188,14 @@ func (x *StreamRequest) GetAddress() string {
 
 type StreamResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Hello         *v1.Hello              `protobuf:"bytes,1,opt,name=hello,proto3" json:"hello,omitempty"`
+	Hello         *v11.Hello             `protobuf:"bytes,1,opt,name=hello,proto3" json:"hello,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StreamResponse) Reset() {
 	*x = StreamResponse{}
-	mi := &file_skep_raft_v1_raft_proto_msgTypes[1]
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -126,7 +207,7 @@ func (x *StreamResponse) String() string {
 func (*StreamResponse) ProtoMessage() {}
 
 func (x *StreamResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_raft_v1_raft_proto_msgTypes[1]
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -139,10 +220,10 @@ func (x *StreamResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamResponse.ProtoReflect.Descriptor instead.
 func (*StreamResponse) Descriptor() ([]byte, []int) {
-	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{1}
+	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{3}
 }
 
-func (x *StreamResponse) GetHello() *v1.Hello {
+func (x *StreamResponse) GetHello() *v11.Hello {
 	if x != nil {
 		return x.Hello
 	}
@@ -161,7 +242,7 @@ type SnapshotRequest struct {
 
 func (x *SnapshotRequest) Reset() {
 	*x = SnapshotRequest{}
-	mi := &file_skep_raft_v1_raft_proto_msgTypes[2]
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -173,7 +254,7 @@ func (x *SnapshotRequest) String() string {
 func (*SnapshotRequest) ProtoMessage() {}
 
 func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_raft_v1_raft_proto_msgTypes[2]
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -186,7 +267,7 @@ func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRequest.ProtoReflect.Descriptor instead.
 func (*SnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{2}
+	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *SnapshotRequest) GetMessage() []byte {
@@ -211,7 +292,7 @@ type SnapshotResponse struct {
 
 func (x *SnapshotResponse) Reset() {
 	*x = SnapshotResponse{}
-	mi := &file_skep_raft_v1_raft_proto_msgTypes[3]
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -223,7 +304,7 @@ func (x *SnapshotResponse) String() string {
 func (*SnapshotResponse) ProtoMessage() {}
 
 func (x *SnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_raft_v1_raft_proto_msgTypes[3]
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -236,7 +317,7 @@ func (x *SnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotResponse.ProtoReflect.Descriptor instead.
 func (*SnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{3}
+	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{5}
 }
 
 type PingRequest struct {
@@ -247,7 +328,7 @@ type PingRequest struct {
 
 func (x *PingRequest) Reset() {
 	*x = PingRequest{}
-	mi := &file_skep_raft_v1_raft_proto_msgTypes[4]
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -259,7 +340,7 @@ func (x *PingRequest) String() string {
 func (*PingRequest) ProtoMessage() {}
 
 func (x *PingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_raft_v1_raft_proto_msgTypes[4]
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -272,19 +353,19 @@ func (x *PingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
 func (*PingRequest) Descriptor() ([]byte, []int) {
-	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{4}
+	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{6}
 }
 
 type PingResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Hello         *v1.Hello              `protobuf:"bytes,1,opt,name=hello,proto3" json:"hello,omitempty"`
+	Hello         *v11.Hello             `protobuf:"bytes,1,opt,name=hello,proto3" json:"hello,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PingResponse) Reset() {
 	*x = PingResponse{}
-	mi := &file_skep_raft_v1_raft_proto_msgTypes[5]
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -296,7 +377,7 @@ func (x *PingResponse) String() string {
 func (*PingResponse) ProtoMessage() {}
 
 func (x *PingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_raft_v1_raft_proto_msgTypes[5]
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -309,10 +390,10 @@ func (x *PingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingResponse.ProtoReflect.Descriptor instead.
 func (*PingResponse) Descriptor() ([]byte, []int) {
-	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{5}
+	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{7}
 }
 
-func (x *PingResponse) GetHello() *v1.Hello {
+func (x *PingResponse) GetHello() *v11.Hello {
 	if x != nil {
 		return x.Hello
 	}
@@ -321,7 +402,7 @@ func (x *PingResponse) GetHello() *v1.Hello {
 
 type JoinRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
-	Hello  *v1.Hello              `protobuf:"bytes,1,opt,name=hello,proto3" json:"hello,omitempty"`
+	Hello  *v11.Hello             `protobuf:"bytes,1,opt,name=hello,proto3" json:"hello,omitempty"`
 	RaftId uint64                 `protobuf:"varint,2,opt,name=raft_id,json=raftId,proto3" json:"raft_id,omitempty"`
 	// host:port it can be reached at; the leader dials it back.
 	Address       string `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
@@ -331,7 +412,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_skep_raft_v1_raft_proto_msgTypes[6]
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -343,7 +424,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_raft_v1_raft_proto_msgTypes[6]
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -356,10 +437,10 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{6}
+	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{8}
 }
 
-func (x *JoinRequest) GetHello() *v1.Hello {
+func (x *JoinRequest) GetHello() *v11.Hello {
 	if x != nil {
 		return x.Hello
 	}
@@ -382,7 +463,7 @@ func (x *JoinRequest) GetAddress() string {
 
 type JoinResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
-	Ring    *v11.Ring              `protobuf:"bytes,1,opt,name=ring,proto3" json:"ring,omitempty"`
+	Ring    *v1.Ring               `protobuf:"bytes,1,opt,name=ring,proto3" json:"ring,omitempty"`
 	History []byte                 `protobuf:"bytes,2,opt,name=history,proto3" json:"history,omitempty"`
 	// The group as it is without the learner.
 	Peers []*Peer `protobuf:"bytes,3,rep,name=peers,proto3" json:"peers,omitempty"`
@@ -396,7 +477,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_skep_raft_v1_raft_proto_msgTypes[7]
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -408,7 +489,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_raft_v1_raft_proto_msgTypes[7]
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -421,10 +502,10 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{7}
+	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{9}
 }
 
-func (x *JoinResponse) GetRing() *v11.Ring {
+func (x *JoinResponse) GetRing() *v1.Ring {
 	if x != nil {
 		return x.Ring
 	}
@@ -470,7 +551,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_skep_raft_v1_raft_proto_msgTypes[8]
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -482,7 +563,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_raft_v1_raft_proto_msgTypes[8]
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -495,7 +576,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{8}
+	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Peer) GetRaftId() uint64 {
@@ -529,7 +610,7 @@ type ReadyRequest struct {
 
 func (x *ReadyRequest) Reset() {
 	*x = ReadyRequest{}
-	mi := &file_skep_raft_v1_raft_proto_msgTypes[9]
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -541,7 +622,7 @@ func (x *ReadyRequest) String() string {
 func (*ReadyRequest) ProtoMessage() {}
 
 func (x *ReadyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_raft_v1_raft_proto_msgTypes[9]
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -554,7 +635,7 @@ func (x *ReadyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadyRequest.ProtoReflect.Descriptor instead.
 func (*ReadyRequest) Descriptor() ([]byte, []int) {
-	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{9}
+	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ReadyRequest) GetRaftId() uint64 {
@@ -581,7 +662,7 @@ type ReadyResponse struct {
 
 func (x *ReadyResponse) Reset() {
 	*x = ReadyResponse{}
-	mi := &file_skep_raft_v1_raft_proto_msgTypes[10]
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -593,7 +674,7 @@ func (x *ReadyResponse) String() string {
 func (*ReadyResponse) ProtoMessage() {}
 
 func (x *ReadyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_raft_v1_raft_proto_msgTypes[10]
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -606,7 +687,7 @@ func (x *ReadyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadyResponse.ProtoReflect.Descriptor instead.
 func (*ReadyResponse) Descriptor() ([]byte, []int) {
-	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{10}
+	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ReadyResponse) GetIndex() uint64 {
@@ -626,7 +707,7 @@ type MoveRequest struct {
 
 func (x *MoveRequest) Reset() {
 	*x = MoveRequest{}
-	mi := &file_skep_raft_v1_raft_proto_msgTypes[11]
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -638,7 +719,7 @@ func (x *MoveRequest) String() string {
 func (*MoveRequest) ProtoMessage() {}
 
 func (x *MoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_raft_v1_raft_proto_msgTypes[11]
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -651,7 +732,7 @@ func (x *MoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveRequest.ProtoReflect.Descriptor instead.
 func (*MoveRequest) Descriptor() ([]byte, []int) {
-	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{11}
+	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *MoveRequest) GetRaftId() uint64 {
@@ -676,7 +757,7 @@ type MoveResponse struct {
 
 func (x *MoveResponse) Reset() {
 	*x = MoveResponse{}
-	mi := &file_skep_raft_v1_raft_proto_msgTypes[12]
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -688,7 +769,7 @@ func (x *MoveResponse) String() string {
 func (*MoveResponse) ProtoMessage() {}
 
 func (x *MoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_raft_v1_raft_proto_msgTypes[12]
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -701,7 +782,7 @@ func (x *MoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveResponse.ProtoReflect.Descriptor instead.
 func (*MoveResponse) Descriptor() ([]byte, []int) {
-	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{12}
+	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{14}
 }
 
 type LeaveRequest struct {
@@ -712,7 +793,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_skep_raft_v1_raft_proto_msgTypes[13]
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -724,7 +805,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_raft_v1_raft_proto_msgTypes[13]
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -737,7 +818,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{13}
+	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{15}
 }
 
 type LeaveResponse struct {
@@ -748,7 +829,7 @@ type LeaveResponse struct {
 
 func (x *LeaveResponse) Reset() {
 	*x = LeaveResponse{}
-	mi := &file_skep_raft_v1_raft_proto_msgTypes[14]
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -760,7 +841,7 @@ func (x *LeaveResponse) String() string {
 func (*LeaveResponse) ProtoMessage() {}
 
 func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_raft_v1_raft_proto_msgTypes[14]
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -773,7 +854,7 @@ func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveResponse.ProtoReflect.Descriptor instead.
 func (*LeaveResponse) Descriptor() ([]byte, []int) {
-	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{14}
+	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{16}
 }
 
 type RingRequest struct {
@@ -784,7 +865,7 @@ type RingRequest struct {
 
 func (x *RingRequest) Reset() {
 	*x = RingRequest{}
-	mi := &file_skep_raft_v1_raft_proto_msgTypes[15]
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -796,7 +877,7 @@ func (x *RingRequest) String() string {
 func (*RingRequest) ProtoMessage() {}
 
 func (x *RingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_raft_v1_raft_proto_msgTypes[15]
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -809,12 +890,12 @@ func (x *RingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RingRequest.ProtoReflect.Descriptor instead.
 func (*RingRequest) Descriptor() ([]byte, []int) {
-	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{15}
+	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{17}
 }
 
 type RingResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Ring  *v11.Ring              `protobuf:"bytes,1,opt,name=ring,proto3" json:"ring,omitempty"`
+	Ring  *v1.Ring               `protobuf:"bytes,1,opt,name=ring,proto3" json:"ring,omitempty"`
 	// As in JoinResponse.
 	UnlockKey     []byte `protobuf:"bytes,2,opt,name=unlock_key,json=unlockKey,proto3" json:"unlock_key,omitempty"`
 	UnlockNumber  uint64 `protobuf:"varint,3,opt,name=unlock_number,json=unlockNumber,proto3" json:"unlock_number,omitempty"`
@@ -824,7 +905,7 @@ type RingResponse struct {
 
 func (x *RingResponse) Reset() {
 	*x = RingResponse{}
-	mi := &file_skep_raft_v1_raft_proto_msgTypes[16]
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -836,7 +917,7 @@ func (x *RingResponse) String() string {
 func (*RingResponse) ProtoMessage() {}
 
 func (x *RingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_raft_v1_raft_proto_msgTypes[16]
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -849,10 +930,10 @@ func (x *RingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RingResponse.ProtoReflect.Descriptor instead.
 func (*RingResponse) Descriptor() ([]byte, []int) {
-	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{16}
+	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{18}
 }
 
-func (x *RingResponse) GetRing() *v11.Ring {
+func (x *RingResponse) GetRing() *v1.Ring {
 	if x != nil {
 		return x.Ring
 	}
@@ -885,7 +966,7 @@ type KeptRequest struct {
 
 func (x *KeptRequest) Reset() {
 	*x = KeptRequest{}
-	mi := &file_skep_raft_v1_raft_proto_msgTypes[17]
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -897,7 +978,7 @@ func (x *KeptRequest) String() string {
 func (*KeptRequest) ProtoMessage() {}
 
 func (x *KeptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_raft_v1_raft_proto_msgTypes[17]
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -910,7 +991,7 @@ func (x *KeptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeptRequest.ProtoReflect.Descriptor instead.
 func (*KeptRequest) Descriptor() ([]byte, []int) {
-	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{17}
+	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *KeptRequest) GetKept() uint32 {
@@ -942,7 +1023,7 @@ type KeptResponse struct {
 
 func (x *KeptResponse) Reset() {
 	*x = KeptResponse{}
-	mi := &file_skep_raft_v1_raft_proto_msgTypes[18]
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -954,7 +1035,7 @@ func (x *KeptResponse) String() string {
 func (*KeptResponse) ProtoMessage() {}
 
 func (x *KeptResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_raft_v1_raft_proto_msgTypes[18]
+	mi := &file_skep_raft_v1_raft_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -967,14 +1048,17 @@ func (x *KeptResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeptResponse.ProtoReflect.Descriptor instead.
 func (*KeptResponse) Descriptor() ([]byte, []int) {
-	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{18}
+	return file_skep_raft_v1_raft_proto_rawDescGZIP(), []int{20}
 }
 
 var File_skep_raft_v1_raft_proto protoreflect.FileDescriptor
 
 const file_skep_raft_v1_raft_proto_rawDesc = "" +
 	"\n" +
-	"\x17skep/raft/v1/raft.proto\x12\fskep.raft.v1\x1a\x15skep/log/v1/log.proto\x1a\x15skep/rpc/v1/rpc.proto\"\x93\x01\n" +
+	"\x17skep/raft/v1/raft.proto\x12\fskep.raft.v1\x1a\x15skep/log/v1/log.proto\x1a\x15skep/rpc/v1/rpc.proto\"<\n" +
+	"\x0eWitnessRequest\x12*\n" +
+	"\x06sights\x18\x01 \x03(\v2\x12.skep.log.v1.SightR\x06sights\"\x11\n" +
+	"\x0fWitnessResponse\"\x93\x01\n" +
 	"\rStreamRequest\x12(\n" +
 	"\x05hello\x18\x01 \x01(\v2\x12.skep.rpc.v1.HelloR\x05hello\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\x04R\x04from\x12\x0e\n" +
@@ -1033,7 +1117,7 @@ const file_skep_raft_v1_raft_proto_rawDesc = "" +
 	"\bSnapshot\x12\x1d.skep.raft.v1.SnapshotRequest\x1a\x1e.skep.raft.v1.SnapshotResponse\"\t\xa2\xbb\x18\x05\n" +
 	"\x01\x04 \x01(\x01\x12H\n" +
 	"\x04Ping\x12\x19.skep.raft.v1.PingRequest\x1a\x1a.skep.raft.v1.PingResponse\"\t\xa2\xbb\x18\x05\n" +
-	"\x01\x01 \x012\xcb\x03\n" +
+	"\x01\x01 \x012\x9e\x04\n" +
 	"\aMembers\x12H\n" +
 	"\x04Join\x12\x19.skep.raft.v1.JoinRequest\x1a\x1a.skep.raft.v1.JoinResponse\"\t\xa2\xbb\x18\x05\n" +
 	"\x01\x02\x10\x01\x12K\n" +
@@ -1046,7 +1130,9 @@ const file_skep_raft_v1_raft_proto_rawDesc = "" +
 	"\x04Ring\x12\x19.skep.raft.v1.RingRequest\x1a\x1a.skep.raft.v1.RingResponse\"\t\xa2\xbb\x18\x05\n" +
 	"\x01\x02\x18\x01\x12H\n" +
 	"\x04Kept\x12\x19.skep.raft.v1.KeptRequest\x1a\x1a.skep.raft.v1.KeptResponse\"\t\xa2\xbb\x18\x05\n" +
-	"\x01\x02\x10\x01B8Z6github.com/skep-project/skep/proto/skep/raft/v1;raftv1b\x06proto3"
+	"\x01\x02\x10\x01\x12Q\n" +
+	"\aWitness\x12\x1c.skep.raft.v1.WitnessRequest\x1a\x1d.skep.raft.v1.WitnessResponse\"\t\xa2\xbb\x18\x05\n" +
+	"\x01\x03\x10\x01B8Z6github.com/skep-project/skep/proto/skep/raft/v1;raftv1b\x06proto3"
 
 var (
 	file_skep_raft_v1_raft_proto_rawDescOnce sync.Once
@@ -1060,61 +1146,67 @@ func file_skep_raft_v1_raft_proto_rawDescGZIP() []byte {
 	return file_skep_raft_v1_raft_proto_rawDescData
 }
 
-var file_skep_raft_v1_raft_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_skep_raft_v1_raft_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_skep_raft_v1_raft_proto_goTypes = []any{
-	(*StreamRequest)(nil),    // 0: skep.raft.v1.StreamRequest
-	(*StreamResponse)(nil),   // 1: skep.raft.v1.StreamResponse
-	(*SnapshotRequest)(nil),  // 2: skep.raft.v1.SnapshotRequest
-	(*SnapshotResponse)(nil), // 3: skep.raft.v1.SnapshotResponse
-	(*PingRequest)(nil),      // 4: skep.raft.v1.PingRequest
-	(*PingResponse)(nil),     // 5: skep.raft.v1.PingResponse
-	(*JoinRequest)(nil),      // 6: skep.raft.v1.JoinRequest
-	(*JoinResponse)(nil),     // 7: skep.raft.v1.JoinResponse
-	(*Peer)(nil),             // 8: skep.raft.v1.Peer
-	(*ReadyRequest)(nil),     // 9: skep.raft.v1.ReadyRequest
-	(*ReadyResponse)(nil),    // 10: skep.raft.v1.ReadyResponse
-	(*MoveRequest)(nil),      // 11: skep.raft.v1.MoveRequest
-	(*MoveResponse)(nil),     // 12: skep.raft.v1.MoveResponse
-	(*LeaveRequest)(nil),     // 13: skep.raft.v1.LeaveRequest
-	(*LeaveResponse)(nil),    // 14: skep.raft.v1.LeaveResponse
-	(*RingRequest)(nil),      // 15: skep.raft.v1.RingRequest
-	(*RingResponse)(nil),     // 16: skep.raft.v1.RingResponse
-	(*KeptRequest)(nil),      // 17: skep.raft.v1.KeptRequest
-	(*KeptResponse)(nil),     // 18: skep.raft.v1.KeptResponse
-	(*v1.Hello)(nil),         // 19: skep.rpc.v1.Hello
-	(*v11.Ring)(nil),         // 20: skep.log.v1.Ring
+	(*WitnessRequest)(nil),   // 0: skep.raft.v1.WitnessRequest
+	(*WitnessResponse)(nil),  // 1: skep.raft.v1.WitnessResponse
+	(*StreamRequest)(nil),    // 2: skep.raft.v1.StreamRequest
+	(*StreamResponse)(nil),   // 3: skep.raft.v1.StreamResponse
+	(*SnapshotRequest)(nil),  // 4: skep.raft.v1.SnapshotRequest
+	(*SnapshotResponse)(nil), // 5: skep.raft.v1.SnapshotResponse
+	(*PingRequest)(nil),      // 6: skep.raft.v1.PingRequest
+	(*PingResponse)(nil),     // 7: skep.raft.v1.PingResponse
+	(*JoinRequest)(nil),      // 8: skep.raft.v1.JoinRequest
+	(*JoinResponse)(nil),     // 9: skep.raft.v1.JoinResponse
+	(*Peer)(nil),             // 10: skep.raft.v1.Peer
+	(*ReadyRequest)(nil),     // 11: skep.raft.v1.ReadyRequest
+	(*ReadyResponse)(nil),    // 12: skep.raft.v1.ReadyResponse
+	(*MoveRequest)(nil),      // 13: skep.raft.v1.MoveRequest
+	(*MoveResponse)(nil),     // 14: skep.raft.v1.MoveResponse
+	(*LeaveRequest)(nil),     // 15: skep.raft.v1.LeaveRequest
+	(*LeaveResponse)(nil),    // 16: skep.raft.v1.LeaveResponse
+	(*RingRequest)(nil),      // 17: skep.raft.v1.RingRequest
+	(*RingResponse)(nil),     // 18: skep.raft.v1.RingResponse
+	(*KeptRequest)(nil),      // 19: skep.raft.v1.KeptRequest
+	(*KeptResponse)(nil),     // 20: skep.raft.v1.KeptResponse
+	(*v1.Sight)(nil),         // 21: skep.log.v1.Sight
+	(*v11.Hello)(nil),        // 22: skep.rpc.v1.Hello
+	(*v1.Ring)(nil),          // 23: skep.log.v1.Ring
 }
 var file_skep_raft_v1_raft_proto_depIdxs = []int32{
-	19, // 0: skep.raft.v1.StreamRequest.hello:type_name -> skep.rpc.v1.Hello
-	19, // 1: skep.raft.v1.StreamResponse.hello:type_name -> skep.rpc.v1.Hello
-	19, // 2: skep.raft.v1.PingResponse.hello:type_name -> skep.rpc.v1.Hello
-	19, // 3: skep.raft.v1.JoinRequest.hello:type_name -> skep.rpc.v1.Hello
-	20, // 4: skep.raft.v1.JoinResponse.ring:type_name -> skep.log.v1.Ring
-	8,  // 5: skep.raft.v1.JoinResponse.peers:type_name -> skep.raft.v1.Peer
-	20, // 6: skep.raft.v1.RingResponse.ring:type_name -> skep.log.v1.Ring
-	0,  // 7: skep.raft.v1.Raft.Stream:input_type -> skep.raft.v1.StreamRequest
-	2,  // 8: skep.raft.v1.Raft.Snapshot:input_type -> skep.raft.v1.SnapshotRequest
-	4,  // 9: skep.raft.v1.Raft.Ping:input_type -> skep.raft.v1.PingRequest
-	6,  // 10: skep.raft.v1.Members.Join:input_type -> skep.raft.v1.JoinRequest
-	9,  // 11: skep.raft.v1.Members.Ready:input_type -> skep.raft.v1.ReadyRequest
-	11, // 12: skep.raft.v1.Members.Move:input_type -> skep.raft.v1.MoveRequest
-	13, // 13: skep.raft.v1.Members.Leave:input_type -> skep.raft.v1.LeaveRequest
-	15, // 14: skep.raft.v1.Members.Ring:input_type -> skep.raft.v1.RingRequest
-	17, // 15: skep.raft.v1.Members.Kept:input_type -> skep.raft.v1.KeptRequest
-	1,  // 16: skep.raft.v1.Raft.Stream:output_type -> skep.raft.v1.StreamResponse
-	3,  // 17: skep.raft.v1.Raft.Snapshot:output_type -> skep.raft.v1.SnapshotResponse
-	5,  // 18: skep.raft.v1.Raft.Ping:output_type -> skep.raft.v1.PingResponse
-	7,  // 19: skep.raft.v1.Members.Join:output_type -> skep.raft.v1.JoinResponse
-	10, // 20: skep.raft.v1.Members.Ready:output_type -> skep.raft.v1.ReadyResponse
-	12, // 21: skep.raft.v1.Members.Move:output_type -> skep.raft.v1.MoveResponse
-	14, // 22: skep.raft.v1.Members.Leave:output_type -> skep.raft.v1.LeaveResponse
-	16, // 23: skep.raft.v1.Members.Ring:output_type -> skep.raft.v1.RingResponse
-	18, // 24: skep.raft.v1.Members.Kept:output_type -> skep.raft.v1.KeptResponse
-	16, // [16:25] is the sub-list for method output_type
-	7,  // [7:16] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	21, // 0: skep.raft.v1.WitnessRequest.sights:type_name -> skep.log.v1.Sight
+	22, // 1: skep.raft.v1.StreamRequest.hello:type_name -> skep.rpc.v1.Hello
+	22, // 2: skep.raft.v1.StreamResponse.hello:type_name -> skep.rpc.v1.Hello
+	22, // 3: skep.raft.v1.PingResponse.hello:type_name -> skep.rpc.v1.Hello
+	22, // 4: skep.raft.v1.JoinRequest.hello:type_name -> skep.rpc.v1.Hello
+	23, // 5: skep.raft.v1.JoinResponse.ring:type_name -> skep.log.v1.Ring
+	10, // 6: skep.raft.v1.JoinResponse.peers:type_name -> skep.raft.v1.Peer
+	23, // 7: skep.raft.v1.RingResponse.ring:type_name -> skep.log.v1.Ring
+	2,  // 8: skep.raft.v1.Raft.Stream:input_type -> skep.raft.v1.StreamRequest
+	4,  // 9: skep.raft.v1.Raft.Snapshot:input_type -> skep.raft.v1.SnapshotRequest
+	6,  // 10: skep.raft.v1.Raft.Ping:input_type -> skep.raft.v1.PingRequest
+	8,  // 11: skep.raft.v1.Members.Join:input_type -> skep.raft.v1.JoinRequest
+	11, // 12: skep.raft.v1.Members.Ready:input_type -> skep.raft.v1.ReadyRequest
+	13, // 13: skep.raft.v1.Members.Move:input_type -> skep.raft.v1.MoveRequest
+	15, // 14: skep.raft.v1.Members.Leave:input_type -> skep.raft.v1.LeaveRequest
+	17, // 15: skep.raft.v1.Members.Ring:input_type -> skep.raft.v1.RingRequest
+	19, // 16: skep.raft.v1.Members.Kept:input_type -> skep.raft.v1.KeptRequest
+	0,  // 17: skep.raft.v1.Members.Witness:input_type -> skep.raft.v1.WitnessRequest
+	3,  // 18: skep.raft.v1.Raft.Stream:output_type -> skep.raft.v1.StreamResponse
+	5,  // 19: skep.raft.v1.Raft.Snapshot:output_type -> skep.raft.v1.SnapshotResponse
+	7,  // 20: skep.raft.v1.Raft.Ping:output_type -> skep.raft.v1.PingResponse
+	9,  // 21: skep.raft.v1.Members.Join:output_type -> skep.raft.v1.JoinResponse
+	12, // 22: skep.raft.v1.Members.Ready:output_type -> skep.raft.v1.ReadyResponse
+	14, // 23: skep.raft.v1.Members.Move:output_type -> skep.raft.v1.MoveResponse
+	16, // 24: skep.raft.v1.Members.Leave:output_type -> skep.raft.v1.LeaveResponse
+	18, // 25: skep.raft.v1.Members.Ring:output_type -> skep.raft.v1.RingResponse
+	20, // 26: skep.raft.v1.Members.Kept:output_type -> skep.raft.v1.KeptResponse
+	1,  // 27: skep.raft.v1.Members.Witness:output_type -> skep.raft.v1.WitnessResponse
+	18, // [18:28] is the sub-list for method output_type
+	8,  // [8:18] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_skep_raft_v1_raft_proto_init() }
@@ -1128,7 +1220,7 @@ func file_skep_raft_v1_raft_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_skep_raft_v1_raft_proto_rawDesc), len(file_skep_raft_v1_raft_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -201,12 +201,13 @@ var Raft_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	Members_Join_FullMethodName  = "/skep.raft.v1.Members/Join"
-	Members_Ready_FullMethodName = "/skep.raft.v1.Members/Ready"
-	Members_Move_FullMethodName  = "/skep.raft.v1.Members/Move"
-	Members_Leave_FullMethodName = "/skep.raft.v1.Members/Leave"
-	Members_Ring_FullMethodName  = "/skep.raft.v1.Members/Ring"
-	Members_Kept_FullMethodName  = "/skep.raft.v1.Members/Kept"
+	Members_Join_FullMethodName    = "/skep.raft.v1.Members/Join"
+	Members_Ready_FullMethodName   = "/skep.raft.v1.Members/Ready"
+	Members_Move_FullMethodName    = "/skep.raft.v1.Members/Move"
+	Members_Leave_FullMethodName   = "/skep.raft.v1.Members/Leave"
+	Members_Ring_FullMethodName    = "/skep.raft.v1.Members/Ring"
+	Members_Kept_FullMethodName    = "/skep.raft.v1.Members/Kept"
+	Members_Witness_FullMethodName = "/skep.raft.v1.Members/Witness"
 )
 
 // MembersClient is the client API for Members service.
@@ -231,6 +232,8 @@ type MembersClient interface {
 	Ring(ctx context.Context, in *RingRequest, opts ...grpc.CallOption) (*RingResponse, error)
 	// What the calling member holds and has sealed.
 	Kept(ctx context.Context, in *KeptRequest, opts ...grpc.CallOption) (*KeptResponse, error)
+	// What the calling manager refused or showed, for the audit trail.
+	Witness(ctx context.Context, in *WitnessRequest, opts ...grpc.CallOption) (*WitnessResponse, error)
 }
 
 type membersClient struct {
@@ -301,6 +304,16 @@ func (c *membersClient) Kept(ctx context.Context, in *KeptRequest, opts ...grpc.
 	return out, nil
 }
 
+func (c *membersClient) Witness(ctx context.Context, in *WitnessRequest, opts ...grpc.CallOption) (*WitnessResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(WitnessResponse)
+	err := c.cc.Invoke(ctx, Members_Witness_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // MembersServer is the server API for Members service.
 // All implementations must embed UnimplementedMembersServer
 // for forward compatibility.
@@ -323,6 +336,8 @@ type MembersServer interface {
 	Ring(context.Context, *RingRequest) (*RingResponse, error)
 	// What the calling member holds and has sealed.
 	Kept(context.Context, *KeptRequest) (*KeptResponse, error)
+	// What the calling manager refused or showed, for the audit trail.
+	Witness(context.Context, *WitnessRequest) (*WitnessResponse, error)
 	mustEmbedUnimplementedMembersServer()
 }
 
@@ -350,6 +365,9 @@ func (UnimplementedMembersServer) Ring(context.Context, *RingRequest) (*RingResp
 }
 func (UnimplementedMembersServer) Kept(context.Context, *KeptRequest) (*KeptResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Kept not implemented")
+}
+func (UnimplementedMembersServer) Witness(context.Context, *WitnessRequest) (*WitnessResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Witness not implemented")
 }
 func (UnimplementedMembersServer) mustEmbedUnimplementedMembersServer() {}
 func (UnimplementedMembersServer) testEmbeddedByValue()                 {}
@@ -480,6 +498,24 @@ func _Members_Kept_Handler(srv interface{}, ctx context.Context, dec func(interf
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Members_Witness_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(WitnessRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MembersServer).Witness(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Members_Witness_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MembersServer).Witness(ctx, req.(*WitnessRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Members_ServiceDesc is the grpc.ServiceDesc for Members service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -510,6 +546,10 @@ var Members_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Kept",
 			Handler:    _Members_Kept_Handler,
+		},
+		{
+			MethodName: "Witness",
+			Handler:    _Members_Witness_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -162,7 +162,10 @@ type Policy struct {
 	Needs Need `protobuf:"varint,5,opt,name=needs,proto3,enum=skep.rpc.v1.Need" json:"needs,omitempty"`
 	// What a user does by it, for refusals: "change a service". Set if and only if
 	// who holds WHO_USER.
-	Deed          string `protobuf:"bytes,6,opt,name=deed,proto3" json:"deed,omitempty"`
+	Deed string `protobuf:"bytes,6,opt,name=deed,proto3" json:"deed,omitempty"`
+	// It changes nothing, and yet that it was done belongs in the audit trail: it
+	// shows a secret, or opens one.
+	Shows         bool `protobuf:"varint,7,opt,name=shows,proto3" json:"shows,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -237,6 +240,13 @@ func (x *Policy) GetDeed() string {
 		return x.Deed
 	}
 	return ""
+}
+
+func (x *Policy) GetShows() bool {
+	if x != nil {
+		return x.Shows
+	}
+	return false
 }
 
 // Hello is the first message of every stream, in both directions (R27).
@@ -797,14 +807,15 @@ var File_skep_rpc_v1_rpc_proto protoreflect.FileDescriptor
 
 const file_skep_rpc_v1_rpc_proto_rawDesc = "" +
 	"\n" +
-	"\x15skep/rpc/v1/rpc.proto\x12\vskep.rpc.v1\x1a google/protobuf/descriptor.proto\"\xab\x01\n" +
+	"\x15skep/rpc/v1/rpc.proto\x12\vskep.rpc.v1\x1a google/protobuf/descriptor.proto\"\xc1\x01\n" +
 	"\x06Policy\x12\"\n" +
 	"\x03who\x18\x01 \x03(\x0e2\x10.skep.rpc.v1.WhoR\x03who\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\bR\x06leader\x12\x12\n" +
 	"\x04read\x18\x03 \x01(\bR\x04read\x12\x14\n" +
 	"\x05local\x18\x04 \x01(\bR\x05local\x12'\n" +
 	"\x05needs\x18\x05 \x01(\x0e2\x11.skep.rpc.v1.NeedR\x05needs\x12\x12\n" +
-	"\x04deed\x18\x06 \x01(\tR\x04deed\"\xc4\x01\n" +
+	"\x04deed\x18\x06 \x01(\tR\x04deed\x12\x14\n" +
+	"\x05shows\x18\a \x01(\bR\x05shows\"\xc4\x01\n" +
 	"\x05Hello\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12#\n" +
 	"\rfeature_level\x18\x02 \x01(\rR\ffeatureLevel\x12\x18\n" +
