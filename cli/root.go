@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/skep-project/skep/cli/argv"
+	"github.com/skep-project/skep/cli/audit"
 	"github.com/skep-project/skep/cli/completion"
 	"github.com/skep-project/skep/cli/conn"
 	"github.com/skep-project/skep/cli/contexts"
@@ -52,7 +53,7 @@ func newApp(s *say.Streams) *cli.App {
 		Action:      rootAction(s),
 		HideHelp:    true, // every command has a help flag of its own: the library's is shared and written to
 		HideVersion: true,
-		Commands: []*cli.Command{swarm.Command(s), node.Command(s), service.Command(s), events.Command(s), user.Command(s), contexts.Command(s), infoCommand(s), versionCommand(s), daemon.Command(s),
+		Commands: []*cli.Command{swarm.Command(s), node.Command(s), service.Command(s), events.Command(s), audit.Command(s), user.Command(s), contexts.Command(s), infoCommand(s), versionCommand(s), daemon.Command(s),
 			completion.Command(s), completion.Answer(s, completer(s)), man.Command(s, func() *cli.App { return newApp(s) })},
 		Reader:                    s.In,
 		Writer:                    s.Out,

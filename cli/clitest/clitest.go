@@ -75,6 +75,9 @@ type Swarm struct {
 	// Told is what WatchEvents tells, and Asked what it was asked.
 	Told  []*controlv1.WatchEventsResponse
 	Asked []*controlv1.WatchEventsRequest
+	// Trail is what ReadAudit tells.
+	Trail    *Trail
+	narrowed *controlv1.ReadAuditRequest
 }
 
 // ID returns the id of the thing called name: always the same 16 bytes.

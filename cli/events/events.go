@@ -11,7 +11,6 @@ package events
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -98,14 +97,4 @@ func filter(c *cli.Context, f *controlv1.EventFilter) error {
 		*field = append(*field, value)
 	}
 	return nil
-}
-
-var errSilent = errors.New("no manager answers")
-
-// gaveUp says that nobody answered for as long as the user would wait.
-func gaveUp(limit time.Duration, broke error) error {
-	if broke == nil {
-		broke = errSilent
-	}
-	return say.Hinted(fmt.Errorf("gave up after %v waiting for a manager to answer: %w", limit, broke), "--timeout gives it longer")
 }
