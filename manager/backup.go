@@ -46,7 +46,7 @@ const restoreGap = 1 << 40
 func Restore(l Log, s *store.Store, self *modelv1.Node, address string) (uint64, error) {
 	snap := s.Snapshot()
 	began := snap.Index() + restoreGap
-	txs, err := one(append(renew(snap, l, address, self), unheard(snap, l, snap.Now())...))
+	txs, err := one(l.By, append(renew(snap, l, address, self), unheard(snap, l, snap.Now())...))
 	if err != nil {
 		return 0, err
 	}

@@ -13,7 +13,7 @@ import (
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
 
-// Log says which log a directory is made for. Every field is required.
+// Log says which log a directory is made for. Every field but By is required.
 type Log struct {
 	// Dir is the state directory.
 	Dir string
@@ -21,7 +21,10 @@ type Log struct {
 	RaftID                 uint64
 	Cluster, History, Node id.ID
 	Ring                   *sealed.Ring
-	Log                    *slog.Logger
+	// By says who asks for it, for the audit trail. Bootstrap's is in its first
+	// transaction.
+	By  *logv1.Deed
+	Log *slog.Logger
 }
 
 func (l Log) config(s *store.Store) consensus.Config {
@@ -58,14 +61,14 @@ func ForceNew(l Log, address string) (uint64, error) {
 	err := consensus.ForceNew(l.config(s), func(index uint64) ([][]byte, error) {
 		began = index
 		snap := s.Snapshot()
-		return one(renew(snap, l, address, snap.Node(l.Node)))
+		return one(l.By, renew(snap, l, address, snap.Node(l.Node)))
 	})
 	return began, err
 }
 
-// one is operations that stand or fall together.
-func one(ops []*logv1.Operation) ([][]byte, error) {
-	tx, err := proto.Marshal(&logv1.Transaction{Units: []*logv1.Unit{{Operations: ops}}})
+// one is operations that stand or fall together, and who asks for them.
+func one(by *logv1.Deed, ops []*logv1.Operation) ([][]byte, error) {
+	tx, err := proto.Marshal(&logv1.Transaction{Units: []*logv1.Unit{{Operations: ops}}, Deed: by})
 	return [][]byte{tx}, err
 }
 

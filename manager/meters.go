@@ -6,6 +6,7 @@ import (
 
 	"github.com/skep-project/skep/manager/consensus"
 	"github.com/skep-project/skep/manager/tally"
+	"github.com/skep-project/skep/manager/witness"
 )
 
 // Meters is what a manager counted since it was opened, and what its replica
@@ -18,6 +19,16 @@ type Meters struct {
 	// tell; Lag how many entries the slowest of them lacks, on the leader only.
 	Reachable int
 	Lag       uint64
+	// Audit is the trail this replica holds, and what its witness saw.
+	Audit AuditMeters
+}
+
+// AuditMeters is the audit trail in numbers.
+type AuditMeters struct {
+	// Last is the number of the newest record; Records and Bytes what is kept.
+	Last           uint64
+	Records, Bytes int
+	Witness        witness.Meters
 }
 
 // counted is the machine, with what it applies counted.
@@ -37,6 +48,8 @@ func (c counted) Apply(index uint64, clock int64, txs [][]byte) []error {
 // Meters returns what was counted. It waits for no disk and no peer.
 func (m *Manager) Meters() Meters {
 	out := Meters{Raft: m.raft.Meters(), Tally: m.tally.Read(), Census: tally.Count(m.store.Snapshot())}
+	trail := m.store.Snapshot().Trail()
+	out.Audit = AuditMeters{Last: trail.Last(), Records: trail.Len(), Bytes: trail.Bytes(), Witness: m.witness.Meters()}
 	s, o := out.Raft.Status, office{m}
 	for _, v := range slices.Concat(s.Voters, s.Learners) {
 		if v != s.RaftID && o.answers(v) {

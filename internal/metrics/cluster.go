@@ -52,4 +52,11 @@ var officeFigures = []figure{
 		each(func(m *manager.Meters) map[string]uint64 { return m.Tally.Issued })),
 	values(prometheus.CounterValue, "ca_requests_refused_total", "Requests for certificates that got none here.", []string{"call"},
 		each(func(m *manager.Meters) map[string]uint64 { return m.Tally.Refused })),
+	counter("audit_records_total", "Number of the newest record of the audit trail.", ofManager(func(m *manager.Meters) float64 { return float64(m.Audit.Last) })),
+	gauge("audit_kept_records", "Records of the audit trail that are kept.", ofManager(func(m *manager.Meters) float64 { return float64(m.Audit.Records) })),
+	gauge("audit_kept_bytes", "Bytes that they take.", ofManager(func(m *manager.Meters) float64 { return float64(m.Audit.Bytes) })),
+	counter("audit_sights_total", "Refusals, and secrets shown, that this manager saw.", ofManager(func(m *manager.Meters) float64 { return float64(m.Audit.Witness.Seen) })),
+	counter("audit_sights_told_total", "Records that it had written of them; one may stand for many.", ofManager(func(m *manager.Meters) float64 { return float64(m.Audit.Witness.Told) })),
+	counter("audit_sights_lumped_total", "Refusals that were counted and not told apart, for there were too many kinds.",
+		ofManager(func(m *manager.Meters) float64 { return float64(m.Audit.Witness.Lumped) })),
 }

@@ -29,9 +29,9 @@ import (
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
 
-// found makes a swarm of one on the disk: log and ring first, the identity last,
+// found makes a swarm of one on the disk, as by asked for: log and ring first, the identity last,
 // because a node with an identity is a member and before that it is nothing.
-func (n *Node) found(ctx context.Context, req *localv1.InitRequest) error {
+func (n *Node) found(ctx context.Context, req *localv1.InitRequest, by *logv1.Deed) error {
 	at, err := chooseEndpoint(machine{}, req.GetListenAddr(), req.GetAdvertiseAddr())
 	if err != nil {
 		return err
@@ -60,7 +60,7 @@ func (n *Node) found(ctx context.Context, req *localv1.InitRequest) error {
 	}
 	ring := sealed.NewRing()
 	raftID := manager.NewRaftID()
-	first := &logv1.Transaction{Units: []*logv1.Unit{{Operations: []*logv1.Operation{
+	first := &logv1.Transaction{Deed: by, Units: []*logv1.Unit{{Operations: []*logv1.Operation{
 		{Op: &logv1.Operation_PutCluster{PutCluster: &modelv1.Cluster{
 			Id: cluster.Bytes(), History: history.Bytes(), Spec: orEmpty(req.GetSpec()),
 			Root:        &modelv1.RootCA{Certificates: [][]byte{rootDER}, Key: rootKey.Reveal()},
@@ -212,9 +212,9 @@ func (n *Node) keep(cred *ca.Credential, key *ecdsa.PrivateKey, f keystore.Facts
 	return nil
 }
 
-// refound makes a new cluster of one from this manager's copy of the state: new
+// refound makes, as by asked for, a new cluster of one from this manager's copy of the state: new
 // history, same ids, tokens and root (D11).
-func (n *Node) refound(ctx context.Context, req *localv1.InitRequest) error {
+func (n *Node) refound(ctx context.Context, req *localv1.InitRequest, by *logv1.Deed) error {
 	me, err := n.keys.Load()
 	if err != nil {
 		return err
@@ -234,7 +234,7 @@ func (n *Node) refound(ctx context.Context, req *localv1.InitRequest) error {
 	}
 	index, err := manager.ForceNew(manager.Log{
 		Dir: n.cfg.StateDir, RaftID: manager.NewRaftID(), Cluster: cred.Identity.Cluster, History: id.New(),
-		Node: cred.Identity.Node, Ring: ring, Log: n.cfg.Log,
+		Node: cred.Identity.Node, Ring: ring, By: by, Log: n.cfg.Log,
 	}, at.advertise)
 	if err != nil {
 		return fmt.Errorf("force new cluster: %w", err)

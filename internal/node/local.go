@@ -13,6 +13,7 @@ import (
 	"github.com/skep-project/skep/ca/keystore"
 	"github.com/skep-project/skep/internal/rpc"
 	"github.com/skep-project/skep/internal/version"
+	"github.com/skep-project/skep/manager/witness"
 	localv1 "github.com/skep-project/skep/proto/skep/local/v1"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
@@ -59,9 +60,10 @@ func (l *local) Init(ctx context.Context, req *localv1.InitRequest) (*localv1.In
 	if err := checkSpec(req.GetSpec()); err != nil {
 		return nil, err
 	}
-	o := order{before: refuseIfMember, do: func(ctx context.Context) error { return l.node.found(ctx, req) }}
+	by := witness.Deed(ctx)
+	o := order{before: refuseIfMember, do: func(ctx context.Context) error { return l.node.found(ctx, req, by) }}
 	if req.GetForceNewCluster() {
-		o = order{before: refuseIfNoManager, do: func(ctx context.Context) error { return l.node.refound(ctx, req) }}
+		o = order{before: refuseIfNoManager, do: func(ctx context.Context) error { return l.node.refound(ctx, req, by) }}
 	}
 	if err := l.node.give(ctx, o); err != nil {
 		return nil, err

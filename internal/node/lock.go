@@ -10,6 +10,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 
 	"github.com/skep-project/skep/agent"
 	"github.com/skep-project/skep/ca"
@@ -68,13 +69,27 @@ func (n *Node) beLocked(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case key := <-told:
-			if err := n.unlock(key); err != nil {
+			err := n.unlock(key)
+			n.sawCommand(err)
+			if err != nil {
 				n.cfg.Log.LogAttrs(ctx, slog.LevelError, "the key that the unlock command printed does not unlock this manager", slog.Any("err", err))
 			}
 		case o := <-n.orders:
 			o.done <- n.obey(ctx, o)
 		}
 	}
+}
+
+// sawCommand has what came of the unlock command's key in the audit trail, once
+// this manager runs: nobody made a call.
+func (n *Node) sawCommand(err error) {
+	_, node, _ := n.keys.Who() // it is a locked manager's, which has an identity
+	c := rpc.Caller{Kind: rpc.Node, Node: node, Method: "/skep.local.v1.Local/UnlockByCommand"}
+	if err != nil {
+		n.server.Saw(c, codes.PermissionDenied.String(), err.Error())
+		return
+	}
+	n.server.Saw(c, "", "")
 }
 
 // unlock opens the keys with the key as people keep it.

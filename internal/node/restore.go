@@ -25,8 +25,10 @@ import (
 	"github.com/skep-project/skep/internal/version"
 	"github.com/skep-project/skep/manager"
 	"github.com/skep-project/skep/manager/backup"
+	"github.com/skep-project/skep/manager/witness"
 	cav1 "github.com/skep-project/skep/proto/skep/ca/v1"
 	localv1 "github.com/skep-project/skep/proto/skep/local/v1"
+	logv1 "github.com/skep-project/skep/proto/skep/log/v1"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
 
@@ -58,7 +60,7 @@ func (l *local) Restore(stream grpc.ClientStreamingServer[localv1.RestoreRequest
 
 // restore founds the swarm and waits until this node leads it.
 func (n *Node) restore(ctx context.Context, opts *localv1.RestoreOptions, im *backup.Image) (*localv1.RestoreResponse, error) {
-	r := &restoration{node: n, opts: opts, image: im, answer: &localv1.RestoreResponse{Manifest: im.Manifest}}
+	r := &restoration{node: n, opts: opts, image: im, by: witness.Deed(ctx), answer: &localv1.RestoreResponse{Manifest: im.Manifest}}
 	if err := r.judge(ctx); err != nil {
 		return nil, err
 	}
@@ -82,6 +84,7 @@ type restoration struct {
 	node   *Node
 	opts   *localv1.RestoreOptions
 	image  *backup.Image
+	by     *logv1.Deed
 	answer *localv1.RestoreResponse
 }
 
@@ -197,7 +200,7 @@ func (r *restoration) found(ctx context.Context) error {
 		return fmt.Errorf("restore: %w", err)
 	}
 	index, err := manager.Restore(manager.Log{
-		Dir: n.cfg.StateDir, RaftID: manager.NewRaftID(), Cluster: r.image.Cluster(), History: id.New(), Node: node, Ring: ring, Log: n.cfg.Log,
+		Dir: n.cfg.StateDir, RaftID: manager.NewRaftID(), Cluster: r.image.Cluster(), History: id.New(), Node: node, Ring: ring, By: r.by, Log: n.cfg.Log,
 	}, r.image.Store, r.record(node, former, cert, at), at.advertise)
 	if err != nil {
 		return fmt.Errorf("restore: %w", err)
