@@ -50,6 +50,9 @@ func objects(r *audit.Record, short func(string) string) string {
 		if name == "" {
 			name = short(o.ID)
 		}
+		if o.Became != "" {
+			name += " (" + o.Became + ")"
+		}
 		out = append(out, o.Kind+" "+name)
 	}
 	if r.More > 0 {

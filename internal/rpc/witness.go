@@ -88,7 +88,7 @@ func (s *Server) ended(c *call, err error) {
 			s.Saw(c.caller, code.String(), err.Error())
 		}
 	case codes.InvalidArgument, codes.NotFound, codes.AlreadyExists, codes.OutOfRange:
-		if c.method.policy.GetLeader() {
+		if c.method.policy.GetLeader() || c.method.policy.GetShows() {
 			s.Saw(c.caller, code.String(), "") // the words quote the request
 		}
 	}

@@ -111,6 +111,8 @@ type Object struct {
 	ID   string `json:"id"`
 	// Name it had then. May be empty.
 	Name string `json:"name,omitempty"`
+	// Became is what was made of it, in words. May be empty.
+	Became string `json:"became,omitempty"`
 }
 
 // How much of what callers wrote a record holds, in bytes, and of how many objects.

@@ -72,6 +72,7 @@ func (w *writer) objects(list []Object) {
 		w.text("kind", o.Kind)
 		w.text("id", o.ID)
 		w.some("name", o.Name)
+		w.some("became", o.Became)
 		w.buf = append(w.buf, '}')
 	}
 	w.buf = append(w.buf, ']')

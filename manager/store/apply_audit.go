@@ -75,9 +75,9 @@ const maxTouched = 16
 // touched returns the objects that changes are of, with the names they have, or
 // had before the entry, and how many there are besides.
 func (s *state) touched(before *state, changes []Change) (out []audit.Object, more int) {
-	now, then := Snapshot{state: s}, Snapshot{state: before}
+	now, then := &Snapshot{state: s}, &Snapshot{state: before}
 	for i, c := range changes {
-		kind, text := s.objectKind(c)
+		kind, text := objectKind(c)
 		if kind == "" || slices.ContainsFunc(changes[:i], func(d Change) bool { return d.Kind == c.Kind && slices.Equal(d.Key, c.Key) }) {
 			continue
 		}
@@ -85,18 +85,15 @@ func (s *state) touched(before *state, changes []Change) (out []audit.Object, mo
 			more++
 			continue
 		}
-		name := objectName(&now, c)
-		if name == "" {
-			name = objectName(&then, c)
-		}
-		out = append(out, audit.Object{Kind: kind, ID: text, Name: name})
+		name, words := became(then, now, c)
+		out = append(out, audit.Object{Kind: kind, ID: text, Name: name, Became: words})
 	}
 	return out, more
 }
 
 // objectKind returns what a record calls the object of a change and its id; "" for
 // what no record is about: it comes with another.
-func (s *state) objectKind(c Change) (kind, text string) {
+func objectKind(c Change) (kind, text string) {
 	switch c.Kind {
 	case KindCluster:
 		kind = "cluster"
@@ -114,23 +111,6 @@ func (s *state) objectKind(c Change) (kind, text string) {
 		return "", ""
 	}
 	return kind, idText(c.Key)
-}
-
-func objectName(snap *Snapshot, c Change) string {
-	x := c.ID()
-	switch c.Kind {
-	case KindNode:
-		n := snap.Node(x)
-		if name := n.GetSpec().GetName(); name != "" {
-			return name
-		}
-		return n.GetDescription().GetHostname()
-	case KindService:
-		return snap.Service(x).GetSpec().GetName()
-	case KindUser:
-		return snap.User(x).GetName()
-	}
-	return ""
 }
 
 // idText spells an id; "" if it is none.

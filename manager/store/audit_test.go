@@ -73,7 +73,7 @@ func TestWhatSomebodyAskedForIsInTheTrailAndNothingElse(t *testing.T) {
 		t.Errorf("it begins with %+v", r)
 	}
 	if r := got[1]; r.Seq != 2 || r.Did != "CreateService" || r.Who != "user:alice" || r.User != num(600).String() || r.Via != num(2).String() || r.From != "10.0.0.9" ||
-		r.Result != audit.Done || r.Request != "abcd" || r.At.UnixNano() != 10e9 || len(r.Objects) != 1 || r.Objects[0] != (audit.Object{Kind: "service", ID: num(50).String(), Name: "api"}) {
+		r.Result != audit.Done || r.Request != "abcd" || r.At.UnixNano() != 10e9 || len(r.Objects) != 1 || r.Objects[0] != (audit.Object{Kind: "service", ID: num(50).String(), Name: "api", Became: "made"}) {
 		t.Errorf("the creation is %+v", r)
 	}
 	if r := got[2]; r.Did != "RemoveService" || len(r.Objects) != 1 || r.Objects[0].Name != "api" {
@@ -87,6 +87,51 @@ func TestWhatSomebodyAskedForIsInTheTrailAndNothingElse(t *testing.T) {
 	}
 	if changes, reset := w.Take(); len(changes) != 2 || reset {
 		t.Errorf("a watch was told %v, want one change an entry", changes)
+	}
+}
+
+func TestARecordSaysWhatBecameOfWhat(t *testing.T) {
+	t.Parallel()
+	s := small(t)
+	must(t, s, opCluster(501))
+	node := func(n *modelv1.Node) *logv1.Operation {
+		n.Id = num(40).Bytes()
+		return &logv1.Operation{Op: &logv1.Operation_PutNode{PutNode: n}}
+	}
+	cluster := func(k *modelv1.Cluster) *logv1.Operation {
+		k.Id, k.History = num(500).Bytes(), num(501).Bytes()
+		return &logv1.Operation{Op: &logv1.Operation_PutCluster{PutCluster: k}}
+	}
+	cert := func(n byte) *modelv1.Certificate {
+		return &modelv1.Certificate{Serial: []byte{0xab, n}, Generation: uint64(n)}
+	}
+	workerSpec := &modelv1.NodeSpec{Role: modelv1.Role_ROLE_WORKER, Availability: modelv1.Availability_AVAILABILITY_ACTIVE}
+	managerSpec := &modelv1.NodeSpec{Role: modelv1.Role_ROLE_MANAGER, Availability: modelv1.Availability_AVAILABILITY_DRAIN}
+	for i, tt := range []struct {
+		op   *logv1.Operation
+		want string
+	}{
+		{node(&modelv1.Node{Spec: workerSpec, Membership: modelv1.Membership_MEMBERSHIP_PENDING}), "made, pending, to be worker"},
+		{node(&modelv1.Node{Spec: workerSpec, Membership: modelv1.Membership_MEMBERSHIP_ACCEPTED, Current: cert(1)}), "accepted, certificate ab01, generation 1"},
+		{node(&modelv1.Node{Spec: managerSpec, Membership: modelv1.Membership_MEMBERSHIP_ACCEPTED, Role: modelv1.Role_ROLE_MANAGER, Current: cert(2)}),
+			"to be manager, is manager, drain, certificate ab02, generation 2"},
+		{opDelete(KindNode, num(40).Bytes()), "removed"},
+		{opUser(num(41), "bob"), "made"},
+		{opDelete(KindUser, num(41).Bytes()), "removed"},
+		{opToken(num(42), "x", 2), "made, for a worker"},
+		{opToken(num(42), "x", 2, node1), "used 1 of 2 times"},
+		{opMember(77, node1), "made, learner"},
+		{cluster(&modelv1.Cluster{Spec: &modelv1.ClusterSpec{Autolock: true, NoStandingTokens: true}, UnlockKey: []byte("hunter2"), UnlockNumber: 1}), "autolock on, standing tokens off, unlock key 1"},
+		{cluster(&modelv1.Cluster{Spec: &modelv1.ClusterSpec{}, UnlockNumber: 2, WorkerToken: []byte("hunter2"), ManagerToken: []byte("hunter3"), Root: &modelv1.RootCA{Key: []byte("hunter4")}}),
+			"autolock off, standing tokens on, another worker token, another manager token, another root key"},
+	} {
+		if err := s.ApplyProto(uint64(100+i), 1, []*logv1.Transaction{asked("X", tt.op)})[0]; err != nil {
+			t.Fatalf("%s: %v", tt.want, err)
+		}
+		all := trail(t, s)
+		if r := all[len(all)-1]; len(r.Objects) != 1 || r.Objects[0].Became != tt.want {
+			t.Errorf("it became %+v, want %s", r.Objects, tt.want)
+		}
 	}
 }
 
