@@ -47,6 +47,9 @@ func ls(s *say.Streams) *cli.Command {
 			}
 			l := &lister{s: s, look: show.LookOf(s, c), whole: c.Bool("no-trunc"), live: req.GetFollow(), req: req}
 			err = conn.Follow(ctx, api, controlv1.ControlClient.ReadAudit, req, limit, conn.Listener[controlv1.ReadAuditResponse]{Begin: func() {}, Take: l.take})
+			if err != nil && len(l.rows) == 0 {
+				return err // and not the head of a table above it
+			}
 			return errors.Join(err, l.flush())
 		}),
 	}
