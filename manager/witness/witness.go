@@ -32,6 +32,9 @@ const (
 	// maxKinds bounds what is told apart, of strangers and of all others; the rest is
 	// counted together.
 	maxKinds = 1024
+	// forgetEvery is how often it is looked whether something is to be forgotten,
+	// while there is nothing to tell.
+	forgetEvery = 5 * time.Minute
 	// tellTime bounds one try to tell.
 	tellTime = 5 * time.Second
 )
@@ -61,7 +64,10 @@ type Gatherer struct {
 	cfg    Config
 	meters meters
 
-	mu sync.Mutex // guards what is in the books; held for memory only
+	wake chan struct{} // capacity 1
+	mu   sync.Mutex    // guards what is below and in the books; held for memory only
+	// asleep says that Run looks at nothing before it is woken.
+	asleep bool
 	// strangers cannot use up the room of those who showed who they are.
 	strangers, known book
 }
@@ -94,7 +100,7 @@ type gathered struct {
 // New returns a Gatherer. Run tells what it gathers.
 func New(cfg Config) *Gatherer {
 	return &Gatherer{
-		cfg:       cfg,
+		cfg: cfg, wake: make(chan struct{}, 1),
 		strangers: book{make(map[kind]*gathered), rate.NewLimiter(strangersRate, strangersBurst)},
 		known:     book{make(map[kind]*gathered), rate.NewLimiter(knownRate, knownBurst)},
 	}
@@ -126,6 +132,10 @@ func (g *Gatherer) Saw(c rpc.Caller, code, reason string) {
 		v.sight = &logv1.Sight{Deed: d, By: g.cfg.Self.Bytes(), Code: code, Reason: audit.Cut(oneLine(reason)), First: now.UnixNano()}
 	}
 	v.sight.Count++
+	if g.asleep {
+		g.asleep = false
+		g.wake <- struct{}{} // there is room: it was taken before Run slept
+	}
 }
 
 // network is what of an address tells callers apart: the whole of IPv4, the /64 of
@@ -174,19 +184,51 @@ func (b *book) take(now time.Time, most int, out []*logv1.Sight) []*logv1.Sight 
 	return out
 }
 
+// rest waits until there may be something to tell: a beat while something waits,
+// and else until something is seen.
+func (g *Gatherer) rest(ctx context.Context, ready bool) error {
+	pause := beat
+	if g.mu.Lock(); !ready && !g.known.waits() && !g.strangers.waits() {
+		g.asleep, pause = true, forgetEvery
+	}
+	g.mu.Unlock()
+	t := time.NewTimer(pause)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-g.wake:
+		return g.rest(ctx, true) // for a beat, so that what is alike comes together
+	case <-t.C:
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.asleep = false
+	select {
+	case <-g.wake: // it came with the end of the pause
+	default:
+	}
+	return nil
+}
+
+// waits reports whether something was not told yet.
+func (b *book) waits() bool {
+	for _, v := range b.kinds {
+		if v.sight != nil {
+			return true
+		}
+	}
+	return false
+}
+
 // Run tells what is gathered until ctx ends.
 func (g *Gatherer) Run(ctx context.Context) error {
 	var ready []*logv1.Sight
-	t := time.NewTicker(beat)
-	defer t.Stop()
 	for tries := 0; ; {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case now := <-t.C:
-			ready = append(ready, g.take(now, MaxTold-len(ready))...)
+		if err := g.rest(ctx, len(ready) > 0); err != nil {
+			return err
 		}
-		if len(ready) == 0 {
+		if ready = append(ready, g.take(time.Now(), MaxTold-len(ready))...); len(ready) == 0 {
 			continue
 		}
 		err := g.tell(ctx, ready)

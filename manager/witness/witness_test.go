@@ -62,6 +62,13 @@ func gather(t *testing.T, body func(*testing.T, *Gatherer, *leader)) {
 	})
 }
 
+// remembered is how many kinds there are in a book.
+func remembered(g *Gatherer, b *book) int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(b.kinds)
+}
+
 func stranger(host string) rpc.Caller {
 	return rpc.Caller{Address: host + ":999", Method: "/skep.ca.v1.Authority/Enroll"}
 }
@@ -107,8 +114,8 @@ func TestWhatGoesOnIsToldMoreAndMoreSeldom(t *testing.T) {
 		if len(got) > 7+hours*6 || count != hours*3600 {
 			t.Errorf("%d times was told in %d sights", count, len(got))
 		}
-		time.Sleep(3 * maxRest)
-		if n := len(g.known.kinds); n != 0 {
+		time.Sleep(3*maxRest + 2*forgetEvery)
+		if n := remembered(g, &g.known); n != 0 {
 			t.Errorf("%d kinds are remembered of those that are quiet", n)
 		}
 	})
@@ -130,7 +137,7 @@ func TestAFloodIsBoundedAndHidesNobody(t *testing.T) {
 		if most := strangersBurst + seconds/10 + 1; len(got) > most {
 			t.Errorf("%d sights were told, want at most %d", len(got), most)
 		}
-		if n := len(g.strangers.kinds); n > maxKinds+1 {
+		if n := remembered(g, &g.strangers); n > maxKinds+1 {
 			t.Errorf("%d kinds are remembered", n)
 		}
 		g.Saw(alice("RemoveNode"), "PermissionDenied", "no")
@@ -146,6 +153,28 @@ func TestAFloodIsBoundedAndHidesNobody(t *testing.T) {
 		}
 		if m := g.Meters(); m.Seen != flood*seconds+1 || m.Lumped == 0 || m.Told == 0 {
 			t.Errorf("the meters say %+v", m)
+		}
+	})
+}
+
+// TestWhoSeesNothingDoesNothing: it looks a few times an hour whether it may forget.
+func TestWhoSeesNothingDoesNothing(t *testing.T) {
+	t.Parallel()
+	gather(t, func(t *testing.T, g *Gatherer, l *leader) {
+		for range 3 {
+			time.Sleep(time.Hour)
+			synctest.Wait()
+			g.mu.Lock()
+			asleep := g.asleep
+			g.mu.Unlock()
+			if !asleep {
+				t.Error("it is awake")
+			}
+			g.Saw(alice("RemoveNode"), "PermissionDenied", "no")
+			time.Sleep(2 * beat)
+			if _, count := l.take(); count != 1 {
+				t.Errorf("%d were told within two seconds", count)
+			}
 		}
 	})
 }
