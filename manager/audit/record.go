@@ -54,6 +54,12 @@ const (
 	Overflow = "Overflow"
 )
 
+// Own reports whether a word is one that a trail says by itself, or is none: who
+// asks for something may not say it.
+func Own(did string) bool {
+	return did == "" || did == Begin || did == History || did == Truncate || did == Checkpoint
+}
+
 // Swarm is who does what nobody asked for at that moment.
 const Swarm = "swarm"
 

@@ -45,9 +45,14 @@ func (s *state) record(r audit.Record) {
 	s.trail.Append(r)
 }
 
-// deed is who and what of a record.
+// deed is who and what of a record. A manager that lies about what it saw does not
+// break the chain by it.
 func deed(d *logv1.Deed) audit.Record {
-	return audit.Record{Who: d.GetWho(), User: idText(d.GetUser()), On: idText(d.GetOn()), From: d.GetFrom(), Via: idText(d.GetVia()), Did: d.GetDid()}
+	r := audit.Record{Who: d.GetWho(), User: idText(d.GetUser()), On: idText(d.GetOn()), From: d.GetFrom(), Via: idText(d.GetVia()), Did: d.GetDid()}
+	if audit.Own(r.Did) {
+		r.Did = "Unknown" + r.Did
+	}
+	return r
 }
 
 func sight(v *logv1.Sight) audit.Record {

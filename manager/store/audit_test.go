@@ -135,6 +135,25 @@ func TestARecordSaysWhatBecameOfWhat(t *testing.T) {
 	}
 }
 
+func TestAManagerThatLiesDoesNotBreakTheTrail(t *testing.T) {
+	t.Parallel()
+	s := small(t)
+	var sights []*logv1.Sight
+	for _, did := range []string{"", audit.Begin, audit.Truncate, audit.Checkpoint, audit.History, "\x00\xff\"}"} {
+		sights = append(sights, seen(did, "x", 1))
+	}
+	s.ApplyProto(10, 1, []*logv1.Transaction{{Sights: append(sights, &logv1.Sight{})}})
+	got := trail(t, s)
+	if len(got) != 8 {
+		t.Fatalf("there are %d records", len(got))
+	}
+	for _, r := range got[1:] {
+		if audit.Own(r.Did) {
+			t.Errorf("a caller's word is taken for the trail's: %+v", r)
+		}
+	}
+}
+
 func TestManyObjectsAreCounted(t *testing.T) {
 	t.Parallel()
 	s := New()
