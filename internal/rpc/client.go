@@ -67,11 +67,17 @@ func (p Peer) check(who ca.Identity) error {
 		return fmt.Errorf("node %s answers, want %s", who.Node, p.Node)
 	case len(p.Keys) == 0 || slices.Contains(p.Keys, who.KeySHA256):
 		return nil
-	case !p.ListedAt.IsZero() && issued(who).After(p.ListedAt):
+	case !p.ListedAt.IsZero() && issued(who).Add(listSlack).After(p.ListedAt):
 		return nil
 	}
 	return fmt.Errorf("node %s answers with a key that the list of managers does not hold", who.Node)
 }
+
+// listSlack is by how much a certificate may seem to be older than the list that
+// does not know it: it tells seconds only, two clocks are compared, and a rotation of
+// the root has all managers renew at once, those that every list names. A list holds
+// a manager's last two keys, so this lets in nothing that was superseded longer ago.
+const listSlack = time.Minute
 
 // issued works out when a certificate was signed: its life begins Backdate
 // earlier.

@@ -196,6 +196,8 @@ func TestClientsCheckNodeAndKey(t *testing.T) {
 		{"another node", rpc.Peer{Node: id.New()}, false},
 		{"another key", rpc.Peer{Node: id1.Node, Keys: []ca.Digest{{1}}}, false},
 		{"a key newer than the list", rpc.Peer{Node: id1.Node, Keys: []ca.Digest{{1}}, ListedAt: time.Now().Add(-time.Hour)}, true},
+		{"a key of the second in which the list came", rpc.Peer{Node: id1.Node, Keys: []ca.Digest{{1}}, ListedAt: time.Now().Add(time.Second)}, true},
+		{"a key of a clock that is somewhat behind", rpc.Peer{Node: id1.Node, Keys: []ca.Digest{{1}}, ListedAt: time.Now().Add(30 * time.Second)}, true},
 		{"a key older than the list", rpc.Peer{Node: id1.Node, Keys: []ca.Digest{{1}}, ListedAt: time.Now().Add(time.Hour)}, false},
 	} {
 		cc, err := rpc.Dial(m.address, rpc.ClientTLS(self, tt.peer))
