@@ -2,6 +2,7 @@ package ca
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -9,8 +10,8 @@ import (
 	"time"
 )
 
-// maxRoots bounds a bundle: one root, and two while a rotation lasts.
-const maxRoots = 8
+// MaxRoots bounds a bundle: one root, and two or more while a rotation lasts.
+const MaxRoots = 8
 
 // A Bundle is the roots a node trusts, never empty, and never changed.
 type Bundle struct {
@@ -20,8 +21,8 @@ type Bundle struct {
 
 // ParseBundle returns the bundle of the given DER certificates.
 func ParseBundle(ders [][]byte) (*Bundle, error) {
-	if len(ders) == 0 || len(ders) > maxRoots {
-		return nil, fmt.Errorf("root certificates: %d given, want 1 to %d", len(ders), maxRoots)
+	if len(ders) == 0 || len(ders) > MaxRoots {
+		return nil, fmt.Errorf("root certificates: %d given, want 1 to %d", len(ders), MaxRoots)
 	}
 	b := &Bundle{pool: x509.NewCertPool()}
 	for i, der := range ders {
@@ -45,6 +46,18 @@ func (b *Bundle) DER() [][]byte {
 		out = append(out, bytes.Clone(r.Raw))
 	}
 	return out
+}
+
+// Digest returns the digest of what is trusted: the SHA-256 of the roots' digests,
+// one behind the other, the smallest first. Which of them signs is not in it.
+func (b *Bundle) Digest() Digest {
+	all := make([][]byte, 0, len(b.roots))
+	for _, r := range b.roots {
+		d := RootDigest(r.Raw)
+		all = append(all, d[:])
+	}
+	slices.SortFunc(all, bytes.Compare)
+	return sha256.Sum256(bytes.Join(slices.CompactFunc(all, bytes.Equal), nil))
 }
 
 // Find returns the root that has the digest.

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -24,6 +25,7 @@ type Credential struct {
 	// IssuedAt is when the leaf was signed (R21).
 	IssuedAt time.Time
 
+	key crypto.Signer
 	tls tls.Certificate
 }
 
@@ -48,11 +50,15 @@ func NewCredential(chain [][]byte, key crypto.Signer, roots *Bundle, issuedAt ti
 	if !bytes.Equal(spki, certs[0].RawSubjectPublicKeyInfo) {
 		return nil, fmt.Errorf("credential of node %s: the certificate is for another key", who.Node)
 	}
-	c := &Credential{Identity: who, Leaf: certs[0], Chain: chain, Roots: roots, IssuedAt: issuedAt}
+	c := &Credential{Identity: who, Leaf: certs[0], Chain: chain, Roots: roots, IssuedAt: issuedAt, key: key}
 	c.tls = tls.Certificate{Certificate: append([][]byte(nil), chain...), PrivateKey: key, Leaf: certs[0]}
 	if who.Role == modelv1.Role_ROLE_MANAGER {
 		// Joiners know the root by its digest only, so managers send it (R16).
-		c.tls.Certificate = append(c.tls.Certificate, roots.DER()...)
+		for _, der := range roots.DER() {
+			if !slices.ContainsFunc(chain, func(c []byte) bool { return bytes.Equal(c, der) }) {
+				c.tls.Certificate = append(c.tls.Certificate, der)
+			}
+		}
 	}
 	return c, nil
 }
@@ -67,6 +73,19 @@ func parseChain(chain [][]byte) ([]*x509.Certificate, error) {
 		certs = append(certs, cert)
 	}
 	return certs, nil
+}
+
+// With returns c with other roots to trust, or an error if none of them vouches for
+// its certificate.
+func (c *Credential) With(roots *Bundle) (*Credential, error) {
+	return NewCredential(c.Chain, c.key, roots, c.IssuedAt)
+}
+
+// SignedBy reports whether the leaf is signed by the root that has the digest, one
+// that c trusts.
+func (c *Credential) SignedBy(root Digest) bool {
+	r, found := c.Roots.Find(root)
+	return found && c.Leaf.CheckSignatureFrom(r) == nil
 }
 
 // TLS returns what the node shows in a handshake.

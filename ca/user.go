@@ -173,5 +173,12 @@ func NewUserCredential(chain [][]byte, key crypto.Signer, roots *Bundle) (*UserC
 		tls: tls.Certificate{Certificate: slices.Clone(chain), PrivateKey: key, Leaf: certs[0]}}, nil
 }
 
+// SignedBy reports whether the certificate is signed by the root that has the
+// digest, one that c trusts.
+func (c *UserCredential) SignedBy(root Digest) bool {
+	r, found := c.Roots.Find(root)
+	return found && c.tls.Leaf.CheckSignatureFrom(r) == nil
+}
+
 // TLS returns what the user shows in a handshake.
 func (c *UserCredential) TLS() *tls.Certificate { return &c.tls }

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -39,7 +40,11 @@ type Cluster struct {
 	// Roots is DER, the one that signs first; Key is its PKCS#8.
 	Roots [][]byte
 	Key   sealed.Secret
-	Spec  *modelv1.ClusterSpec
+	// Via is what goes with each leaf, see modelv1.RootCA, and Former are the
+	// digests of roots that are trusted no more and that tokens still pin.
+	Via    [][]byte
+	Former []ca.Digest
+	Spec   *modelv1.ClusterSpec
 	// WorkerToken and ManagerToken are the secrets of the standing tokens; zero
 	// if there is none.
 	WorkerToken  sealed.Secret
@@ -56,7 +61,7 @@ type Invitation struct {
 	// whether it is a token at all is for Members to find.
 	Role modelv1.Role
 	// Hash is the SHA-256 of its secret; Pin the digest of the root it pins, and
-	// Pinned whether that is one of the cluster's of now.
+	// Pinned whether that is one of the cluster's of now, or of lately.
 	Hash   []byte
 	Pin    ca.Digest
 	Pinned bool
@@ -226,6 +231,7 @@ func read(cluster Cluster, is *issue.Issuer, text string) (*Invitation, error) {
 	hash := sha256.Sum256(token.Secret.Reveal())
 	out := &Invitation{Hash: hash[:], Pin: token.Digest}
 	_, out.Pinned = is.Roots().Find(token.Digest)
+	out.Pinned = out.Pinned || slices.Contains(cluster.Former, token.Digest)
 	if !out.Pinned {
 		return out, nil
 	}
@@ -311,6 +317,10 @@ func (s *Server) open(ctx context.Context) (Cluster, *issue.Issuer, error) {
 		return Cluster{}, nil, err
 	}
 	is, err := issue.New(cluster.Roots, cluster.Key)
+	if err != nil {
+		return Cluster{}, nil, err
+	}
+	is, err = is.Via(cluster.Via)
 	return cluster, is, err
 }
 

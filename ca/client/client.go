@@ -156,8 +156,8 @@ func (j Join) at(ctx context.Context, remote string) (*Result, error) {
 	if cred.Identity.Cluster != pin.who.Cluster {
 		return nil, fmt.Errorf("it gave a certificate of cluster %s but is of %s: %w", cred.Identity.Cluster, pin.who.Cluster, errdefs.ErrDataLoss)
 	}
-	if _, ok := cred.Roots.Find(j.Token.Digest); !ok {
-		return nil, fmt.Errorf("the roots it gave do not hold the one the token pins: %w", errdefs.ErrDataLoss)
+	if err := pin.vouches(cred); err != nil {
+		return nil, fmt.Errorf("the certificate it gave does not lead to the root that the token pins: %w: %w", err, errdefs.ErrDataLoss)
 	}
 	host, _, err := net.SplitHostPort(conn.LocalAddr().String())
 	if err != nil {
@@ -187,48 +187,66 @@ type pinned struct {
 	mu  sync.Mutex // guards the fields below; held for memory only
 	who ca.Identity
 	err error
+	// root is the one that the token pins, and shown what came with it.
+	root  *ca.Bundle
+	shown []*x509.Certificate
+}
+
+// vouches returns nil if the pinned root stands behind a certificate that came over
+// the connection: it is among the roots given with it, or was before a rotation,
+// and leads to the one that signed it.
+func (p *pinned) vouches(cred *ca.Credential) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, held := cred.Roots.Find(p.digest); held {
+		return nil
+	}
+	_, err := p.root.Verify(append([]*x509.Certificate{cred.Leaf}, p.shown...), cred.IssuedAt)
+	if errors.Is(err, ca.ErrClock) {
+		return nil // Accept has judged the time
+	}
+	return err
 }
 
 func (p *pinned) verify(state tls.ConnectionState) error {
-	who, err := p.judge(state.PeerCertificates, time.Now())
+	root, who, err := p.judge(state.PeerCertificates, time.Now())
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.who, p.err = who, err
+	p.who, p.err, p.root, p.shown = who, err, root, state.PeerCertificates
 	return err
 }
 
 // judge accepts a chain only if one of its certificates is the pinned root, the
 // leaf is signed up to that root, and the leaf is a manager's (R16).
-func (p *pinned) judge(chain []*x509.Certificate, now time.Time) (ca.Identity, error) {
-	var root *ca.Bundle
+func (p *pinned) judge(chain []*x509.Certificate, now time.Time) (root *ca.Bundle, who ca.Identity, err error) {
 	for _, c := range chain {
 		if ca.RootDigest(c.Raw) != p.digest {
 			continue
 		}
 		b, err := ca.ParseBundle([][]byte{c.Raw})
 		if err != nil {
-			return ca.Identity{}, fmt.Errorf("%w: %w", ErrOtherCluster, err)
+			return nil, ca.Identity{}, fmt.Errorf("%w: %w", ErrOtherCluster, err)
 		}
 		root = b
 	}
 	if root == nil {
 		if len(chain) > 0 {
 			if who, err := ca.FromCert(chain[0]); err == nil && who.Role != modelv1.Role_ROLE_MANAGER {
-				return ca.Identity{}, fmt.Errorf("node %s answers: %w", who.Node, ErrNotManager)
+				return nil, ca.Identity{}, fmt.Errorf("node %s answers: %w", who.Node, ErrNotManager)
 			}
 		}
-		return ca.Identity{}, ErrOtherCluster
+		return nil, ca.Identity{}, ErrOtherCluster
 	}
-	who, err := root.Verify(chain, now)
+	who, err = root.Verify(chain, now)
 	switch {
 	case errors.Is(err, ca.ErrClock):
-		return ca.Identity{}, fmt.Errorf("%w; set the clocks right and try again", err)
+		return nil, ca.Identity{}, fmt.Errorf("%w; set the clocks right and try again", err)
 	case err != nil:
-		return ca.Identity{}, fmt.Errorf("%w: %w", ErrOtherCluster, err)
+		return nil, ca.Identity{}, fmt.Errorf("%w: %w", ErrOtherCluster, err)
 	case who.Role != modelv1.Role_ROLE_MANAGER:
-		return ca.Identity{}, fmt.Errorf("node %s answers: %w", who.Node, ErrNotManager)
+		return nil, ca.Identity{}, fmt.Errorf("node %s answers: %w", who.Node, ErrNotManager)
 	}
-	return who, nil
+	return root, who, nil
 }
 
 // handshake dials remote and returns a connection whose peer was judged.

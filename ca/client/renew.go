@@ -48,7 +48,8 @@ type Renewer struct {
 	cfg  RenewerConfig
 	now  chan struct{} // capacity 1: a demand that is waiting stands for all
 	role atomic.Int32  // that the last demand was for
-	last time.Time     // of the last renewal that was demanded
+	root atomic.Pointer[underRoot]
+	last time.Time // of the last renewal that was demanded
 	at   atomicTime
 }
 
@@ -74,6 +75,35 @@ func (r *Renewer) Now(role modelv1.Role) {
 	case r.now <- struct{}{}:
 	default:
 	}
+}
+
+// underRoot is a demand for a certificate of one root.
+type underRoot struct {
+	digest ca.Digest
+	spread time.Duration
+}
+
+// Under asks for a renewal within spread, at a moment drawn from it: the certificate
+// is to be of this root, which is among those that are trusted. It is forgotten if
+// it is so by the time. Under never blocks.
+func (r *Renewer) Under(root ca.Digest, spread time.Duration) {
+	r.root.Store(&underRoot{root, spread})
+	select {
+	case r.now <- struct{}{}:
+	default:
+	}
+}
+
+// demanded reports whether cred is not what was asked for last, and from what time
+// the moment to renew it is drawn.
+func (r *Renewer) demanded(cred *ca.Credential) (spread time.Duration, yes bool) {
+	if role := modelv1.Role(r.role.Load()); role != modelv1.Role_ROLE_UNSPECIFIED && cred.Identity.Role != role {
+		return 0, true
+	}
+	if root := r.root.Load(); root != nil && !cred.SignedBy(root.digest) {
+		return root.spread, true
+	}
+	return 0, false
 }
 
 // NextAt returns when the next renewal is due, zero if nothing is planned yet.
@@ -111,9 +141,9 @@ func (r *Renewer) wait(ctx context.Context, cred *ca.Credential) bool {
 		case <-r.now:
 		}
 		// The record may have been asked for the role twice: before its answer came too.
-		if cred.Identity.Role != modelv1.Role(r.role.Load()) {
-			pause := time.Until(r.last.Add(demandPause))
-			r.last = time.Now().Add(max(0, pause))
+		if spread, yes := r.demanded(cred); yes {
+			pause := max(0, time.Until(r.last.Add(demandPause))) + time.Duration(r.cfg.Roll()*float64(spread))
+			r.last = time.Now().Add(pause)
 			return sleep(ctx, pause)
 		}
 	}

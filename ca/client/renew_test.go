@@ -274,3 +274,51 @@ func TestAcceptRefusesWhatIsNotOurs(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestADemandForAnotherRootIsSpreadAndForgottenWhenMet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOffice(t)
+		asked := func() (n int) { o.set(func() { n = len(o.asked) }); return n }
+		first := ca.RootDigest(o.holder.Get().Roots.DER()[0])
+		r := o.start(func() float64 { return 0.5 })
+		synctest.Wait()
+		r.Under(first, time.Hour) // it is of that root
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		if n := asked(); n != 0 {
+			t.Fatalf("%d renewals for the root it has", n)
+		}
+		root, key, err := issue.NextRoot(o.holder.Get().Identity.Cluster, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		roots := append([][]byte{root}, o.holder.Get().Roots.DER()...)
+		bundle, err := ca.ParseBundle(roots)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cred, err := o.holder.Get().With(bundle)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.holder.Set(cred)
+		next, err := issue.New(roots, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.set(func() { o.issuer = next })
+		r.Under(ca.RootDigest(root), time.Hour)
+		time.Sleep(29 * time.Minute)
+		synctest.Wait()
+		if n := asked(); n != 0 {
+			t.Errorf("%d renewals before the moment that was drawn", n)
+		}
+		time.Sleep(2 * time.Minute)
+		r.Under(ca.RootDigest(root), time.Hour)
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		if n := asked(); n != 1 || !o.holder.Get().SignedBy(ca.RootDigest(root)) {
+			t.Errorf("%d renewals, and the certificate is of the next root: %v", n, o.holder.Get().SignedBy(ca.RootDigest(root)))
+		}
+	})
+}

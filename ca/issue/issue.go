@@ -43,6 +43,8 @@ const (
 	// rootBackdate is more than any leaf's, so that a root is never younger than
 	// what it signed.
 	rootBackdate = 24 * time.Hour
+	// MaxFormer is how many roots one after the other lead to the present one.
+	MaxFormer = 3
 	// userProfile is what cfssl calls the profile of users' leaves.
 	userProfile = "user"
 )
@@ -53,6 +55,16 @@ func init() { log.Level = log.LevelFatal + 1 }
 // NewRoot makes the root of a new cluster: a certificate that signs itself and
 // its private key in PKCS#8.
 func NewRoot(cluster id.ID, now time.Time) (der []byte, key sealed.Secret, err error) {
+	return newRoot(cluster, "skep root "+cluster.Short(), now)
+}
+
+// NextRoot makes a root that is to follow another of the same cluster. Its name
+// tells it from the others'.
+func NextRoot(cluster id.ID, now time.Time) (der []byte, key sealed.Secret, err error) {
+	return newRoot(cluster, "skep root "+cluster.Short()+" "+now.UTC().Format("20060102T150405"), now)
+}
+
+func newRoot(cluster id.ID, name string, now time.Time) (der []byte, key sealed.Secret, err error) {
 	priv, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, sealed.Secret{}, fmt.Errorf("make root key: %w", err)
@@ -67,7 +79,7 @@ func NewRoot(cluster id.ID, now time.Time) (der []byte, key sealed.Secret, err e
 	}
 	signed, err := s.Sign(signer.SignRequest{
 		Request: request,
-		Subject: &signer.Subject{CN: "skep root " + cluster.Short(), Names: []csr.Name{{O: cluster.String()}}},
+		Subject: &signer.Subject{CN: name, Names: []csr.Name{{O: cluster.String()}}},
 		Hosts:   []string{},
 		// Seconds are all a certificate holds.
 		NotBefore: now.Add(-rootBackdate).Truncate(time.Second),
@@ -104,8 +116,9 @@ func rootProfile() *config.SigningProfile {
 	return &config.SigningProfile{
 		Usage:  []string{"cert sign", "crl sign"},
 		Expiry: ca.RootLifetime,
-		// One step below: a rotation signs the next root with this one.
-		CAConstraint: config.CAConstraint{IsCA: true, MaxPathLen: 1},
+		// Steps below: a rotation signs the next root with this one, and who holds a
+		// join token from before follows through as many rotations as this.
+		CAConstraint: config.CAConstraint{IsCA: true, MaxPathLen: MaxFormer},
 		CSRWhitelist: whitelist(),
 	}
 }
@@ -125,6 +138,11 @@ type Issuer struct {
 	root   *x509.Certificate
 	bundle *ca.Bundle
 	signer *local.Signer
+	// via follows each leaf that is signed.
+	via [][]byte
+	// floor is when all that signs, and leads to it, is valid: a leaf is judged at
+	// its own beginning.
+	floor time.Time
 }
 
 // New returns the issuer of a cluster's root: certificates as in
@@ -155,8 +173,31 @@ func New(certificates [][]byte, key sealed.Secret) (*Issuer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("issuer: %w", err)
 	}
-	return &Issuer{root: root, bundle: bundle, signer: s}, nil
+	return &Issuer{root: root, bundle: bundle, signer: s, floor: root.NotBefore}, nil
 }
+
+// Via returns an issuer that gives the certificates, DER, with every leaf, as in
+// modelv1.RootCA.
+func (is *Issuer) Via(certificates [][]byte) (*Issuer, error) {
+	out := *is
+	out.via = certificates
+	for _, der := range certificates {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, fmt.Errorf("issuer: what leads to former roots: %w", err)
+		}
+		if c.NotBefore.After(out.floor) {
+			out.floor = c.NotBefore
+		}
+	}
+	return &out, nil
+}
+
+// chain is a leaf and what goes with it.
+func (is *Issuer) chain(leaf []byte) [][]byte { return append([][]byte{leaf}, is.via...) }
+
+// Root returns the digest of the root that signs.
+func (is *Issuer) Root() ca.Digest { return ca.RootDigest(is.root.Raw) }
 
 // Roots returns what nodes should trust.
 func (is *Issuer) Roots() *ca.Bundle { return is.bundle }
@@ -182,7 +223,10 @@ func (is *Issuer) record(generation uint64, life time.Duration, key ca.PublicKey
 		notAfter = is.root.NotAfter
 	}
 	notBefore := now.Add(-ca.Backdate(life)).Truncate(time.Second)
-	if notBefore.Before(is.root.NotBefore) || !notAfter.After(now) {
+	if notBefore.Before(is.floor) {
+		notBefore = is.floor // a root that an operator gave may be minutes old
+	}
+	if notBefore.After(now) || !notAfter.After(now) {
 		return nil, fmt.Errorf("prepare certificate: %s is valid from %s to %s, it cannot sign at %s",
 			is.root.Subject.CommonName, is.root.NotBefore, is.root.NotAfter, now.UTC())
 	}
@@ -202,8 +246,8 @@ func (is *Issuer) record(generation uint64, life time.Duration, key ca.PublicKey
 	}, nil
 }
 
-// Sign returns the chain (DER, leaf first, no roots) of the recorded certificate
-// of a node. request is any certificate request, in DER, of the recorded key.
+// Sign returns the chain (DER, leaf first, then what leads to former roots) of the
+// recorded certificate of a node. request is any certificate request, in DER, of the recorded key.
 func (is *Issuer) Sign(cluster, node id.ID, record *modelv1.Certificate, request []byte) ([][]byte, error) {
 	p := ca.Profile{Cluster: cluster, Node: node, Role: record.GetRole(), Generation: record.GetGeneration(), Lifetime: lifeOf(record)}
 	der, err := is.leaf(record, request, leaf{cluster: cluster, name: node.String(), hosts: p.Names()})
@@ -213,7 +257,7 @@ func (is *Issuer) Sign(cluster, node id.ID, record *modelv1.Certificate, request
 	if err != nil {
 		return nil, fmt.Errorf("sign certificate of node %s: %w", node, err)
 	}
-	return [][]byte{der}, nil
+	return is.chain(der), nil
 }
 
 func lifeOf(record *modelv1.Certificate) time.Duration {

@@ -29,7 +29,7 @@ func (is *Issuer) SignUser(p ca.UserProfile, record *modelv1.Certificate, reques
 	if err != nil {
 		return nil, fmt.Errorf("sign certificate of user %s: %w", p.Name, err)
 	}
-	return [][]byte{der}, nil
+	return is.chain(der), nil
 }
 
 // lintUser reads a user's leaf back and compares it with what was meant.

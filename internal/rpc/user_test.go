@@ -37,6 +37,7 @@ var allowed = map[string]modelv1.UserRole{
 	"Control/GetCluster": viewer, "Control/ListNodes": viewer, "Control/GetNode": viewer,
 	"Control/ListServices": viewer, "Control/GetService": viewer, "Control/ListTasks": viewer,
 	"Control/WatchService": viewer, "Control/RenewUser": viewer, "Control/ListManagers": viewer, "Control/WatchEvents": viewer,
+	"Control/GetRoot": viewer, "Control/WatchRoot": viewer,
 
 	"Control/CreateService": operator, "Control/UpdateService": operator, "Control/RemoveService": operator,
 
@@ -46,6 +47,7 @@ var allowed = map[string]modelv1.UserRole{
 	"Control/CreateToken": admin, "Control/ListTokens": admin, "Control/GetToken": admin, "Control/RevokeToken": admin,
 	"Control/AcceptNode": admin, "Control/RejectNode": admin,
 	"Control/ReadAudit": admin, "Control/GetUnlockKey": admin, "Control/RotateUnlockKey": admin,
+	"Control/RotateRoot": admin, "Control/AbortRootRotation": admin,
 }
 
 // everyone is what needs no certificate at all.

@@ -78,7 +78,657 @@ func (x ManagerStatus_Reachability) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ManagerStatus_Reachability.Descriptor instead.
 func (ManagerStatus_Reachability) EnumDescriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{9, 0}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{19, 0}
+}
+
+type GetRootRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRootRequest) Reset() {
+	*x = GetRootRequest{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRootRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRootRequest) ProtoMessage() {}
+
+func (x *GetRootRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRootRequest.ProtoReflect.Descriptor instead.
+func (*GetRootRequest) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{0}
+}
+
+type GetRootResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Root          *RootView              `protobuf:"bytes,1,opt,name=root,proto3" json:"root,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRootResponse) Reset() {
+	*x = GetRootResponse{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRootResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRootResponse) ProtoMessage() {}
+
+func (x *GetRootResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRootResponse.ProtoReflect.Descriptor instead.
+func (*GetRootResponse) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *GetRootResponse) GetRoot() *RootView {
+	if x != nil {
+		return x.Root
+	}
+	return nil
+}
+
+// RootView is the root without its key.
+type RootView struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// DER of the roots that are trusted, the one that signs first.
+	Certificates [][]byte            `protobuf:"bytes,1,rep,name=certificates,proto3" json:"certificates,omitempty"`
+	Rotation     *RotationView       `protobuf:"bytes,2,opt,name=rotation,proto3" json:"rotation,omitempty"`
+	Last         *v1.RootRotationEnd `protobuf:"bytes,3,opt,name=last,proto3" json:"last,omitempty"`
+	// Log time of the answer.
+	Now           int64  `protobuf:"varint,4,opt,name=now,proto3" json:"now,omitempty"`
+	Cluster       []byte `protobuf:"bytes,5,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RootView) Reset() {
+	*x = RootView{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RootView) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RootView) ProtoMessage() {}
+
+func (x *RootView) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RootView.ProtoReflect.Descriptor instead.
+func (*RootView) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *RootView) GetCertificates() [][]byte {
+	if x != nil {
+		return x.Certificates
+	}
+	return nil
+}
+
+func (x *RootView) GetRotation() *RotationView {
+	if x != nil {
+		return x.Rotation
+	}
+	return nil
+}
+
+func (x *RootView) GetLast() *v1.RootRotationEnd {
+	if x != nil {
+		return x.Last
+	}
+	return nil
+}
+
+func (x *RootView) GetNow() int64 {
+	if x != nil {
+		return x.Now
+	}
+	return 0
+}
+
+func (x *RootView) GetCluster() []byte {
+	if x != nil {
+		return x.Cluster
+	}
+	return nil
+}
+
+// RotationView is how far a rotation is. Who follows is judged by what managers
+// saw when the node opened its newest session, and by the users' records.
+type RotationView struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Phase v1.RootPhase           `protobuf:"varint,2,opt,name=phase,proto3,enum=skep.model.v1.RootPhase" json:"phase,omitempty"`
+	// DER of the root that it leads to.
+	Target      []byte             `protobuf:"bytes,3,opt,name=target,proto3" json:"target,omitempty"`
+	StartedAt   int64              `protobuf:"varint,4,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	Deadline    int64              `protobuf:"varint,5,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	OnStraggler v1.StragglerPolicy `protobuf:"varint,6,opt,name=on_straggler,json=onStraggler,proto3,enum=skep.model.v1.StragglerPolicy" json:"on_straggler,omitempty"`
+	By          string             `protobuf:"bytes,7,opt,name=by,proto3" json:"by,omitempty"`
+	// Nodes that have a certificate or are to have one, those that trust all the
+	// roots there are, and those that showed a certificate of the target.
+	Nodes    uint64 `protobuf:"varint,8,opt,name=nodes,proto3" json:"nodes,omitempty"`
+	Trusting uint64 `protobuf:"varint,9,opt,name=trusting,proto3" json:"trusting,omitempty"`
+	Renewed  uint64 `protobuf:"varint,10,opt,name=renewed,proto3" json:"renewed,omitempty"`
+	// The same of users whose certificate is not over.
+	Users        uint64 `protobuf:"varint,11,opt,name=users,proto3" json:"users,omitempty"`
+	UsersRenewed uint64 `protobuf:"varint,12,opt,name=users_renewed,json=usersRenewed,proto3" json:"users_renewed,omitempty"`
+	// Who has not followed; at most 1000 of them, and how many there are.
+	Stragglers    []*v1.RootStraggler `protobuf:"bytes,13,rep,name=stragglers,proto3" json:"stragglers,omitempty"`
+	Behind        uint64              `protobuf:"varint,14,opt,name=behind,proto3" json:"behind,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotationView) Reset() {
+	*x = RotationView{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotationView) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotationView) ProtoMessage() {}
+
+func (x *RotationView) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotationView.ProtoReflect.Descriptor instead.
+func (*RotationView) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *RotationView) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *RotationView) GetPhase() v1.RootPhase {
+	if x != nil {
+		return x.Phase
+	}
+	return v1.RootPhase(0)
+}
+
+func (x *RotationView) GetTarget() []byte {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *RotationView) GetStartedAt() int64 {
+	if x != nil {
+		return x.StartedAt
+	}
+	return 0
+}
+
+func (x *RotationView) GetDeadline() int64 {
+	if x != nil {
+		return x.Deadline
+	}
+	return 0
+}
+
+func (x *RotationView) GetOnStraggler() v1.StragglerPolicy {
+	if x != nil {
+		return x.OnStraggler
+	}
+	return v1.StragglerPolicy(0)
+}
+
+func (x *RotationView) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *RotationView) GetNodes() uint64 {
+	if x != nil {
+		return x.Nodes
+	}
+	return 0
+}
+
+func (x *RotationView) GetTrusting() uint64 {
+	if x != nil {
+		return x.Trusting
+	}
+	return 0
+}
+
+func (x *RotationView) GetRenewed() uint64 {
+	if x != nil {
+		return x.Renewed
+	}
+	return 0
+}
+
+func (x *RotationView) GetUsers() uint64 {
+	if x != nil {
+		return x.Users
+	}
+	return 0
+}
+
+func (x *RotationView) GetUsersRenewed() uint64 {
+	if x != nil {
+		return x.UsersRenewed
+	}
+	return 0
+}
+
+func (x *RotationView) GetStragglers() []*v1.RootStraggler {
+	if x != nil {
+		return x.Stragglers
+	}
+	return nil
+}
+
+func (x *RotationView) GetBehind() uint64 {
+	if x != nil {
+		return x.Behind
+	}
+	return 0
+}
+
+type RotateRootRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	RequestId []byte                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// DER and PKCS#8 of the root that is to follow; both empty: one is made.
+	Certificate []byte `protobuf:"bytes,2,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	// Never logged.
+	Key []byte `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	// Nanoseconds; 0: the cluster's stays, or if a rotation is under way, its own.
+	CertExpiry int64 `protobuf:"varint,4,opt,name=cert_expiry,json=certExpiry,proto3" json:"cert_expiry,omitempty"`
+	// Nanoseconds from now; 0: 24 h, or if a rotation is under way, its own.
+	Deadline int64 `protobuf:"varint,5,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	// UNSPECIFIED: wait, or if a rotation is under way, its own.
+	OnStraggler v1.StragglerPolicy `protobuf:"varint,6,opt,name=on_straggler,json=onStraggler,proto3,enum=skep.model.v1.StragglerPolicy" json:"on_straggler,omitempty"`
+	// Another root follows than that of the rotation that is under way.
+	Replace       bool `protobuf:"varint,7,opt,name=replace,proto3" json:"replace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateRootRequest) Reset() {
+	*x = RotateRootRequest{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateRootRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateRootRequest) ProtoMessage() {}
+
+func (x *RotateRootRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateRootRequest.ProtoReflect.Descriptor instead.
+func (*RotateRootRequest) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *RotateRootRequest) GetRequestId() []byte {
+	if x != nil {
+		return x.RequestId
+	}
+	return nil
+}
+
+func (x *RotateRootRequest) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *RotateRootRequest) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *RotateRootRequest) GetCertExpiry() int64 {
+	if x != nil {
+		return x.CertExpiry
+	}
+	return 0
+}
+
+func (x *RotateRootRequest) GetDeadline() int64 {
+	if x != nil {
+		return x.Deadline
+	}
+	return 0
+}
+
+func (x *RotateRootRequest) GetOnStraggler() v1.StragglerPolicy {
+	if x != nil {
+		return x.OnStraggler
+	}
+	return v1.StragglerPolicy(0)
+}
+
+func (x *RotateRootRequest) GetReplace() bool {
+	if x != nil {
+		return x.Replace
+	}
+	return false
+}
+
+type RotateRootResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Root  *RootView              `protobuf:"bytes,1,opt,name=root,proto3" json:"root,omitempty"`
+	// It was under way already.
+	Joined        bool `protobuf:"varint,2,opt,name=joined,proto3" json:"joined,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateRootResponse) Reset() {
+	*x = RotateRootResponse{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateRootResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateRootResponse) ProtoMessage() {}
+
+func (x *RotateRootResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateRootResponse.ProtoReflect.Descriptor instead.
+func (*RotateRootResponse) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *RotateRootResponse) GetRoot() *RootView {
+	if x != nil {
+		return x.Root
+	}
+	return nil
+}
+
+func (x *RotateRootResponse) GetJoined() bool {
+	if x != nil {
+		return x.Joined
+	}
+	return false
+}
+
+type AbortRootRotationRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	RequestId []byte                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// As in RotateRootRequest.
+	Deadline      int64              `protobuf:"varint,2,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	OnStraggler   v1.StragglerPolicy `protobuf:"varint,3,opt,name=on_straggler,json=onStraggler,proto3,enum=skep.model.v1.StragglerPolicy" json:"on_straggler,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AbortRootRotationRequest) Reset() {
+	*x = AbortRootRotationRequest{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AbortRootRotationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AbortRootRotationRequest) ProtoMessage() {}
+
+func (x *AbortRootRotationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AbortRootRotationRequest.ProtoReflect.Descriptor instead.
+func (*AbortRootRotationRequest) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *AbortRootRotationRequest) GetRequestId() []byte {
+	if x != nil {
+		return x.RequestId
+	}
+	return nil
+}
+
+func (x *AbortRootRotationRequest) GetDeadline() int64 {
+	if x != nil {
+		return x.Deadline
+	}
+	return 0
+}
+
+func (x *AbortRootRotationRequest) GetOnStraggler() v1.StragglerPolicy {
+	if x != nil {
+		return x.OnStraggler
+	}
+	return v1.StragglerPolicy(0)
+}
+
+type AbortRootRotationResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Root          *RootView              `protobuf:"bytes,1,opt,name=root,proto3" json:"root,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AbortRootRotationResponse) Reset() {
+	*x = AbortRootRotationResponse{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AbortRootRotationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AbortRootRotationResponse) ProtoMessage() {}
+
+func (x *AbortRootRotationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AbortRootRotationResponse.ProtoReflect.Descriptor instead.
+func (*AbortRootRotationResponse) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *AbortRootRotationResponse) GetRoot() *RootView {
+	if x != nil {
+		return x.Root
+	}
+	return nil
+}
+
+type WatchRootRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchRootRequest) Reset() {
+	*x = WatchRootRequest{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchRootRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchRootRequest) ProtoMessage() {}
+
+func (x *WatchRootRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchRootRequest.ProtoReflect.Descriptor instead.
+func (*WatchRootRequest) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{8}
+}
+
+type WatchRootResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Root          *RootView              `protobuf:"bytes,1,opt,name=root,proto3" json:"root,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchRootResponse) Reset() {
+	*x = WatchRootResponse{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchRootResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchRootResponse) ProtoMessage() {}
+
+func (x *WatchRootResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchRootResponse.ProtoReflect.Descriptor instead.
+func (*WatchRootResponse) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *WatchRootResponse) GetRoot() *RootView {
+	if x != nil {
+		return x.Root
+	}
+	return nil
 }
 
 type GetClusterRequest struct {
@@ -89,7 +739,7 @@ type GetClusterRequest struct {
 
 func (x *GetClusterRequest) Reset() {
 	*x = GetClusterRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[0]
+	mi := &file_skep_control_v1_control_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -101,7 +751,7 @@ func (x *GetClusterRequest) String() string {
 func (*GetClusterRequest) ProtoMessage() {}
 
 func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[0]
+	mi := &file_skep_control_v1_control_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -114,7 +764,7 @@ func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterRequest.ProtoReflect.Descriptor instead.
 func (*GetClusterRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{0}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{10}
 }
 
 type GetClusterResponse struct {
@@ -131,7 +781,7 @@ type GetClusterResponse struct {
 
 func (x *GetClusterResponse) Reset() {
 	*x = GetClusterResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[1]
+	mi := &file_skep_control_v1_control_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -143,7 +793,7 @@ func (x *GetClusterResponse) String() string {
 func (*GetClusterResponse) ProtoMessage() {}
 
 func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[1]
+	mi := &file_skep_control_v1_control_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -156,7 +806,7 @@ func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterResponse.ProtoReflect.Descriptor instead.
 func (*GetClusterResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{1}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetClusterResponse) GetCluster() *v1.Cluster {
@@ -198,7 +848,7 @@ type UpdateClusterRequest struct {
 
 func (x *UpdateClusterRequest) Reset() {
 	*x = UpdateClusterRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[2]
+	mi := &file_skep_control_v1_control_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -210,7 +860,7 @@ func (x *UpdateClusterRequest) String() string {
 func (*UpdateClusterRequest) ProtoMessage() {}
 
 func (x *UpdateClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[2]
+	mi := &file_skep_control_v1_control_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -223,7 +873,7 @@ func (x *UpdateClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateClusterRequest.ProtoReflect.Descriptor instead.
 func (*UpdateClusterRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{2}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *UpdateClusterRequest) GetRequestId() []byte {
@@ -256,7 +906,7 @@ type UpdateClusterResponse struct {
 
 func (x *UpdateClusterResponse) Reset() {
 	*x = UpdateClusterResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[3]
+	mi := &file_skep_control_v1_control_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -268,7 +918,7 @@ func (x *UpdateClusterResponse) String() string {
 func (*UpdateClusterResponse) ProtoMessage() {}
 
 func (x *UpdateClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[3]
+	mi := &file_skep_control_v1_control_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -281,7 +931,7 @@ func (x *UpdateClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateClusterResponse.ProtoReflect.Descriptor instead.
 func (*UpdateClusterResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{3}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *UpdateClusterResponse) GetCluster() *v1.Cluster {
@@ -300,7 +950,7 @@ type GetJoinTokenRequest struct {
 
 func (x *GetJoinTokenRequest) Reset() {
 	*x = GetJoinTokenRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[4]
+	mi := &file_skep_control_v1_control_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -312,7 +962,7 @@ func (x *GetJoinTokenRequest) String() string {
 func (*GetJoinTokenRequest) ProtoMessage() {}
 
 func (x *GetJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[4]
+	mi := &file_skep_control_v1_control_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -325,7 +975,7 @@ func (x *GetJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*GetJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{4}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetJoinTokenRequest) GetRole() v1.Role {
@@ -346,7 +996,7 @@ type GetJoinTokenResponse struct {
 
 func (x *GetJoinTokenResponse) Reset() {
 	*x = GetJoinTokenResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[5]
+	mi := &file_skep_control_v1_control_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -358,7 +1008,7 @@ func (x *GetJoinTokenResponse) String() string {
 func (*GetJoinTokenResponse) ProtoMessage() {}
 
 func (x *GetJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[5]
+	mi := &file_skep_control_v1_control_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -371,7 +1021,7 @@ func (x *GetJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*GetJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{5}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetJoinTokenResponse) GetToken() string {
@@ -398,7 +1048,7 @@ type RotateJoinTokenRequest struct {
 
 func (x *RotateJoinTokenRequest) Reset() {
 	*x = RotateJoinTokenRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[6]
+	mi := &file_skep_control_v1_control_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -410,7 +1060,7 @@ func (x *RotateJoinTokenRequest) String() string {
 func (*RotateJoinTokenRequest) ProtoMessage() {}
 
 func (x *RotateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[6]
+	mi := &file_skep_control_v1_control_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -423,7 +1073,7 @@ func (x *RotateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*RotateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{6}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RotateJoinTokenRequest) GetRequestId() []byte {
@@ -450,7 +1100,7 @@ type RotateJoinTokenResponse struct {
 
 func (x *RotateJoinTokenResponse) Reset() {
 	*x = RotateJoinTokenResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[7]
+	mi := &file_skep_control_v1_control_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -462,7 +1112,7 @@ func (x *RotateJoinTokenResponse) String() string {
 func (*RotateJoinTokenResponse) ProtoMessage() {}
 
 func (x *RotateJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[7]
+	mi := &file_skep_control_v1_control_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -475,7 +1125,7 @@ func (x *RotateJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*RotateJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{7}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RotateJoinTokenResponse) GetToken() string {
@@ -506,7 +1156,7 @@ type NodeView struct {
 
 func (x *NodeView) Reset() {
 	*x = NodeView{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[8]
+	mi := &file_skep_control_v1_control_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -518,7 +1168,7 @@ func (x *NodeView) String() string {
 func (*NodeView) ProtoMessage() {}
 
 func (x *NodeView) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[8]
+	mi := &file_skep_control_v1_control_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -531,7 +1181,7 @@ func (x *NodeView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeView.ProtoReflect.Descriptor instead.
 func (*NodeView) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{8}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *NodeView) GetNode() *v1.Node {
@@ -571,7 +1221,7 @@ type ManagerStatus struct {
 
 func (x *ManagerStatus) Reset() {
 	*x = ManagerStatus{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[9]
+	mi := &file_skep_control_v1_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -583,7 +1233,7 @@ func (x *ManagerStatus) String() string {
 func (*ManagerStatus) ProtoMessage() {}
 
 func (x *ManagerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[9]
+	mi := &file_skep_control_v1_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -596,7 +1246,7 @@ func (x *ManagerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManagerStatus.ProtoReflect.Descriptor instead.
 func (*ManagerStatus) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{9}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ManagerStatus) GetLeader() bool {
@@ -650,7 +1300,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[10]
+	mi := &file_skep_control_v1_control_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -662,7 +1312,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[10]
+	mi := &file_skep_control_v1_control_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -675,7 +1325,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{10}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListNodesRequest) GetFilter() *Filter {
@@ -708,7 +1358,7 @@ type Filter struct {
 
 func (x *Filter) Reset() {
 	*x = Filter{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[11]
+	mi := &file_skep_control_v1_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -720,7 +1370,7 @@ func (x *Filter) String() string {
 func (*Filter) ProtoMessage() {}
 
 func (x *Filter) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[11]
+	mi := &file_skep_control_v1_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -733,7 +1383,7 @@ func (x *Filter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Filter.ProtoReflect.Descriptor instead.
 func (*Filter) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{11}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Filter) GetIds() []string {
@@ -815,7 +1465,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[12]
+	mi := &file_skep_control_v1_control_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -827,7 +1477,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[12]
+	mi := &file_skep_control_v1_control_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -840,7 +1490,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{12}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListNodesResponse) GetNodes() []*NodeView {
@@ -860,7 +1510,7 @@ type GetNodeRequest struct {
 
 func (x *GetNodeRequest) Reset() {
 	*x = GetNodeRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[13]
+	mi := &file_skep_control_v1_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -872,7 +1522,7 @@ func (x *GetNodeRequest) String() string {
 func (*GetNodeRequest) ProtoMessage() {}
 
 func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[13]
+	mi := &file_skep_control_v1_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -885,7 +1535,7 @@ func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeRequest.ProtoReflect.Descriptor instead.
 func (*GetNodeRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{13}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetNodeRequest) GetRef() string {
@@ -906,7 +1556,7 @@ type GetNodeResponse struct {
 
 func (x *GetNodeResponse) Reset() {
 	*x = GetNodeResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[14]
+	mi := &file_skep_control_v1_control_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -918,7 +1568,7 @@ func (x *GetNodeResponse) String() string {
 func (*GetNodeResponse) ProtoMessage() {}
 
 func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[14]
+	mi := &file_skep_control_v1_control_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -931,7 +1581,7 @@ func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeResponse.ProtoReflect.Descriptor instead.
 func (*GetNodeResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{14}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GetNodeResponse) GetNode() *NodeView {
@@ -966,7 +1616,7 @@ type UpdateNodeRequest struct {
 
 func (x *UpdateNodeRequest) Reset() {
 	*x = UpdateNodeRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[15]
+	mi := &file_skep_control_v1_control_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -978,7 +1628,7 @@ func (x *UpdateNodeRequest) String() string {
 func (*UpdateNodeRequest) ProtoMessage() {}
 
 func (x *UpdateNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[15]
+	mi := &file_skep_control_v1_control_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -991,7 +1641,7 @@ func (x *UpdateNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateNodeRequest.ProtoReflect.Descriptor instead.
 func (*UpdateNodeRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{15}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *UpdateNodeRequest) GetRequestId() []byte {
@@ -1063,7 +1713,7 @@ type UpdateNodeResponse struct {
 
 func (x *UpdateNodeResponse) Reset() {
 	*x = UpdateNodeResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[16]
+	mi := &file_skep_control_v1_control_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1075,7 +1725,7 @@ func (x *UpdateNodeResponse) String() string {
 func (*UpdateNodeResponse) ProtoMessage() {}
 
 func (x *UpdateNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[16]
+	mi := &file_skep_control_v1_control_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1088,7 +1738,7 @@ func (x *UpdateNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateNodeResponse.ProtoReflect.Descriptor instead.
 func (*UpdateNodeResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{16}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *UpdateNodeResponse) GetNode() *NodeView {
@@ -1123,7 +1773,7 @@ type RemoveNodeRequest struct {
 
 func (x *RemoveNodeRequest) Reset() {
 	*x = RemoveNodeRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[17]
+	mi := &file_skep_control_v1_control_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1135,7 +1785,7 @@ func (x *RemoveNodeRequest) String() string {
 func (*RemoveNodeRequest) ProtoMessage() {}
 
 func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[17]
+	mi := &file_skep_control_v1_control_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1148,7 +1798,7 @@ func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeRequest.ProtoReflect.Descriptor instead.
 func (*RemoveNodeRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{17}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RemoveNodeRequest) GetRequestId() []byte {
@@ -1182,7 +1832,7 @@ type RemoveNodeResponse struct {
 
 func (x *RemoveNodeResponse) Reset() {
 	*x = RemoveNodeResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[18]
+	mi := &file_skep_control_v1_control_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1194,7 +1844,7 @@ func (x *RemoveNodeResponse) String() string {
 func (*RemoveNodeResponse) ProtoMessage() {}
 
 func (x *RemoveNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[18]
+	mi := &file_skep_control_v1_control_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1207,7 +1857,7 @@ func (x *RemoveNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeResponse.ProtoReflect.Descriptor instead.
 func (*RemoveNodeResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{18}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RemoveNodeResponse) GetId() []byte {
@@ -1238,7 +1888,7 @@ type CreateServiceRequest struct {
 
 func (x *CreateServiceRequest) Reset() {
 	*x = CreateServiceRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[19]
+	mi := &file_skep_control_v1_control_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1250,7 +1900,7 @@ func (x *CreateServiceRequest) String() string {
 func (*CreateServiceRequest) ProtoMessage() {}
 
 func (x *CreateServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[19]
+	mi := &file_skep_control_v1_control_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1263,7 +1913,7 @@ func (x *CreateServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateServiceRequest.ProtoReflect.Descriptor instead.
 func (*CreateServiceRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{19}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CreateServiceRequest) GetRequestId() []byte {
@@ -1304,7 +1954,7 @@ type CreateServiceResponse struct {
 
 func (x *CreateServiceResponse) Reset() {
 	*x = CreateServiceResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[20]
+	mi := &file_skep_control_v1_control_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1316,7 +1966,7 @@ func (x *CreateServiceResponse) String() string {
 func (*CreateServiceResponse) ProtoMessage() {}
 
 func (x *CreateServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[20]
+	mi := &file_skep_control_v1_control_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1329,7 +1979,7 @@ func (x *CreateServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateServiceResponse.ProtoReflect.Descriptor instead.
 func (*CreateServiceResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{20}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CreateServiceResponse) GetId() []byte {
@@ -1361,7 +2011,7 @@ type ServiceView struct {
 
 func (x *ServiceView) Reset() {
 	*x = ServiceView{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[21]
+	mi := &file_skep_control_v1_control_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1373,7 +2023,7 @@ func (x *ServiceView) String() string {
 func (*ServiceView) ProtoMessage() {}
 
 func (x *ServiceView) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[21]
+	mi := &file_skep_control_v1_control_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1386,7 +2036,7 @@ func (x *ServiceView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceView.ProtoReflect.Descriptor instead.
 func (*ServiceView) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{21}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ServiceView) GetService() *v1.Service {
@@ -1433,7 +2083,7 @@ type ListServicesRequest struct {
 
 func (x *ListServicesRequest) Reset() {
 	*x = ListServicesRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[22]
+	mi := &file_skep_control_v1_control_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1445,7 +2095,7 @@ func (x *ListServicesRequest) String() string {
 func (*ListServicesRequest) ProtoMessage() {}
 
 func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[22]
+	mi := &file_skep_control_v1_control_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1458,7 +2108,7 @@ func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesRequest.ProtoReflect.Descriptor instead.
 func (*ListServicesRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{22}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListServicesRequest) GetFilter() *Filter {
@@ -1477,7 +2127,7 @@ type ListServicesResponse struct {
 
 func (x *ListServicesResponse) Reset() {
 	*x = ListServicesResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[23]
+	mi := &file_skep_control_v1_control_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1489,7 +2139,7 @@ func (x *ListServicesResponse) String() string {
 func (*ListServicesResponse) ProtoMessage() {}
 
 func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[23]
+	mi := &file_skep_control_v1_control_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1502,7 +2152,7 @@ func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesResponse.ProtoReflect.Descriptor instead.
 func (*ListServicesResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{23}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListServicesResponse) GetServices() []*ServiceView {
@@ -1521,7 +2171,7 @@ type GetServiceRequest struct {
 
 func (x *GetServiceRequest) Reset() {
 	*x = GetServiceRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[24]
+	mi := &file_skep_control_v1_control_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1533,7 +2183,7 @@ func (x *GetServiceRequest) String() string {
 func (*GetServiceRequest) ProtoMessage() {}
 
 func (x *GetServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[24]
+	mi := &file_skep_control_v1_control_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1546,7 +2196,7 @@ func (x *GetServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServiceRequest.ProtoReflect.Descriptor instead.
 func (*GetServiceRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{24}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *GetServiceRequest) GetRef() string {
@@ -1565,7 +2215,7 @@ type GetServiceResponse struct {
 
 func (x *GetServiceResponse) Reset() {
 	*x = GetServiceResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[25]
+	mi := &file_skep_control_v1_control_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1577,7 +2227,7 @@ func (x *GetServiceResponse) String() string {
 func (*GetServiceResponse) ProtoMessage() {}
 
 func (x *GetServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[25]
+	mi := &file_skep_control_v1_control_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1590,7 +2240,7 @@ func (x *GetServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServiceResponse.ProtoReflect.Descriptor instead.
 func (*GetServiceResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{25}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *GetServiceResponse) GetService() *ServiceView {
@@ -1621,7 +2271,7 @@ type UpdateServiceRequest struct {
 
 func (x *UpdateServiceRequest) Reset() {
 	*x = UpdateServiceRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[26]
+	mi := &file_skep_control_v1_control_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1633,7 +2283,7 @@ func (x *UpdateServiceRequest) String() string {
 func (*UpdateServiceRequest) ProtoMessage() {}
 
 func (x *UpdateServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[26]
+	mi := &file_skep_control_v1_control_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1646,7 +2296,7 @@ func (x *UpdateServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateServiceRequest.ProtoReflect.Descriptor instead.
 func (*UpdateServiceRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{26}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *UpdateServiceRequest) GetRequestId() []byte {
@@ -1709,7 +2359,7 @@ type UpdateServiceResponse struct {
 
 func (x *UpdateServiceResponse) Reset() {
 	*x = UpdateServiceResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[27]
+	mi := &file_skep_control_v1_control_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1721,7 +2371,7 @@ func (x *UpdateServiceResponse) String() string {
 func (*UpdateServiceResponse) ProtoMessage() {}
 
 func (x *UpdateServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[27]
+	mi := &file_skep_control_v1_control_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1734,7 +2384,7 @@ func (x *UpdateServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateServiceResponse.ProtoReflect.Descriptor instead.
 func (*UpdateServiceResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{27}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *UpdateServiceResponse) GetId() []byte {
@@ -1768,7 +2418,7 @@ type RemoveServiceRequest struct {
 
 func (x *RemoveServiceRequest) Reset() {
 	*x = RemoveServiceRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[28]
+	mi := &file_skep_control_v1_control_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1780,7 +2430,7 @@ func (x *RemoveServiceRequest) String() string {
 func (*RemoveServiceRequest) ProtoMessage() {}
 
 func (x *RemoveServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[28]
+	mi := &file_skep_control_v1_control_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1793,7 +2443,7 @@ func (x *RemoveServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveServiceRequest.ProtoReflect.Descriptor instead.
 func (*RemoveServiceRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{28}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *RemoveServiceRequest) GetRequestId() []byte {
@@ -1819,7 +2469,7 @@ type RemoveServiceResponse struct {
 
 func (x *RemoveServiceResponse) Reset() {
 	*x = RemoveServiceResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[29]
+	mi := &file_skep_control_v1_control_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1831,7 +2481,7 @@ func (x *RemoveServiceResponse) String() string {
 func (*RemoveServiceResponse) ProtoMessage() {}
 
 func (x *RemoveServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[29]
+	mi := &file_skep_control_v1_control_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1844,7 +2494,7 @@ func (x *RemoveServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveServiceResponse.ProtoReflect.Descriptor instead.
 func (*RemoveServiceResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{29}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *RemoveServiceResponse) GetId() []byte {
@@ -1869,7 +2519,7 @@ type TaskView struct {
 
 func (x *TaskView) Reset() {
 	*x = TaskView{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[30]
+	mi := &file_skep_control_v1_control_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1881,7 +2531,7 @@ func (x *TaskView) String() string {
 func (*TaskView) ProtoMessage() {}
 
 func (x *TaskView) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[30]
+	mi := &file_skep_control_v1_control_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1894,7 +2544,7 @@ func (x *TaskView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskView.ProtoReflect.Descriptor instead.
 func (*TaskView) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{30}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *TaskView) GetTask() *v1.Task {
@@ -1941,7 +2591,7 @@ type ListTasksRequest struct {
 
 func (x *ListTasksRequest) Reset() {
 	*x = ListTasksRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[31]
+	mi := &file_skep_control_v1_control_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1953,7 +2603,7 @@ func (x *ListTasksRequest) String() string {
 func (*ListTasksRequest) ProtoMessage() {}
 
 func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[31]
+	mi := &file_skep_control_v1_control_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1966,7 +2616,7 @@ func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksRequest.ProtoReflect.Descriptor instead.
 func (*ListTasksRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{31}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ListTasksRequest) GetFilter() *Filter {
@@ -1987,7 +2637,7 @@ type ListTasksResponse struct {
 
 func (x *ListTasksResponse) Reset() {
 	*x = ListTasksResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[32]
+	mi := &file_skep_control_v1_control_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1999,7 +2649,7 @@ func (x *ListTasksResponse) String() string {
 func (*ListTasksResponse) ProtoMessage() {}
 
 func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[32]
+	mi := &file_skep_control_v1_control_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2012,7 +2662,7 @@ func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksResponse.ProtoReflect.Descriptor instead.
 func (*ListTasksResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{32}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListTasksResponse) GetTasks() []*TaskView {
@@ -2038,7 +2688,7 @@ type WatchServiceRequest struct {
 
 func (x *WatchServiceRequest) Reset() {
 	*x = WatchServiceRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[33]
+	mi := &file_skep_control_v1_control_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2050,7 +2700,7 @@ func (x *WatchServiceRequest) String() string {
 func (*WatchServiceRequest) ProtoMessage() {}
 
 func (x *WatchServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[33]
+	mi := &file_skep_control_v1_control_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2063,7 +2713,7 @@ func (x *WatchServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchServiceRequest.ProtoReflect.Descriptor instead.
 func (*WatchServiceRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{33}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *WatchServiceRequest) GetRef() string {
@@ -2092,7 +2742,7 @@ type WatchServiceResponse struct {
 
 func (x *WatchServiceResponse) Reset() {
 	*x = WatchServiceResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[34]
+	mi := &file_skep_control_v1_control_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2104,7 +2754,7 @@ func (x *WatchServiceResponse) String() string {
 func (*WatchServiceResponse) ProtoMessage() {}
 
 func (x *WatchServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[34]
+	mi := &file_skep_control_v1_control_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2117,7 +2767,7 @@ func (x *WatchServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchServiceResponse.ProtoReflect.Descriptor instead.
 func (*WatchServiceResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{34}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *WatchServiceResponse) GetIndex() uint64 {
@@ -2185,7 +2835,7 @@ type WatchEventsRequest struct {
 
 func (x *WatchEventsRequest) Reset() {
 	*x = WatchEventsRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[35]
+	mi := &file_skep_control_v1_control_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2197,7 +2847,7 @@ func (x *WatchEventsRequest) String() string {
 func (*WatchEventsRequest) ProtoMessage() {}
 
 func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[35]
+	mi := &file_skep_control_v1_control_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2210,7 +2860,7 @@ func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
 func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{35}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *WatchEventsRequest) GetAfter() uint64 {
@@ -2261,7 +2911,7 @@ type EventFilter struct {
 
 func (x *EventFilter) Reset() {
 	*x = EventFilter{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[36]
+	mi := &file_skep_control_v1_control_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2273,7 +2923,7 @@ func (x *EventFilter) String() string {
 func (*EventFilter) ProtoMessage() {}
 
 func (x *EventFilter) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[36]
+	mi := &file_skep_control_v1_control_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2286,7 +2936,7 @@ func (x *EventFilter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventFilter.ProtoReflect.Descriptor instead.
 func (*EventFilter) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{36}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *EventFilter) GetTypes() []string {
@@ -2350,7 +3000,7 @@ type WatchEventsResponse struct {
 
 func (x *WatchEventsResponse) Reset() {
 	*x = WatchEventsResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[37]
+	mi := &file_skep_control_v1_control_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2362,7 +3012,7 @@ func (x *WatchEventsResponse) String() string {
 func (*WatchEventsResponse) ProtoMessage() {}
 
 func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[37]
+	mi := &file_skep_control_v1_control_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2375,7 +3025,7 @@ func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsResponse.ProtoReflect.Descriptor instead.
 func (*WatchEventsResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{37}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *WatchEventsResponse) GetIndex() uint64 {
@@ -2432,7 +3082,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[38]
+	mi := &file_skep_control_v1_control_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2444,7 +3094,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[38]
+	mi := &file_skep_control_v1_control_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2457,7 +3107,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{38}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Event) GetType() string {
@@ -2518,7 +3168,7 @@ type IssuedUser struct {
 
 func (x *IssuedUser) Reset() {
 	*x = IssuedUser{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[39]
+	mi := &file_skep_control_v1_control_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2530,7 +3180,7 @@ func (x *IssuedUser) String() string {
 func (*IssuedUser) ProtoMessage() {}
 
 func (x *IssuedUser) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[39]
+	mi := &file_skep_control_v1_control_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2543,7 +3193,7 @@ func (x *IssuedUser) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssuedUser.ProtoReflect.Descriptor instead.
 func (*IssuedUser) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{39}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *IssuedUser) GetCluster() []byte {
@@ -2596,7 +3246,7 @@ type CreateUserRequest struct {
 
 func (x *CreateUserRequest) Reset() {
 	*x = CreateUserRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[40]
+	mi := &file_skep_control_v1_control_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2608,7 +3258,7 @@ func (x *CreateUserRequest) String() string {
 func (*CreateUserRequest) ProtoMessage() {}
 
 func (x *CreateUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[40]
+	mi := &file_skep_control_v1_control_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2621,7 +3271,7 @@ func (x *CreateUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateUserRequest.ProtoReflect.Descriptor instead.
 func (*CreateUserRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{40}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *CreateUserRequest) GetRequestId() []byte {
@@ -2668,7 +3318,7 @@ type CreateUserResponse struct {
 
 func (x *CreateUserResponse) Reset() {
 	*x = CreateUserResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[41]
+	mi := &file_skep_control_v1_control_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2680,7 +3330,7 @@ func (x *CreateUserResponse) String() string {
 func (*CreateUserResponse) ProtoMessage() {}
 
 func (x *CreateUserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[41]
+	mi := &file_skep_control_v1_control_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2693,7 +3343,7 @@ func (x *CreateUserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateUserResponse.ProtoReflect.Descriptor instead.
 func (*CreateUserResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{41}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *CreateUserResponse) GetIssued() *IssuedUser {
@@ -2711,7 +3361,7 @@ type ListUsersRequest struct {
 
 func (x *ListUsersRequest) Reset() {
 	*x = ListUsersRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[42]
+	mi := &file_skep_control_v1_control_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2723,7 +3373,7 @@ func (x *ListUsersRequest) String() string {
 func (*ListUsersRequest) ProtoMessage() {}
 
 func (x *ListUsersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[42]
+	mi := &file_skep_control_v1_control_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2736,7 +3386,7 @@ func (x *ListUsersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUsersRequest.ProtoReflect.Descriptor instead.
 func (*ListUsersRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{42}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{52}
 }
 
 type ListUsersResponse struct {
@@ -2750,7 +3400,7 @@ type ListUsersResponse struct {
 
 func (x *ListUsersResponse) Reset() {
 	*x = ListUsersResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[43]
+	mi := &file_skep_control_v1_control_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2762,7 +3412,7 @@ func (x *ListUsersResponse) String() string {
 func (*ListUsersResponse) ProtoMessage() {}
 
 func (x *ListUsersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[43]
+	mi := &file_skep_control_v1_control_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2775,7 +3425,7 @@ func (x *ListUsersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUsersResponse.ProtoReflect.Descriptor instead.
 func (*ListUsersResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{43}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ListUsersResponse) GetUsers() []*v1.User {
@@ -2801,7 +3451,7 @@ type GetUserRequest struct {
 
 func (x *GetUserRequest) Reset() {
 	*x = GetUserRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[44]
+	mi := &file_skep_control_v1_control_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2813,7 +3463,7 @@ func (x *GetUserRequest) String() string {
 func (*GetUserRequest) ProtoMessage() {}
 
 func (x *GetUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[44]
+	mi := &file_skep_control_v1_control_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2826,7 +3476,7 @@ func (x *GetUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUserRequest.ProtoReflect.Descriptor instead.
 func (*GetUserRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{44}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *GetUserRequest) GetRef() string {
@@ -2845,7 +3495,7 @@ type GetUserResponse struct {
 
 func (x *GetUserResponse) Reset() {
 	*x = GetUserResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[45]
+	mi := &file_skep_control_v1_control_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2857,7 +3507,7 @@ func (x *GetUserResponse) String() string {
 func (*GetUserResponse) ProtoMessage() {}
 
 func (x *GetUserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[45]
+	mi := &file_skep_control_v1_control_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2870,7 +3520,7 @@ func (x *GetUserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUserResponse.ProtoReflect.Descriptor instead.
 func (*GetUserResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{45}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *GetUserResponse) GetUser() *v1.User {
@@ -2890,7 +3540,7 @@ type RemoveUserRequest struct {
 
 func (x *RemoveUserRequest) Reset() {
 	*x = RemoveUserRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[46]
+	mi := &file_skep_control_v1_control_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2902,7 +3552,7 @@ func (x *RemoveUserRequest) String() string {
 func (*RemoveUserRequest) ProtoMessage() {}
 
 func (x *RemoveUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[46]
+	mi := &file_skep_control_v1_control_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2915,7 +3565,7 @@ func (x *RemoveUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveUserRequest.ProtoReflect.Descriptor instead.
 func (*RemoveUserRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{46}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *RemoveUserRequest) GetRequestId() []byte {
@@ -2941,7 +3591,7 @@ type RemoveUserResponse struct {
 
 func (x *RemoveUserResponse) Reset() {
 	*x = RemoveUserResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[47]
+	mi := &file_skep_control_v1_control_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2953,7 +3603,7 @@ func (x *RemoveUserResponse) String() string {
 func (*RemoveUserResponse) ProtoMessage() {}
 
 func (x *RemoveUserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[47]
+	mi := &file_skep_control_v1_control_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2966,7 +3616,7 @@ func (x *RemoveUserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveUserResponse.ProtoReflect.Descriptor instead.
 func (*RemoveUserResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{47}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *RemoveUserResponse) GetId() []byte {
@@ -2989,7 +3639,7 @@ type ReissueUserRequest struct {
 
 func (x *ReissueUserRequest) Reset() {
 	*x = ReissueUserRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[48]
+	mi := &file_skep_control_v1_control_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3001,7 +3651,7 @@ func (x *ReissueUserRequest) String() string {
 func (*ReissueUserRequest) ProtoMessage() {}
 
 func (x *ReissueUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[48]
+	mi := &file_skep_control_v1_control_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3014,7 +3664,7 @@ func (x *ReissueUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReissueUserRequest.ProtoReflect.Descriptor instead.
 func (*ReissueUserRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{48}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ReissueUserRequest) GetRequestId() []byte {
@@ -3054,7 +3704,7 @@ type ReissueUserResponse struct {
 
 func (x *ReissueUserResponse) Reset() {
 	*x = ReissueUserResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[49]
+	mi := &file_skep_control_v1_control_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3066,7 +3716,7 @@ func (x *ReissueUserResponse) String() string {
 func (*ReissueUserResponse) ProtoMessage() {}
 
 func (x *ReissueUserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[49]
+	mi := &file_skep_control_v1_control_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3079,7 +3729,7 @@ func (x *ReissueUserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReissueUserResponse.ProtoReflect.Descriptor instead.
 func (*ReissueUserResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{49}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ReissueUserResponse) GetIssued() *IssuedUser {
@@ -3099,7 +3749,7 @@ type RenewUserRequest struct {
 
 func (x *RenewUserRequest) Reset() {
 	*x = RenewUserRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[50]
+	mi := &file_skep_control_v1_control_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3111,7 +3761,7 @@ func (x *RenewUserRequest) String() string {
 func (*RenewUserRequest) ProtoMessage() {}
 
 func (x *RenewUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[50]
+	mi := &file_skep_control_v1_control_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3124,7 +3774,7 @@ func (x *RenewUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewUserRequest.ProtoReflect.Descriptor instead.
 func (*RenewUserRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{50}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *RenewUserRequest) GetRequestId() []byte {
@@ -3150,7 +3800,7 @@ type RenewUserResponse struct {
 
 func (x *RenewUserResponse) Reset() {
 	*x = RenewUserResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[51]
+	mi := &file_skep_control_v1_control_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3162,7 +3812,7 @@ func (x *RenewUserResponse) String() string {
 func (*RenewUserResponse) ProtoMessage() {}
 
 func (x *RenewUserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[51]
+	mi := &file_skep_control_v1_control_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3175,7 +3825,7 @@ func (x *RenewUserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewUserResponse.ProtoReflect.Descriptor instead.
 func (*RenewUserResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{51}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *RenewUserResponse) GetIssued() *IssuedUser {
@@ -3193,7 +3843,7 @@ type ListManagersRequest struct {
 
 func (x *ListManagersRequest) Reset() {
 	*x = ListManagersRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[52]
+	mi := &file_skep_control_v1_control_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3205,7 +3855,7 @@ func (x *ListManagersRequest) String() string {
 func (*ListManagersRequest) ProtoMessage() {}
 
 func (x *ListManagersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[52]
+	mi := &file_skep_control_v1_control_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3218,7 +3868,7 @@ func (x *ListManagersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListManagersRequest.ProtoReflect.Descriptor instead.
 func (*ListManagersRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{52}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{62}
 }
 
 type ListManagersResponse struct {
@@ -3232,7 +3882,7 @@ type ListManagersResponse struct {
 
 func (x *ListManagersResponse) Reset() {
 	*x = ListManagersResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[53]
+	mi := &file_skep_control_v1_control_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3244,7 +3894,7 @@ func (x *ListManagersResponse) String() string {
 func (*ListManagersResponse) ProtoMessage() {}
 
 func (x *ListManagersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[53]
+	mi := &file_skep_control_v1_control_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3257,7 +3907,7 @@ func (x *ListManagersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListManagersResponse.ProtoReflect.Descriptor instead.
 func (*ListManagersResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{53}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ListManagersResponse) GetManagers() *v11.ManagerList {
@@ -3296,7 +3946,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[54]
+	mi := &file_skep_control_v1_control_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3308,7 +3958,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[54]
+	mi := &file_skep_control_v1_control_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3321,7 +3971,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{54}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *CreateTokenRequest) GetRequestId() []byte {
@@ -3405,7 +4055,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[55]
+	mi := &file_skep_control_v1_control_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3417,7 +4067,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[55]
+	mi := &file_skep_control_v1_control_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3430,7 +4080,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{55}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *CreateTokenResponse) GetToken() *v1.JoinToken {
@@ -3455,7 +4105,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[56]
+	mi := &file_skep_control_v1_control_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3467,7 +4117,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[56]
+	mi := &file_skep_control_v1_control_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3480,7 +4130,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{56}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{66}
 }
 
 type ListTokensResponse struct {
@@ -3495,7 +4145,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[57]
+	mi := &file_skep_control_v1_control_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3507,7 +4157,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[57]
+	mi := &file_skep_control_v1_control_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3520,7 +4170,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{57}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ListTokensResponse) GetTokens() []*v1.JoinToken {
@@ -3547,7 +4197,7 @@ type GetTokenRequest struct {
 
 func (x *GetTokenRequest) Reset() {
 	*x = GetTokenRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[58]
+	mi := &file_skep_control_v1_control_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3559,7 +4209,7 @@ func (x *GetTokenRequest) String() string {
 func (*GetTokenRequest) ProtoMessage() {}
 
 func (x *GetTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[58]
+	mi := &file_skep_control_v1_control_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3572,7 +4222,7 @@ func (x *GetTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTokenRequest.ProtoReflect.Descriptor instead.
 func (*GetTokenRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{58}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *GetTokenRequest) GetRef() string {
@@ -3593,7 +4243,7 @@ type GetTokenResponse struct {
 
 func (x *GetTokenResponse) Reset() {
 	*x = GetTokenResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[59]
+	mi := &file_skep_control_v1_control_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3605,7 +4255,7 @@ func (x *GetTokenResponse) String() string {
 func (*GetTokenResponse) ProtoMessage() {}
 
 func (x *GetTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[59]
+	mi := &file_skep_control_v1_control_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3618,7 +4268,7 @@ func (x *GetTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTokenResponse.ProtoReflect.Descriptor instead.
 func (*GetTokenResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{59}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *GetTokenResponse) GetToken() *v1.JoinToken {
@@ -3645,7 +4295,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[60]
+	mi := &file_skep_control_v1_control_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3657,7 +4307,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[60]
+	mi := &file_skep_control_v1_control_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3670,7 +4320,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{60}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *RevokeTokenRequest) GetRequestId() []byte {
@@ -3696,7 +4346,7 @@ type RevokeTokenResponse struct {
 
 func (x *RevokeTokenResponse) Reset() {
 	*x = RevokeTokenResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[61]
+	mi := &file_skep_control_v1_control_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3708,7 +4358,7 @@ func (x *RevokeTokenResponse) String() string {
 func (*RevokeTokenResponse) ProtoMessage() {}
 
 func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[61]
+	mi := &file_skep_control_v1_control_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3721,7 +4371,7 @@ func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{61}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *RevokeTokenResponse) GetId() []byte {
@@ -3741,7 +4391,7 @@ type AcceptNodeRequest struct {
 
 func (x *AcceptNodeRequest) Reset() {
 	*x = AcceptNodeRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[62]
+	mi := &file_skep_control_v1_control_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3753,7 +4403,7 @@ func (x *AcceptNodeRequest) String() string {
 func (*AcceptNodeRequest) ProtoMessage() {}
 
 func (x *AcceptNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[62]
+	mi := &file_skep_control_v1_control_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3766,7 +4416,7 @@ func (x *AcceptNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptNodeRequest.ProtoReflect.Descriptor instead.
 func (*AcceptNodeRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{62}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *AcceptNodeRequest) GetRequestId() []byte {
@@ -3794,7 +4444,7 @@ type AcceptNodeResponse struct {
 
 func (x *AcceptNodeResponse) Reset() {
 	*x = AcceptNodeResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[63]
+	mi := &file_skep_control_v1_control_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3806,7 +4456,7 @@ func (x *AcceptNodeResponse) String() string {
 func (*AcceptNodeResponse) ProtoMessage() {}
 
 func (x *AcceptNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[63]
+	mi := &file_skep_control_v1_control_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3819,7 +4469,7 @@ func (x *AcceptNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptNodeResponse.ProtoReflect.Descriptor instead.
 func (*AcceptNodeResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{63}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *AcceptNodeResponse) GetId() []byte {
@@ -3846,7 +4496,7 @@ type RejectNodeRequest struct {
 
 func (x *RejectNodeRequest) Reset() {
 	*x = RejectNodeRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[64]
+	mi := &file_skep_control_v1_control_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3858,7 +4508,7 @@ func (x *RejectNodeRequest) String() string {
 func (*RejectNodeRequest) ProtoMessage() {}
 
 func (x *RejectNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[64]
+	mi := &file_skep_control_v1_control_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3871,7 +4521,7 @@ func (x *RejectNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectNodeRequest.ProtoReflect.Descriptor instead.
 func (*RejectNodeRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{64}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *RejectNodeRequest) GetRequestId() []byte {
@@ -3899,7 +4549,7 @@ type RejectNodeResponse struct {
 
 func (x *RejectNodeResponse) Reset() {
 	*x = RejectNodeResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[65]
+	mi := &file_skep_control_v1_control_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3911,7 +4561,7 @@ func (x *RejectNodeResponse) String() string {
 func (*RejectNodeResponse) ProtoMessage() {}
 
 func (x *RejectNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[65]
+	mi := &file_skep_control_v1_control_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3924,7 +4574,7 @@ func (x *RejectNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectNodeResponse.ProtoReflect.Descriptor instead.
 func (*RejectNodeResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{65}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *RejectNodeResponse) GetId() []byte {
@@ -3949,7 +4599,7 @@ type GetUnlockKeyRequest struct {
 
 func (x *GetUnlockKeyRequest) Reset() {
 	*x = GetUnlockKeyRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[66]
+	mi := &file_skep_control_v1_control_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3961,7 +4611,7 @@ func (x *GetUnlockKeyRequest) String() string {
 func (*GetUnlockKeyRequest) ProtoMessage() {}
 
 func (x *GetUnlockKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[66]
+	mi := &file_skep_control_v1_control_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3974,7 +4624,7 @@ func (x *GetUnlockKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUnlockKeyRequest.ProtoReflect.Descriptor instead.
 func (*GetUnlockKeyRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{66}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{76}
 }
 
 type GetUnlockKeyResponse struct {
@@ -3990,7 +4640,7 @@ type GetUnlockKeyResponse struct {
 
 func (x *GetUnlockKeyResponse) Reset() {
 	*x = GetUnlockKeyResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[67]
+	mi := &file_skep_control_v1_control_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4002,7 +4652,7 @@ func (x *GetUnlockKeyResponse) String() string {
 func (*GetUnlockKeyResponse) ProtoMessage() {}
 
 func (x *GetUnlockKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[67]
+	mi := &file_skep_control_v1_control_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4015,7 +4665,7 @@ func (x *GetUnlockKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUnlockKeyResponse.ProtoReflect.Descriptor instead.
 func (*GetUnlockKeyResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{67}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *GetUnlockKeyResponse) GetUnlockKey() string {
@@ -4048,7 +4698,7 @@ type RotateUnlockKeyRequest struct {
 
 func (x *RotateUnlockKeyRequest) Reset() {
 	*x = RotateUnlockKeyRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[68]
+	mi := &file_skep_control_v1_control_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4060,7 +4710,7 @@ func (x *RotateUnlockKeyRequest) String() string {
 func (*RotateUnlockKeyRequest) ProtoMessage() {}
 
 func (x *RotateUnlockKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[68]
+	mi := &file_skep_control_v1_control_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4073,7 +4723,7 @@ func (x *RotateUnlockKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateUnlockKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateUnlockKeyRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{68}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *RotateUnlockKeyRequest) GetRequestId() []byte {
@@ -4093,7 +4743,7 @@ type RotateUnlockKeyResponse struct {
 
 func (x *RotateUnlockKeyResponse) Reset() {
 	*x = RotateUnlockKeyResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[69]
+	mi := &file_skep_control_v1_control_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4105,7 +4755,7 @@ func (x *RotateUnlockKeyResponse) String() string {
 func (*RotateUnlockKeyResponse) ProtoMessage() {}
 
 func (x *RotateUnlockKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[69]
+	mi := &file_skep_control_v1_control_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4118,7 +4768,7 @@ func (x *RotateUnlockKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateUnlockKeyResponse.ProtoReflect.Descriptor instead.
 func (*RotateUnlockKeyResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{69}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *RotateUnlockKeyResponse) GetUnlockKey() string {
@@ -4157,7 +4807,7 @@ type ReadAuditRequest struct {
 
 func (x *ReadAuditRequest) Reset() {
 	*x = ReadAuditRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[70]
+	mi := &file_skep_control_v1_control_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4169,7 +4819,7 @@ func (x *ReadAuditRequest) String() string {
 func (*ReadAuditRequest) ProtoMessage() {}
 
 func (x *ReadAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[70]
+	mi := &file_skep_control_v1_control_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4182,7 +4832,7 @@ func (x *ReadAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadAuditRequest.ProtoReflect.Descriptor instead.
 func (*ReadAuditRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{70}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *ReadAuditRequest) GetAfter() uint64 {
@@ -4252,7 +4902,7 @@ type AuditFilter struct {
 
 func (x *AuditFilter) Reset() {
 	*x = AuditFilter{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[71]
+	mi := &file_skep_control_v1_control_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4264,7 +4914,7 @@ func (x *AuditFilter) String() string {
 func (*AuditFilter) ProtoMessage() {}
 
 func (x *AuditFilter) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[71]
+	mi := &file_skep_control_v1_control_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4277,7 +4927,7 @@ func (x *AuditFilter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditFilter.ProtoReflect.Descriptor instead.
 func (*AuditFilter) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{71}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *AuditFilter) GetWho() []string {
@@ -4325,7 +4975,7 @@ type ReadAuditResponse struct {
 
 func (x *ReadAuditResponse) Reset() {
 	*x = ReadAuditResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[72]
+	mi := &file_skep_control_v1_control_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4337,7 +4987,7 @@ func (x *ReadAuditResponse) String() string {
 func (*ReadAuditResponse) ProtoMessage() {}
 
 func (x *ReadAuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[72]
+	mi := &file_skep_control_v1_control_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4350,7 +5000,7 @@ func (x *ReadAuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadAuditResponse.ProtoReflect.Descriptor instead.
 func (*ReadAuditResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{72}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *ReadAuditResponse) GetLines() [][]byte {
@@ -4393,7 +5043,7 @@ type AuditHead struct {
 
 func (x *AuditHead) Reset() {
 	*x = AuditHead{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[73]
+	mi := &file_skep_control_v1_control_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4405,7 +5055,7 @@ func (x *AuditHead) String() string {
 func (*AuditHead) ProtoMessage() {}
 
 func (x *AuditHead) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[73]
+	mi := &file_skep_control_v1_control_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4418,7 +5068,7 @@ func (x *AuditHead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditHead.ProtoReflect.Descriptor instead.
 func (*AuditHead) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{73}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *AuditHead) GetCluster() []byte {
@@ -4458,7 +5108,7 @@ type AuditSeal struct {
 
 func (x *AuditSeal) Reset() {
 	*x = AuditSeal{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[74]
+	mi := &file_skep_control_v1_control_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4470,7 +5120,7 @@ func (x *AuditSeal) String() string {
 func (*AuditSeal) ProtoMessage() {}
 
 func (x *AuditSeal) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[74]
+	mi := &file_skep_control_v1_control_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4483,7 +5133,7 @@ func (x *AuditSeal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditSeal.ProtoReflect.Descriptor instead.
 func (*AuditSeal) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{74}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *AuditSeal) GetSeq() uint64 {
@@ -4525,7 +5175,58 @@ var File_skep_control_v1_control_proto protoreflect.FileDescriptor
 
 const file_skep_control_v1_control_proto_rawDesc = "" +
 	"\n" +
-	"\x1dskep/control/v1/control.proto\x12\x0fskep.control.v1\x1a\x13skep/ca/v1/ca.proto\x1a\x19skep/model/v1/model.proto\x1a\x15skep/rpc/v1/rpc.proto\"\x13\n" +
+	"\x1dskep/control/v1/control.proto\x12\x0fskep.control.v1\x1a\x13skep/ca/v1/ca.proto\x1a\x19skep/model/v1/model.proto\x1a\x15skep/rpc/v1/rpc.proto\"\x10\n" +
+	"\x0eGetRootRequest\"@\n" +
+	"\x0fGetRootResponse\x12-\n" +
+	"\x04root\x18\x01 \x01(\v2\x19.skep.control.v1.RootViewR\x04root\"\xc9\x01\n" +
+	"\bRootView\x12\"\n" +
+	"\fcertificates\x18\x01 \x03(\fR\fcertificates\x129\n" +
+	"\brotation\x18\x02 \x01(\v2\x1d.skep.control.v1.RotationViewR\brotation\x122\n" +
+	"\x04last\x18\x03 \x01(\v2\x1e.skep.model.v1.RootRotationEndR\x04last\x12\x10\n" +
+	"\x03now\x18\x04 \x01(\x03R\x03now\x12\x18\n" +
+	"\acluster\x18\x05 \x01(\fR\acluster\"\xd1\x03\n" +
+	"\fRotationView\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12.\n" +
+	"\x05phase\x18\x02 \x01(\x0e2\x18.skep.model.v1.RootPhaseR\x05phase\x12\x16\n" +
+	"\x06target\x18\x03 \x01(\fR\x06target\x12\x1d\n" +
+	"\n" +
+	"started_at\x18\x04 \x01(\x03R\tstartedAt\x12\x1a\n" +
+	"\bdeadline\x18\x05 \x01(\x03R\bdeadline\x12A\n" +
+	"\fon_straggler\x18\x06 \x01(\x0e2\x1e.skep.model.v1.StragglerPolicyR\vonStraggler\x12\x0e\n" +
+	"\x02by\x18\a \x01(\tR\x02by\x12\x14\n" +
+	"\x05nodes\x18\b \x01(\x04R\x05nodes\x12\x1a\n" +
+	"\btrusting\x18\t \x01(\x04R\btrusting\x12\x18\n" +
+	"\arenewed\x18\n" +
+	" \x01(\x04R\arenewed\x12\x14\n" +
+	"\x05users\x18\v \x01(\x04R\x05users\x12#\n" +
+	"\rusers_renewed\x18\f \x01(\x04R\fusersRenewed\x12<\n" +
+	"\n" +
+	"stragglers\x18\r \x03(\v2\x1c.skep.model.v1.RootStragglerR\n" +
+	"stragglers\x12\x16\n" +
+	"\x06behind\x18\x0e \x01(\x04R\x06behind\"\x80\x02\n" +
+	"\x11RotateRootRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\fR\trequestId\x12 \n" +
+	"\vcertificate\x18\x02 \x01(\fR\vcertificate\x12\x10\n" +
+	"\x03key\x18\x03 \x01(\fR\x03key\x12\x1f\n" +
+	"\vcert_expiry\x18\x04 \x01(\x03R\n" +
+	"certExpiry\x12\x1a\n" +
+	"\bdeadline\x18\x05 \x01(\x03R\bdeadline\x12A\n" +
+	"\fon_straggler\x18\x06 \x01(\x0e2\x1e.skep.model.v1.StragglerPolicyR\vonStraggler\x12\x18\n" +
+	"\areplace\x18\a \x01(\bR\areplace\"[\n" +
+	"\x12RotateRootResponse\x12-\n" +
+	"\x04root\x18\x01 \x01(\v2\x19.skep.control.v1.RootViewR\x04root\x12\x16\n" +
+	"\x06joined\x18\x02 \x01(\bR\x06joined\"\x98\x01\n" +
+	"\x18AbortRootRotationRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\fR\trequestId\x12\x1a\n" +
+	"\bdeadline\x18\x02 \x01(\x03R\bdeadline\x12A\n" +
+	"\fon_straggler\x18\x03 \x01(\x0e2\x1e.skep.model.v1.StragglerPolicyR\vonStraggler\"J\n" +
+	"\x19AbortRootRotationResponse\x12-\n" +
+	"\x04root\x18\x01 \x01(\v2\x19.skep.control.v1.RootViewR\x04root\"\x12\n" +
+	"\x10WatchRootRequest\"B\n" +
+	"\x11WatchRootResponse\x12-\n" +
+	"\x04root\x18\x01 \x01(\v2\x19.skep.control.v1.RootViewR\x04root\"\x13\n" +
 	"\x11GetClusterRequest\"\xa5\x01\n" +
 	"\x12GetClusterResponse\x120\n" +
 	"\acluster\x18\x01 \x01(\v2\x16.skep.model.v1.ClusterR\acluster\x12\x14\n" +
@@ -4849,7 +5550,7 @@ const file_skep_control_v1_control_proto_rawDesc = "" +
 	"\x04hash\x18\x02 \x01(\fR\x04hash\x12\x0e\n" +
 	"\x02at\x18\x03 \x01(\x03R\x02at\x12\x12\n" +
 	"\x04root\x18\x04 \x01(\fR\x04root\x12\x1c\n" +
-	"\tsignature\x18\x05 \x01(\fR\tsignature2\xaf\x1e\n" +
+	"\tsignature\x18\x05 \x01(\fR\tsignature2\x98\"\n" +
 	"\aControl\x12|\n" +
 	"\n" +
 	"GetCluster\x12\".skep.control.v1.GetClusterRequest\x1a#.skep.control.v1.GetClusterResponse\"%\xa2\xbb\x18!\n" +
@@ -4926,7 +5627,16 @@ const file_skep_control_v1_control_proto_rawDesc = "" +
 	"\x0fRotateUnlockKey\x12'.skep.control.v1.RotateUnlockKeyRequest\x1a(.skep.control.v1.RotateUnlockKeyResponse\"\"\xa2\xbb\x18\x1e\n" +
 	"\x01\x05\x10\x01(\x032\x15rotate the unlock key\x12y\n" +
 	"\tReadAudit\x12!.skep.control.v1.ReadAuditRequest\x1a\".skep.control.v1.ReadAuditResponse\"#\xa2\xbb\x18\x1f\n" +
-	"\x01\x05\x18\x01(\x032\x14read the audit trail8\x010\x01B>Z<github.com/skep-project/skep/proto/skep/control/v1;controlv1b\x06proto3"
+	"\x01\x05\x18\x01(\x032\x14read the audit trail8\x010\x01\x12g\n" +
+	"\aGetRoot\x12\x1f.skep.control.v1.GetRootRequest\x1a .skep.control.v1.GetRootResponse\"\x19\xa2\xbb\x18\x15\n" +
+	"\x01\x05\x18\x01(\x012\fsee the root\x12s\n" +
+	"\n" +
+	"RotateRoot\x12\".skep.control.v1.RotateRootRequest\x1a#.skep.control.v1.RotateRootResponse\"\x1c\xa2\xbb\x18\x18\n" +
+	"\x01\x05\x10\x01(\x032\x0frotate the root\x12\x95\x01\n" +
+	"\x11AbortRootRotation\x12).skep.control.v1.AbortRootRotationRequest\x1a*.skep.control.v1.AbortRootRotationResponse\")\xa2\xbb\x18%\n" +
+	"\x01\x05\x10\x01(\x032\x1cabort a rotation of the root\x12q\n" +
+	"\tWatchRoot\x12!.skep.control.v1.WatchRootRequest\x1a\".skep.control.v1.WatchRootResponse\"\x1b\xa2\xbb\x18\x17\n" +
+	"\x01\x05\x18\x01(\x012\x0ewatch the root0\x01B>Z<github.com/skep-project/skep/proto/skep/control/v1;controlv1b\x06proto3"
 
 var (
 	file_skep_control_v1_control_proto_rawDescOnce sync.Once
@@ -4941,229 +5651,262 @@ func file_skep_control_v1_control_proto_rawDescGZIP() []byte {
 }
 
 var file_skep_control_v1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_skep_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 78)
+var file_skep_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 88)
 var file_skep_control_v1_control_proto_goTypes = []any{
-	(ManagerStatus_Reachability)(0), // 0: skep.control.v1.ManagerStatus.Reachability
-	(*GetClusterRequest)(nil),       // 1: skep.control.v1.GetClusterRequest
-	(*GetClusterResponse)(nil),      // 2: skep.control.v1.GetClusterResponse
-	(*UpdateClusterRequest)(nil),    // 3: skep.control.v1.UpdateClusterRequest
-	(*UpdateClusterResponse)(nil),   // 4: skep.control.v1.UpdateClusterResponse
-	(*GetJoinTokenRequest)(nil),     // 5: skep.control.v1.GetJoinTokenRequest
-	(*GetJoinTokenResponse)(nil),    // 6: skep.control.v1.GetJoinTokenResponse
-	(*RotateJoinTokenRequest)(nil),  // 7: skep.control.v1.RotateJoinTokenRequest
-	(*RotateJoinTokenResponse)(nil), // 8: skep.control.v1.RotateJoinTokenResponse
-	(*NodeView)(nil),                // 9: skep.control.v1.NodeView
-	(*ManagerStatus)(nil),           // 10: skep.control.v1.ManagerStatus
-	(*ListNodesRequest)(nil),        // 11: skep.control.v1.ListNodesRequest
-	(*Filter)(nil),                  // 12: skep.control.v1.Filter
-	(*ListNodesResponse)(nil),       // 13: skep.control.v1.ListNodesResponse
-	(*GetNodeRequest)(nil),          // 14: skep.control.v1.GetNodeRequest
-	(*GetNodeResponse)(nil),         // 15: skep.control.v1.GetNodeResponse
-	(*UpdateNodeRequest)(nil),       // 16: skep.control.v1.UpdateNodeRequest
-	(*UpdateNodeResponse)(nil),      // 17: skep.control.v1.UpdateNodeResponse
-	(*RemoveNodeRequest)(nil),       // 18: skep.control.v1.RemoveNodeRequest
-	(*RemoveNodeResponse)(nil),      // 19: skep.control.v1.RemoveNodeResponse
-	(*CreateServiceRequest)(nil),    // 20: skep.control.v1.CreateServiceRequest
-	(*CreateServiceResponse)(nil),   // 21: skep.control.v1.CreateServiceResponse
-	(*ServiceView)(nil),             // 22: skep.control.v1.ServiceView
-	(*ListServicesRequest)(nil),     // 23: skep.control.v1.ListServicesRequest
-	(*ListServicesResponse)(nil),    // 24: skep.control.v1.ListServicesResponse
-	(*GetServiceRequest)(nil),       // 25: skep.control.v1.GetServiceRequest
-	(*GetServiceResponse)(nil),      // 26: skep.control.v1.GetServiceResponse
-	(*UpdateServiceRequest)(nil),    // 27: skep.control.v1.UpdateServiceRequest
-	(*UpdateServiceResponse)(nil),   // 28: skep.control.v1.UpdateServiceResponse
-	(*RemoveServiceRequest)(nil),    // 29: skep.control.v1.RemoveServiceRequest
-	(*RemoveServiceResponse)(nil),   // 30: skep.control.v1.RemoveServiceResponse
-	(*TaskView)(nil),                // 31: skep.control.v1.TaskView
-	(*ListTasksRequest)(nil),        // 32: skep.control.v1.ListTasksRequest
-	(*ListTasksResponse)(nil),       // 33: skep.control.v1.ListTasksResponse
-	(*WatchServiceRequest)(nil),     // 34: skep.control.v1.WatchServiceRequest
-	(*WatchServiceResponse)(nil),    // 35: skep.control.v1.WatchServiceResponse
-	(*WatchEventsRequest)(nil),      // 36: skep.control.v1.WatchEventsRequest
-	(*EventFilter)(nil),             // 37: skep.control.v1.EventFilter
-	(*WatchEventsResponse)(nil),     // 38: skep.control.v1.WatchEventsResponse
-	(*Event)(nil),                   // 39: skep.control.v1.Event
-	(*IssuedUser)(nil),              // 40: skep.control.v1.IssuedUser
-	(*CreateUserRequest)(nil),       // 41: skep.control.v1.CreateUserRequest
-	(*CreateUserResponse)(nil),      // 42: skep.control.v1.CreateUserResponse
-	(*ListUsersRequest)(nil),        // 43: skep.control.v1.ListUsersRequest
-	(*ListUsersResponse)(nil),       // 44: skep.control.v1.ListUsersResponse
-	(*GetUserRequest)(nil),          // 45: skep.control.v1.GetUserRequest
-	(*GetUserResponse)(nil),         // 46: skep.control.v1.GetUserResponse
-	(*RemoveUserRequest)(nil),       // 47: skep.control.v1.RemoveUserRequest
-	(*RemoveUserResponse)(nil),      // 48: skep.control.v1.RemoveUserResponse
-	(*ReissueUserRequest)(nil),      // 49: skep.control.v1.ReissueUserRequest
-	(*ReissueUserResponse)(nil),     // 50: skep.control.v1.ReissueUserResponse
-	(*RenewUserRequest)(nil),        // 51: skep.control.v1.RenewUserRequest
-	(*RenewUserResponse)(nil),       // 52: skep.control.v1.RenewUserResponse
-	(*ListManagersRequest)(nil),     // 53: skep.control.v1.ListManagersRequest
-	(*ListManagersResponse)(nil),    // 54: skep.control.v1.ListManagersResponse
-	(*CreateTokenRequest)(nil),      // 55: skep.control.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),     // 56: skep.control.v1.CreateTokenResponse
-	(*ListTokensRequest)(nil),       // 57: skep.control.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),      // 58: skep.control.v1.ListTokensResponse
-	(*GetTokenRequest)(nil),         // 59: skep.control.v1.GetTokenRequest
-	(*GetTokenResponse)(nil),        // 60: skep.control.v1.GetTokenResponse
-	(*RevokeTokenRequest)(nil),      // 61: skep.control.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),     // 62: skep.control.v1.RevokeTokenResponse
-	(*AcceptNodeRequest)(nil),       // 63: skep.control.v1.AcceptNodeRequest
-	(*AcceptNodeResponse)(nil),      // 64: skep.control.v1.AcceptNodeResponse
-	(*RejectNodeRequest)(nil),       // 65: skep.control.v1.RejectNodeRequest
-	(*RejectNodeResponse)(nil),      // 66: skep.control.v1.RejectNodeResponse
-	(*GetUnlockKeyRequest)(nil),     // 67: skep.control.v1.GetUnlockKeyRequest
-	(*GetUnlockKeyResponse)(nil),    // 68: skep.control.v1.GetUnlockKeyResponse
-	(*RotateUnlockKeyRequest)(nil),  // 69: skep.control.v1.RotateUnlockKeyRequest
-	(*RotateUnlockKeyResponse)(nil), // 70: skep.control.v1.RotateUnlockKeyResponse
-	(*ReadAuditRequest)(nil),        // 71: skep.control.v1.ReadAuditRequest
-	(*AuditFilter)(nil),             // 72: skep.control.v1.AuditFilter
-	(*ReadAuditResponse)(nil),       // 73: skep.control.v1.ReadAuditResponse
-	(*AuditHead)(nil),               // 74: skep.control.v1.AuditHead
-	(*AuditSeal)(nil),               // 75: skep.control.v1.AuditSeal
-	nil,                             // 76: skep.control.v1.UpdateNodeRequest.LabelsAddEntry
-	nil,                             // 77: skep.control.v1.Event.AttributesEntry
-	nil,                             // 78: skep.control.v1.CreateTokenRequest.LabelsEntry
-	(*v1.Cluster)(nil),              // 79: skep.model.v1.Cluster
-	(*v1.ClusterSpec)(nil),          // 80: skep.model.v1.ClusterSpec
-	(v1.Role)(0),                    // 81: skep.model.v1.Role
-	(*v1.Node)(nil),                 // 82: skep.model.v1.Node
-	(v1.Membership)(0),              // 83: skep.model.v1.Membership
-	(v1.TaskState)(0),               // 84: skep.model.v1.TaskState
-	(v1.Availability)(0),            // 85: skep.model.v1.Availability
-	(*v1.ServiceSpec)(nil),          // 86: skep.model.v1.ServiceSpec
-	(*v1.TaskTemplate)(nil),         // 87: skep.model.v1.TaskTemplate
-	(*v1.RegistryAuth)(nil),         // 88: skep.model.v1.RegistryAuth
-	(*v1.Service)(nil),              // 89: skep.model.v1.Service
-	(*v1.Task)(nil),                 // 90: skep.model.v1.Task
-	(*v1.User)(nil),                 // 91: skep.model.v1.User
-	(*v11.ManagerList)(nil),         // 92: skep.ca.v1.ManagerList
-	(v1.UserRole)(0),                // 93: skep.model.v1.UserRole
-	(*v1.JoinToken)(nil),            // 94: skep.model.v1.JoinToken
+	(ManagerStatus_Reachability)(0),   // 0: skep.control.v1.ManagerStatus.Reachability
+	(*GetRootRequest)(nil),            // 1: skep.control.v1.GetRootRequest
+	(*GetRootResponse)(nil),           // 2: skep.control.v1.GetRootResponse
+	(*RootView)(nil),                  // 3: skep.control.v1.RootView
+	(*RotationView)(nil),              // 4: skep.control.v1.RotationView
+	(*RotateRootRequest)(nil),         // 5: skep.control.v1.RotateRootRequest
+	(*RotateRootResponse)(nil),        // 6: skep.control.v1.RotateRootResponse
+	(*AbortRootRotationRequest)(nil),  // 7: skep.control.v1.AbortRootRotationRequest
+	(*AbortRootRotationResponse)(nil), // 8: skep.control.v1.AbortRootRotationResponse
+	(*WatchRootRequest)(nil),          // 9: skep.control.v1.WatchRootRequest
+	(*WatchRootResponse)(nil),         // 10: skep.control.v1.WatchRootResponse
+	(*GetClusterRequest)(nil),         // 11: skep.control.v1.GetClusterRequest
+	(*GetClusterResponse)(nil),        // 12: skep.control.v1.GetClusterResponse
+	(*UpdateClusterRequest)(nil),      // 13: skep.control.v1.UpdateClusterRequest
+	(*UpdateClusterResponse)(nil),     // 14: skep.control.v1.UpdateClusterResponse
+	(*GetJoinTokenRequest)(nil),       // 15: skep.control.v1.GetJoinTokenRequest
+	(*GetJoinTokenResponse)(nil),      // 16: skep.control.v1.GetJoinTokenResponse
+	(*RotateJoinTokenRequest)(nil),    // 17: skep.control.v1.RotateJoinTokenRequest
+	(*RotateJoinTokenResponse)(nil),   // 18: skep.control.v1.RotateJoinTokenResponse
+	(*NodeView)(nil),                  // 19: skep.control.v1.NodeView
+	(*ManagerStatus)(nil),             // 20: skep.control.v1.ManagerStatus
+	(*ListNodesRequest)(nil),          // 21: skep.control.v1.ListNodesRequest
+	(*Filter)(nil),                    // 22: skep.control.v1.Filter
+	(*ListNodesResponse)(nil),         // 23: skep.control.v1.ListNodesResponse
+	(*GetNodeRequest)(nil),            // 24: skep.control.v1.GetNodeRequest
+	(*GetNodeResponse)(nil),           // 25: skep.control.v1.GetNodeResponse
+	(*UpdateNodeRequest)(nil),         // 26: skep.control.v1.UpdateNodeRequest
+	(*UpdateNodeResponse)(nil),        // 27: skep.control.v1.UpdateNodeResponse
+	(*RemoveNodeRequest)(nil),         // 28: skep.control.v1.RemoveNodeRequest
+	(*RemoveNodeResponse)(nil),        // 29: skep.control.v1.RemoveNodeResponse
+	(*CreateServiceRequest)(nil),      // 30: skep.control.v1.CreateServiceRequest
+	(*CreateServiceResponse)(nil),     // 31: skep.control.v1.CreateServiceResponse
+	(*ServiceView)(nil),               // 32: skep.control.v1.ServiceView
+	(*ListServicesRequest)(nil),       // 33: skep.control.v1.ListServicesRequest
+	(*ListServicesResponse)(nil),      // 34: skep.control.v1.ListServicesResponse
+	(*GetServiceRequest)(nil),         // 35: skep.control.v1.GetServiceRequest
+	(*GetServiceResponse)(nil),        // 36: skep.control.v1.GetServiceResponse
+	(*UpdateServiceRequest)(nil),      // 37: skep.control.v1.UpdateServiceRequest
+	(*UpdateServiceResponse)(nil),     // 38: skep.control.v1.UpdateServiceResponse
+	(*RemoveServiceRequest)(nil),      // 39: skep.control.v1.RemoveServiceRequest
+	(*RemoveServiceResponse)(nil),     // 40: skep.control.v1.RemoveServiceResponse
+	(*TaskView)(nil),                  // 41: skep.control.v1.TaskView
+	(*ListTasksRequest)(nil),          // 42: skep.control.v1.ListTasksRequest
+	(*ListTasksResponse)(nil),         // 43: skep.control.v1.ListTasksResponse
+	(*WatchServiceRequest)(nil),       // 44: skep.control.v1.WatchServiceRequest
+	(*WatchServiceResponse)(nil),      // 45: skep.control.v1.WatchServiceResponse
+	(*WatchEventsRequest)(nil),        // 46: skep.control.v1.WatchEventsRequest
+	(*EventFilter)(nil),               // 47: skep.control.v1.EventFilter
+	(*WatchEventsResponse)(nil),       // 48: skep.control.v1.WatchEventsResponse
+	(*Event)(nil),                     // 49: skep.control.v1.Event
+	(*IssuedUser)(nil),                // 50: skep.control.v1.IssuedUser
+	(*CreateUserRequest)(nil),         // 51: skep.control.v1.CreateUserRequest
+	(*CreateUserResponse)(nil),        // 52: skep.control.v1.CreateUserResponse
+	(*ListUsersRequest)(nil),          // 53: skep.control.v1.ListUsersRequest
+	(*ListUsersResponse)(nil),         // 54: skep.control.v1.ListUsersResponse
+	(*GetUserRequest)(nil),            // 55: skep.control.v1.GetUserRequest
+	(*GetUserResponse)(nil),           // 56: skep.control.v1.GetUserResponse
+	(*RemoveUserRequest)(nil),         // 57: skep.control.v1.RemoveUserRequest
+	(*RemoveUserResponse)(nil),        // 58: skep.control.v1.RemoveUserResponse
+	(*ReissueUserRequest)(nil),        // 59: skep.control.v1.ReissueUserRequest
+	(*ReissueUserResponse)(nil),       // 60: skep.control.v1.ReissueUserResponse
+	(*RenewUserRequest)(nil),          // 61: skep.control.v1.RenewUserRequest
+	(*RenewUserResponse)(nil),         // 62: skep.control.v1.RenewUserResponse
+	(*ListManagersRequest)(nil),       // 63: skep.control.v1.ListManagersRequest
+	(*ListManagersResponse)(nil),      // 64: skep.control.v1.ListManagersResponse
+	(*CreateTokenRequest)(nil),        // 65: skep.control.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),       // 66: skep.control.v1.CreateTokenResponse
+	(*ListTokensRequest)(nil),         // 67: skep.control.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),        // 68: skep.control.v1.ListTokensResponse
+	(*GetTokenRequest)(nil),           // 69: skep.control.v1.GetTokenRequest
+	(*GetTokenResponse)(nil),          // 70: skep.control.v1.GetTokenResponse
+	(*RevokeTokenRequest)(nil),        // 71: skep.control.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),       // 72: skep.control.v1.RevokeTokenResponse
+	(*AcceptNodeRequest)(nil),         // 73: skep.control.v1.AcceptNodeRequest
+	(*AcceptNodeResponse)(nil),        // 74: skep.control.v1.AcceptNodeResponse
+	(*RejectNodeRequest)(nil),         // 75: skep.control.v1.RejectNodeRequest
+	(*RejectNodeResponse)(nil),        // 76: skep.control.v1.RejectNodeResponse
+	(*GetUnlockKeyRequest)(nil),       // 77: skep.control.v1.GetUnlockKeyRequest
+	(*GetUnlockKeyResponse)(nil),      // 78: skep.control.v1.GetUnlockKeyResponse
+	(*RotateUnlockKeyRequest)(nil),    // 79: skep.control.v1.RotateUnlockKeyRequest
+	(*RotateUnlockKeyResponse)(nil),   // 80: skep.control.v1.RotateUnlockKeyResponse
+	(*ReadAuditRequest)(nil),          // 81: skep.control.v1.ReadAuditRequest
+	(*AuditFilter)(nil),               // 82: skep.control.v1.AuditFilter
+	(*ReadAuditResponse)(nil),         // 83: skep.control.v1.ReadAuditResponse
+	(*AuditHead)(nil),                 // 84: skep.control.v1.AuditHead
+	(*AuditSeal)(nil),                 // 85: skep.control.v1.AuditSeal
+	nil,                               // 86: skep.control.v1.UpdateNodeRequest.LabelsAddEntry
+	nil,                               // 87: skep.control.v1.Event.AttributesEntry
+	nil,                               // 88: skep.control.v1.CreateTokenRequest.LabelsEntry
+	(*v1.RootRotationEnd)(nil),        // 89: skep.model.v1.RootRotationEnd
+	(v1.RootPhase)(0),                 // 90: skep.model.v1.RootPhase
+	(v1.StragglerPolicy)(0),           // 91: skep.model.v1.StragglerPolicy
+	(*v1.RootStraggler)(nil),          // 92: skep.model.v1.RootStraggler
+	(*v1.Cluster)(nil),                // 93: skep.model.v1.Cluster
+	(*v1.ClusterSpec)(nil),            // 94: skep.model.v1.ClusterSpec
+	(v1.Role)(0),                      // 95: skep.model.v1.Role
+	(*v1.Node)(nil),                   // 96: skep.model.v1.Node
+	(v1.Membership)(0),                // 97: skep.model.v1.Membership
+	(v1.TaskState)(0),                 // 98: skep.model.v1.TaskState
+	(v1.Availability)(0),              // 99: skep.model.v1.Availability
+	(*v1.ServiceSpec)(nil),            // 100: skep.model.v1.ServiceSpec
+	(*v1.TaskTemplate)(nil),           // 101: skep.model.v1.TaskTemplate
+	(*v1.RegistryAuth)(nil),           // 102: skep.model.v1.RegistryAuth
+	(*v1.Service)(nil),                // 103: skep.model.v1.Service
+	(*v1.Task)(nil),                   // 104: skep.model.v1.Task
+	(*v1.User)(nil),                   // 105: skep.model.v1.User
+	(*v11.ManagerList)(nil),           // 106: skep.ca.v1.ManagerList
+	(v1.UserRole)(0),                  // 107: skep.model.v1.UserRole
+	(*v1.JoinToken)(nil),              // 108: skep.model.v1.JoinToken
 }
 var file_skep_control_v1_control_proto_depIdxs = []int32{
-	79, // 0: skep.control.v1.GetClusterResponse.cluster:type_name -> skep.model.v1.Cluster
-	80, // 1: skep.control.v1.UpdateClusterRequest.spec:type_name -> skep.model.v1.ClusterSpec
-	79, // 2: skep.control.v1.UpdateClusterResponse.cluster:type_name -> skep.model.v1.Cluster
-	81, // 3: skep.control.v1.GetJoinTokenRequest.role:type_name -> skep.model.v1.Role
-	81, // 4: skep.control.v1.RotateJoinTokenRequest.role:type_name -> skep.model.v1.Role
-	82, // 5: skep.control.v1.NodeView.node:type_name -> skep.model.v1.Node
-	10, // 6: skep.control.v1.NodeView.manager:type_name -> skep.control.v1.ManagerStatus
-	0,  // 7: skep.control.v1.ManagerStatus.reachability:type_name -> skep.control.v1.ManagerStatus.Reachability
-	12, // 8: skep.control.v1.ListNodesRequest.filter:type_name -> skep.control.v1.Filter
-	81, // 9: skep.control.v1.Filter.roles:type_name -> skep.model.v1.Role
-	83, // 10: skep.control.v1.Filter.memberships:type_name -> skep.model.v1.Membership
-	84, // 11: skep.control.v1.Filter.desired:type_name -> skep.model.v1.TaskState
-	9,  // 12: skep.control.v1.ListNodesResponse.nodes:type_name -> skep.control.v1.NodeView
-	9,  // 13: skep.control.v1.GetNodeResponse.node:type_name -> skep.control.v1.NodeView
-	81, // 14: skep.control.v1.UpdateNodeRequest.role:type_name -> skep.model.v1.Role
-	85, // 15: skep.control.v1.UpdateNodeRequest.availability:type_name -> skep.model.v1.Availability
-	76, // 16: skep.control.v1.UpdateNodeRequest.labels_add:type_name -> skep.control.v1.UpdateNodeRequest.LabelsAddEntry
-	9,  // 17: skep.control.v1.UpdateNodeResponse.node:type_name -> skep.control.v1.NodeView
-	86, // 18: skep.control.v1.CreateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
-	87, // 19: skep.control.v1.CreateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
-	88, // 20: skep.control.v1.CreateServiceRequest.registry_auth:type_name -> skep.model.v1.RegistryAuth
-	89, // 21: skep.control.v1.ServiceView.service:type_name -> skep.model.v1.Service
-	87, // 22: skep.control.v1.ServiceView.template:type_name -> skep.model.v1.TaskTemplate
-	87, // 23: skep.control.v1.ServiceView.previous_template:type_name -> skep.model.v1.TaskTemplate
-	12, // 24: skep.control.v1.ListServicesRequest.filter:type_name -> skep.control.v1.Filter
-	22, // 25: skep.control.v1.ListServicesResponse.services:type_name -> skep.control.v1.ServiceView
-	22, // 26: skep.control.v1.GetServiceResponse.service:type_name -> skep.control.v1.ServiceView
-	86, // 27: skep.control.v1.UpdateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
-	87, // 28: skep.control.v1.UpdateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
-	88, // 29: skep.control.v1.UpdateServiceRequest.registry_auth:type_name -> skep.model.v1.RegistryAuth
-	90, // 30: skep.control.v1.TaskView.task:type_name -> skep.model.v1.Task
-	12, // 31: skep.control.v1.ListTasksRequest.filter:type_name -> skep.control.v1.Filter
-	31, // 32: skep.control.v1.ListTasksResponse.tasks:type_name -> skep.control.v1.TaskView
-	22, // 33: skep.control.v1.WatchServiceResponse.service:type_name -> skep.control.v1.ServiceView
-	31, // 34: skep.control.v1.WatchServiceResponse.tasks:type_name -> skep.control.v1.TaskView
-	37, // 35: skep.control.v1.WatchEventsRequest.filter:type_name -> skep.control.v1.EventFilter
-	39, // 36: skep.control.v1.WatchEventsResponse.events:type_name -> skep.control.v1.Event
-	77, // 37: skep.control.v1.Event.attributes:type_name -> skep.control.v1.Event.AttributesEntry
-	91, // 38: skep.control.v1.IssuedUser.user:type_name -> skep.model.v1.User
-	92, // 39: skep.control.v1.IssuedUser.managers:type_name -> skep.ca.v1.ManagerList
-	93, // 40: skep.control.v1.CreateUserRequest.role:type_name -> skep.model.v1.UserRole
-	40, // 41: skep.control.v1.CreateUserResponse.issued:type_name -> skep.control.v1.IssuedUser
-	91, // 42: skep.control.v1.ListUsersResponse.users:type_name -> skep.model.v1.User
-	91, // 43: skep.control.v1.GetUserResponse.user:type_name -> skep.model.v1.User
-	40, // 44: skep.control.v1.ReissueUserResponse.issued:type_name -> skep.control.v1.IssuedUser
-	40, // 45: skep.control.v1.RenewUserResponse.issued:type_name -> skep.control.v1.IssuedUser
-	92, // 46: skep.control.v1.ListManagersResponse.managers:type_name -> skep.ca.v1.ManagerList
-	81, // 47: skep.control.v1.CreateTokenRequest.role:type_name -> skep.model.v1.Role
-	78, // 48: skep.control.v1.CreateTokenRequest.labels:type_name -> skep.control.v1.CreateTokenRequest.LabelsEntry
-	94, // 49: skep.control.v1.CreateTokenResponse.token:type_name -> skep.model.v1.JoinToken
-	94, // 50: skep.control.v1.ListTokensResponse.tokens:type_name -> skep.model.v1.JoinToken
-	94, // 51: skep.control.v1.GetTokenResponse.token:type_name -> skep.model.v1.JoinToken
-	72, // 52: skep.control.v1.ReadAuditRequest.filter:type_name -> skep.control.v1.AuditFilter
-	74, // 53: skep.control.v1.ReadAuditResponse.head:type_name -> skep.control.v1.AuditHead
-	75, // 54: skep.control.v1.ReadAuditResponse.seal:type_name -> skep.control.v1.AuditSeal
-	1,  // 55: skep.control.v1.Control.GetCluster:input_type -> skep.control.v1.GetClusterRequest
-	3,  // 56: skep.control.v1.Control.UpdateCluster:input_type -> skep.control.v1.UpdateClusterRequest
-	5,  // 57: skep.control.v1.Control.GetJoinToken:input_type -> skep.control.v1.GetJoinTokenRequest
-	7,  // 58: skep.control.v1.Control.RotateJoinToken:input_type -> skep.control.v1.RotateJoinTokenRequest
-	11, // 59: skep.control.v1.Control.ListNodes:input_type -> skep.control.v1.ListNodesRequest
-	14, // 60: skep.control.v1.Control.GetNode:input_type -> skep.control.v1.GetNodeRequest
-	16, // 61: skep.control.v1.Control.UpdateNode:input_type -> skep.control.v1.UpdateNodeRequest
-	18, // 62: skep.control.v1.Control.RemoveNode:input_type -> skep.control.v1.RemoveNodeRequest
-	20, // 63: skep.control.v1.Control.CreateService:input_type -> skep.control.v1.CreateServiceRequest
-	23, // 64: skep.control.v1.Control.ListServices:input_type -> skep.control.v1.ListServicesRequest
-	25, // 65: skep.control.v1.Control.GetService:input_type -> skep.control.v1.GetServiceRequest
-	27, // 66: skep.control.v1.Control.UpdateService:input_type -> skep.control.v1.UpdateServiceRequest
-	29, // 67: skep.control.v1.Control.RemoveService:input_type -> skep.control.v1.RemoveServiceRequest
-	32, // 68: skep.control.v1.Control.ListTasks:input_type -> skep.control.v1.ListTasksRequest
-	34, // 69: skep.control.v1.Control.WatchService:input_type -> skep.control.v1.WatchServiceRequest
-	41, // 70: skep.control.v1.Control.CreateUser:input_type -> skep.control.v1.CreateUserRequest
-	43, // 71: skep.control.v1.Control.ListUsers:input_type -> skep.control.v1.ListUsersRequest
-	45, // 72: skep.control.v1.Control.GetUser:input_type -> skep.control.v1.GetUserRequest
-	47, // 73: skep.control.v1.Control.RemoveUser:input_type -> skep.control.v1.RemoveUserRequest
-	49, // 74: skep.control.v1.Control.ReissueUser:input_type -> skep.control.v1.ReissueUserRequest
-	51, // 75: skep.control.v1.Control.RenewUser:input_type -> skep.control.v1.RenewUserRequest
-	53, // 76: skep.control.v1.Control.ListManagers:input_type -> skep.control.v1.ListManagersRequest
-	55, // 77: skep.control.v1.Control.CreateToken:input_type -> skep.control.v1.CreateTokenRequest
-	57, // 78: skep.control.v1.Control.ListTokens:input_type -> skep.control.v1.ListTokensRequest
-	59, // 79: skep.control.v1.Control.GetToken:input_type -> skep.control.v1.GetTokenRequest
-	61, // 80: skep.control.v1.Control.RevokeToken:input_type -> skep.control.v1.RevokeTokenRequest
-	63, // 81: skep.control.v1.Control.AcceptNode:input_type -> skep.control.v1.AcceptNodeRequest
-	65, // 82: skep.control.v1.Control.RejectNode:input_type -> skep.control.v1.RejectNodeRequest
-	36, // 83: skep.control.v1.Control.WatchEvents:input_type -> skep.control.v1.WatchEventsRequest
-	67, // 84: skep.control.v1.Control.GetUnlockKey:input_type -> skep.control.v1.GetUnlockKeyRequest
-	69, // 85: skep.control.v1.Control.RotateUnlockKey:input_type -> skep.control.v1.RotateUnlockKeyRequest
-	71, // 86: skep.control.v1.Control.ReadAudit:input_type -> skep.control.v1.ReadAuditRequest
-	2,  // 87: skep.control.v1.Control.GetCluster:output_type -> skep.control.v1.GetClusterResponse
-	4,  // 88: skep.control.v1.Control.UpdateCluster:output_type -> skep.control.v1.UpdateClusterResponse
-	6,  // 89: skep.control.v1.Control.GetJoinToken:output_type -> skep.control.v1.GetJoinTokenResponse
-	8,  // 90: skep.control.v1.Control.RotateJoinToken:output_type -> skep.control.v1.RotateJoinTokenResponse
-	13, // 91: skep.control.v1.Control.ListNodes:output_type -> skep.control.v1.ListNodesResponse
-	15, // 92: skep.control.v1.Control.GetNode:output_type -> skep.control.v1.GetNodeResponse
-	17, // 93: skep.control.v1.Control.UpdateNode:output_type -> skep.control.v1.UpdateNodeResponse
-	19, // 94: skep.control.v1.Control.RemoveNode:output_type -> skep.control.v1.RemoveNodeResponse
-	21, // 95: skep.control.v1.Control.CreateService:output_type -> skep.control.v1.CreateServiceResponse
-	24, // 96: skep.control.v1.Control.ListServices:output_type -> skep.control.v1.ListServicesResponse
-	26, // 97: skep.control.v1.Control.GetService:output_type -> skep.control.v1.GetServiceResponse
-	28, // 98: skep.control.v1.Control.UpdateService:output_type -> skep.control.v1.UpdateServiceResponse
-	30, // 99: skep.control.v1.Control.RemoveService:output_type -> skep.control.v1.RemoveServiceResponse
-	33, // 100: skep.control.v1.Control.ListTasks:output_type -> skep.control.v1.ListTasksResponse
-	35, // 101: skep.control.v1.Control.WatchService:output_type -> skep.control.v1.WatchServiceResponse
-	42, // 102: skep.control.v1.Control.CreateUser:output_type -> skep.control.v1.CreateUserResponse
-	44, // 103: skep.control.v1.Control.ListUsers:output_type -> skep.control.v1.ListUsersResponse
-	46, // 104: skep.control.v1.Control.GetUser:output_type -> skep.control.v1.GetUserResponse
-	48, // 105: skep.control.v1.Control.RemoveUser:output_type -> skep.control.v1.RemoveUserResponse
-	50, // 106: skep.control.v1.Control.ReissueUser:output_type -> skep.control.v1.ReissueUserResponse
-	52, // 107: skep.control.v1.Control.RenewUser:output_type -> skep.control.v1.RenewUserResponse
-	54, // 108: skep.control.v1.Control.ListManagers:output_type -> skep.control.v1.ListManagersResponse
-	56, // 109: skep.control.v1.Control.CreateToken:output_type -> skep.control.v1.CreateTokenResponse
-	58, // 110: skep.control.v1.Control.ListTokens:output_type -> skep.control.v1.ListTokensResponse
-	60, // 111: skep.control.v1.Control.GetToken:output_type -> skep.control.v1.GetTokenResponse
-	62, // 112: skep.control.v1.Control.RevokeToken:output_type -> skep.control.v1.RevokeTokenResponse
-	64, // 113: skep.control.v1.Control.AcceptNode:output_type -> skep.control.v1.AcceptNodeResponse
-	66, // 114: skep.control.v1.Control.RejectNode:output_type -> skep.control.v1.RejectNodeResponse
-	38, // 115: skep.control.v1.Control.WatchEvents:output_type -> skep.control.v1.WatchEventsResponse
-	68, // 116: skep.control.v1.Control.GetUnlockKey:output_type -> skep.control.v1.GetUnlockKeyResponse
-	70, // 117: skep.control.v1.Control.RotateUnlockKey:output_type -> skep.control.v1.RotateUnlockKeyResponse
-	73, // 118: skep.control.v1.Control.ReadAudit:output_type -> skep.control.v1.ReadAuditResponse
-	87, // [87:119] is the sub-list for method output_type
-	55, // [55:87] is the sub-list for method input_type
-	55, // [55:55] is the sub-list for extension type_name
-	55, // [55:55] is the sub-list for extension extendee
-	0,  // [0:55] is the sub-list for field type_name
+	3,   // 0: skep.control.v1.GetRootResponse.root:type_name -> skep.control.v1.RootView
+	4,   // 1: skep.control.v1.RootView.rotation:type_name -> skep.control.v1.RotationView
+	89,  // 2: skep.control.v1.RootView.last:type_name -> skep.model.v1.RootRotationEnd
+	90,  // 3: skep.control.v1.RotationView.phase:type_name -> skep.model.v1.RootPhase
+	91,  // 4: skep.control.v1.RotationView.on_straggler:type_name -> skep.model.v1.StragglerPolicy
+	92,  // 5: skep.control.v1.RotationView.stragglers:type_name -> skep.model.v1.RootStraggler
+	91,  // 6: skep.control.v1.RotateRootRequest.on_straggler:type_name -> skep.model.v1.StragglerPolicy
+	3,   // 7: skep.control.v1.RotateRootResponse.root:type_name -> skep.control.v1.RootView
+	91,  // 8: skep.control.v1.AbortRootRotationRequest.on_straggler:type_name -> skep.model.v1.StragglerPolicy
+	3,   // 9: skep.control.v1.AbortRootRotationResponse.root:type_name -> skep.control.v1.RootView
+	3,   // 10: skep.control.v1.WatchRootResponse.root:type_name -> skep.control.v1.RootView
+	93,  // 11: skep.control.v1.GetClusterResponse.cluster:type_name -> skep.model.v1.Cluster
+	94,  // 12: skep.control.v1.UpdateClusterRequest.spec:type_name -> skep.model.v1.ClusterSpec
+	93,  // 13: skep.control.v1.UpdateClusterResponse.cluster:type_name -> skep.model.v1.Cluster
+	95,  // 14: skep.control.v1.GetJoinTokenRequest.role:type_name -> skep.model.v1.Role
+	95,  // 15: skep.control.v1.RotateJoinTokenRequest.role:type_name -> skep.model.v1.Role
+	96,  // 16: skep.control.v1.NodeView.node:type_name -> skep.model.v1.Node
+	20,  // 17: skep.control.v1.NodeView.manager:type_name -> skep.control.v1.ManagerStatus
+	0,   // 18: skep.control.v1.ManagerStatus.reachability:type_name -> skep.control.v1.ManagerStatus.Reachability
+	22,  // 19: skep.control.v1.ListNodesRequest.filter:type_name -> skep.control.v1.Filter
+	95,  // 20: skep.control.v1.Filter.roles:type_name -> skep.model.v1.Role
+	97,  // 21: skep.control.v1.Filter.memberships:type_name -> skep.model.v1.Membership
+	98,  // 22: skep.control.v1.Filter.desired:type_name -> skep.model.v1.TaskState
+	19,  // 23: skep.control.v1.ListNodesResponse.nodes:type_name -> skep.control.v1.NodeView
+	19,  // 24: skep.control.v1.GetNodeResponse.node:type_name -> skep.control.v1.NodeView
+	95,  // 25: skep.control.v1.UpdateNodeRequest.role:type_name -> skep.model.v1.Role
+	99,  // 26: skep.control.v1.UpdateNodeRequest.availability:type_name -> skep.model.v1.Availability
+	86,  // 27: skep.control.v1.UpdateNodeRequest.labels_add:type_name -> skep.control.v1.UpdateNodeRequest.LabelsAddEntry
+	19,  // 28: skep.control.v1.UpdateNodeResponse.node:type_name -> skep.control.v1.NodeView
+	100, // 29: skep.control.v1.CreateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
+	101, // 30: skep.control.v1.CreateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
+	102, // 31: skep.control.v1.CreateServiceRequest.registry_auth:type_name -> skep.model.v1.RegistryAuth
+	103, // 32: skep.control.v1.ServiceView.service:type_name -> skep.model.v1.Service
+	101, // 33: skep.control.v1.ServiceView.template:type_name -> skep.model.v1.TaskTemplate
+	101, // 34: skep.control.v1.ServiceView.previous_template:type_name -> skep.model.v1.TaskTemplate
+	22,  // 35: skep.control.v1.ListServicesRequest.filter:type_name -> skep.control.v1.Filter
+	32,  // 36: skep.control.v1.ListServicesResponse.services:type_name -> skep.control.v1.ServiceView
+	32,  // 37: skep.control.v1.GetServiceResponse.service:type_name -> skep.control.v1.ServiceView
+	100, // 38: skep.control.v1.UpdateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
+	101, // 39: skep.control.v1.UpdateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
+	102, // 40: skep.control.v1.UpdateServiceRequest.registry_auth:type_name -> skep.model.v1.RegistryAuth
+	104, // 41: skep.control.v1.TaskView.task:type_name -> skep.model.v1.Task
+	22,  // 42: skep.control.v1.ListTasksRequest.filter:type_name -> skep.control.v1.Filter
+	41,  // 43: skep.control.v1.ListTasksResponse.tasks:type_name -> skep.control.v1.TaskView
+	32,  // 44: skep.control.v1.WatchServiceResponse.service:type_name -> skep.control.v1.ServiceView
+	41,  // 45: skep.control.v1.WatchServiceResponse.tasks:type_name -> skep.control.v1.TaskView
+	47,  // 46: skep.control.v1.WatchEventsRequest.filter:type_name -> skep.control.v1.EventFilter
+	49,  // 47: skep.control.v1.WatchEventsResponse.events:type_name -> skep.control.v1.Event
+	87,  // 48: skep.control.v1.Event.attributes:type_name -> skep.control.v1.Event.AttributesEntry
+	105, // 49: skep.control.v1.IssuedUser.user:type_name -> skep.model.v1.User
+	106, // 50: skep.control.v1.IssuedUser.managers:type_name -> skep.ca.v1.ManagerList
+	107, // 51: skep.control.v1.CreateUserRequest.role:type_name -> skep.model.v1.UserRole
+	50,  // 52: skep.control.v1.CreateUserResponse.issued:type_name -> skep.control.v1.IssuedUser
+	105, // 53: skep.control.v1.ListUsersResponse.users:type_name -> skep.model.v1.User
+	105, // 54: skep.control.v1.GetUserResponse.user:type_name -> skep.model.v1.User
+	50,  // 55: skep.control.v1.ReissueUserResponse.issued:type_name -> skep.control.v1.IssuedUser
+	50,  // 56: skep.control.v1.RenewUserResponse.issued:type_name -> skep.control.v1.IssuedUser
+	106, // 57: skep.control.v1.ListManagersResponse.managers:type_name -> skep.ca.v1.ManagerList
+	95,  // 58: skep.control.v1.CreateTokenRequest.role:type_name -> skep.model.v1.Role
+	88,  // 59: skep.control.v1.CreateTokenRequest.labels:type_name -> skep.control.v1.CreateTokenRequest.LabelsEntry
+	108, // 60: skep.control.v1.CreateTokenResponse.token:type_name -> skep.model.v1.JoinToken
+	108, // 61: skep.control.v1.ListTokensResponse.tokens:type_name -> skep.model.v1.JoinToken
+	108, // 62: skep.control.v1.GetTokenResponse.token:type_name -> skep.model.v1.JoinToken
+	82,  // 63: skep.control.v1.ReadAuditRequest.filter:type_name -> skep.control.v1.AuditFilter
+	84,  // 64: skep.control.v1.ReadAuditResponse.head:type_name -> skep.control.v1.AuditHead
+	85,  // 65: skep.control.v1.ReadAuditResponse.seal:type_name -> skep.control.v1.AuditSeal
+	11,  // 66: skep.control.v1.Control.GetCluster:input_type -> skep.control.v1.GetClusterRequest
+	13,  // 67: skep.control.v1.Control.UpdateCluster:input_type -> skep.control.v1.UpdateClusterRequest
+	15,  // 68: skep.control.v1.Control.GetJoinToken:input_type -> skep.control.v1.GetJoinTokenRequest
+	17,  // 69: skep.control.v1.Control.RotateJoinToken:input_type -> skep.control.v1.RotateJoinTokenRequest
+	21,  // 70: skep.control.v1.Control.ListNodes:input_type -> skep.control.v1.ListNodesRequest
+	24,  // 71: skep.control.v1.Control.GetNode:input_type -> skep.control.v1.GetNodeRequest
+	26,  // 72: skep.control.v1.Control.UpdateNode:input_type -> skep.control.v1.UpdateNodeRequest
+	28,  // 73: skep.control.v1.Control.RemoveNode:input_type -> skep.control.v1.RemoveNodeRequest
+	30,  // 74: skep.control.v1.Control.CreateService:input_type -> skep.control.v1.CreateServiceRequest
+	33,  // 75: skep.control.v1.Control.ListServices:input_type -> skep.control.v1.ListServicesRequest
+	35,  // 76: skep.control.v1.Control.GetService:input_type -> skep.control.v1.GetServiceRequest
+	37,  // 77: skep.control.v1.Control.UpdateService:input_type -> skep.control.v1.UpdateServiceRequest
+	39,  // 78: skep.control.v1.Control.RemoveService:input_type -> skep.control.v1.RemoveServiceRequest
+	42,  // 79: skep.control.v1.Control.ListTasks:input_type -> skep.control.v1.ListTasksRequest
+	44,  // 80: skep.control.v1.Control.WatchService:input_type -> skep.control.v1.WatchServiceRequest
+	51,  // 81: skep.control.v1.Control.CreateUser:input_type -> skep.control.v1.CreateUserRequest
+	53,  // 82: skep.control.v1.Control.ListUsers:input_type -> skep.control.v1.ListUsersRequest
+	55,  // 83: skep.control.v1.Control.GetUser:input_type -> skep.control.v1.GetUserRequest
+	57,  // 84: skep.control.v1.Control.RemoveUser:input_type -> skep.control.v1.RemoveUserRequest
+	59,  // 85: skep.control.v1.Control.ReissueUser:input_type -> skep.control.v1.ReissueUserRequest
+	61,  // 86: skep.control.v1.Control.RenewUser:input_type -> skep.control.v1.RenewUserRequest
+	63,  // 87: skep.control.v1.Control.ListManagers:input_type -> skep.control.v1.ListManagersRequest
+	65,  // 88: skep.control.v1.Control.CreateToken:input_type -> skep.control.v1.CreateTokenRequest
+	67,  // 89: skep.control.v1.Control.ListTokens:input_type -> skep.control.v1.ListTokensRequest
+	69,  // 90: skep.control.v1.Control.GetToken:input_type -> skep.control.v1.GetTokenRequest
+	71,  // 91: skep.control.v1.Control.RevokeToken:input_type -> skep.control.v1.RevokeTokenRequest
+	73,  // 92: skep.control.v1.Control.AcceptNode:input_type -> skep.control.v1.AcceptNodeRequest
+	75,  // 93: skep.control.v1.Control.RejectNode:input_type -> skep.control.v1.RejectNodeRequest
+	46,  // 94: skep.control.v1.Control.WatchEvents:input_type -> skep.control.v1.WatchEventsRequest
+	77,  // 95: skep.control.v1.Control.GetUnlockKey:input_type -> skep.control.v1.GetUnlockKeyRequest
+	79,  // 96: skep.control.v1.Control.RotateUnlockKey:input_type -> skep.control.v1.RotateUnlockKeyRequest
+	81,  // 97: skep.control.v1.Control.ReadAudit:input_type -> skep.control.v1.ReadAuditRequest
+	1,   // 98: skep.control.v1.Control.GetRoot:input_type -> skep.control.v1.GetRootRequest
+	5,   // 99: skep.control.v1.Control.RotateRoot:input_type -> skep.control.v1.RotateRootRequest
+	7,   // 100: skep.control.v1.Control.AbortRootRotation:input_type -> skep.control.v1.AbortRootRotationRequest
+	9,   // 101: skep.control.v1.Control.WatchRoot:input_type -> skep.control.v1.WatchRootRequest
+	12,  // 102: skep.control.v1.Control.GetCluster:output_type -> skep.control.v1.GetClusterResponse
+	14,  // 103: skep.control.v1.Control.UpdateCluster:output_type -> skep.control.v1.UpdateClusterResponse
+	16,  // 104: skep.control.v1.Control.GetJoinToken:output_type -> skep.control.v1.GetJoinTokenResponse
+	18,  // 105: skep.control.v1.Control.RotateJoinToken:output_type -> skep.control.v1.RotateJoinTokenResponse
+	23,  // 106: skep.control.v1.Control.ListNodes:output_type -> skep.control.v1.ListNodesResponse
+	25,  // 107: skep.control.v1.Control.GetNode:output_type -> skep.control.v1.GetNodeResponse
+	27,  // 108: skep.control.v1.Control.UpdateNode:output_type -> skep.control.v1.UpdateNodeResponse
+	29,  // 109: skep.control.v1.Control.RemoveNode:output_type -> skep.control.v1.RemoveNodeResponse
+	31,  // 110: skep.control.v1.Control.CreateService:output_type -> skep.control.v1.CreateServiceResponse
+	34,  // 111: skep.control.v1.Control.ListServices:output_type -> skep.control.v1.ListServicesResponse
+	36,  // 112: skep.control.v1.Control.GetService:output_type -> skep.control.v1.GetServiceResponse
+	38,  // 113: skep.control.v1.Control.UpdateService:output_type -> skep.control.v1.UpdateServiceResponse
+	40,  // 114: skep.control.v1.Control.RemoveService:output_type -> skep.control.v1.RemoveServiceResponse
+	43,  // 115: skep.control.v1.Control.ListTasks:output_type -> skep.control.v1.ListTasksResponse
+	45,  // 116: skep.control.v1.Control.WatchService:output_type -> skep.control.v1.WatchServiceResponse
+	52,  // 117: skep.control.v1.Control.CreateUser:output_type -> skep.control.v1.CreateUserResponse
+	54,  // 118: skep.control.v1.Control.ListUsers:output_type -> skep.control.v1.ListUsersResponse
+	56,  // 119: skep.control.v1.Control.GetUser:output_type -> skep.control.v1.GetUserResponse
+	58,  // 120: skep.control.v1.Control.RemoveUser:output_type -> skep.control.v1.RemoveUserResponse
+	60,  // 121: skep.control.v1.Control.ReissueUser:output_type -> skep.control.v1.ReissueUserResponse
+	62,  // 122: skep.control.v1.Control.RenewUser:output_type -> skep.control.v1.RenewUserResponse
+	64,  // 123: skep.control.v1.Control.ListManagers:output_type -> skep.control.v1.ListManagersResponse
+	66,  // 124: skep.control.v1.Control.CreateToken:output_type -> skep.control.v1.CreateTokenResponse
+	68,  // 125: skep.control.v1.Control.ListTokens:output_type -> skep.control.v1.ListTokensResponse
+	70,  // 126: skep.control.v1.Control.GetToken:output_type -> skep.control.v1.GetTokenResponse
+	72,  // 127: skep.control.v1.Control.RevokeToken:output_type -> skep.control.v1.RevokeTokenResponse
+	74,  // 128: skep.control.v1.Control.AcceptNode:output_type -> skep.control.v1.AcceptNodeResponse
+	76,  // 129: skep.control.v1.Control.RejectNode:output_type -> skep.control.v1.RejectNodeResponse
+	48,  // 130: skep.control.v1.Control.WatchEvents:output_type -> skep.control.v1.WatchEventsResponse
+	78,  // 131: skep.control.v1.Control.GetUnlockKey:output_type -> skep.control.v1.GetUnlockKeyResponse
+	80,  // 132: skep.control.v1.Control.RotateUnlockKey:output_type -> skep.control.v1.RotateUnlockKeyResponse
+	83,  // 133: skep.control.v1.Control.ReadAudit:output_type -> skep.control.v1.ReadAuditResponse
+	2,   // 134: skep.control.v1.Control.GetRoot:output_type -> skep.control.v1.GetRootResponse
+	6,   // 135: skep.control.v1.Control.RotateRoot:output_type -> skep.control.v1.RotateRootResponse
+	8,   // 136: skep.control.v1.Control.AbortRootRotation:output_type -> skep.control.v1.AbortRootRotationResponse
+	10,  // 137: skep.control.v1.Control.WatchRoot:output_type -> skep.control.v1.WatchRootResponse
+	102, // [102:138] is the sub-list for method output_type
+	66,  // [66:102] is the sub-list for method input_type
+	66,  // [66:66] is the sub-list for extension type_name
+	66,  // [66:66] is the sub-list for extension extendee
+	0,   // [0:66] is the sub-list for field type_name
 }
 
 func init() { file_skep_control_v1_control_proto_init() }
@@ -5171,15 +5914,15 @@ func file_skep_control_v1_control_proto_init() {
 	if File_skep_control_v1_control_proto != nil {
 		return
 	}
-	file_skep_control_v1_control_proto_msgTypes[15].OneofWrappers = []any{}
-	file_skep_control_v1_control_proto_msgTypes[35].OneofWrappers = []any{}
+	file_skep_control_v1_control_proto_msgTypes[25].OneofWrappers = []any{}
+	file_skep_control_v1_control_proto_msgTypes[45].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_skep_control_v1_control_proto_rawDesc), len(file_skep_control_v1_control_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   78,
+			NumMessages:   88,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,38 +24,42 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Control_GetCluster_FullMethodName      = "/skep.control.v1.Control/GetCluster"
-	Control_UpdateCluster_FullMethodName   = "/skep.control.v1.Control/UpdateCluster"
-	Control_GetJoinToken_FullMethodName    = "/skep.control.v1.Control/GetJoinToken"
-	Control_RotateJoinToken_FullMethodName = "/skep.control.v1.Control/RotateJoinToken"
-	Control_ListNodes_FullMethodName       = "/skep.control.v1.Control/ListNodes"
-	Control_GetNode_FullMethodName         = "/skep.control.v1.Control/GetNode"
-	Control_UpdateNode_FullMethodName      = "/skep.control.v1.Control/UpdateNode"
-	Control_RemoveNode_FullMethodName      = "/skep.control.v1.Control/RemoveNode"
-	Control_CreateService_FullMethodName   = "/skep.control.v1.Control/CreateService"
-	Control_ListServices_FullMethodName    = "/skep.control.v1.Control/ListServices"
-	Control_GetService_FullMethodName      = "/skep.control.v1.Control/GetService"
-	Control_UpdateService_FullMethodName   = "/skep.control.v1.Control/UpdateService"
-	Control_RemoveService_FullMethodName   = "/skep.control.v1.Control/RemoveService"
-	Control_ListTasks_FullMethodName       = "/skep.control.v1.Control/ListTasks"
-	Control_WatchService_FullMethodName    = "/skep.control.v1.Control/WatchService"
-	Control_CreateUser_FullMethodName      = "/skep.control.v1.Control/CreateUser"
-	Control_ListUsers_FullMethodName       = "/skep.control.v1.Control/ListUsers"
-	Control_GetUser_FullMethodName         = "/skep.control.v1.Control/GetUser"
-	Control_RemoveUser_FullMethodName      = "/skep.control.v1.Control/RemoveUser"
-	Control_ReissueUser_FullMethodName     = "/skep.control.v1.Control/ReissueUser"
-	Control_RenewUser_FullMethodName       = "/skep.control.v1.Control/RenewUser"
-	Control_ListManagers_FullMethodName    = "/skep.control.v1.Control/ListManagers"
-	Control_CreateToken_FullMethodName     = "/skep.control.v1.Control/CreateToken"
-	Control_ListTokens_FullMethodName      = "/skep.control.v1.Control/ListTokens"
-	Control_GetToken_FullMethodName        = "/skep.control.v1.Control/GetToken"
-	Control_RevokeToken_FullMethodName     = "/skep.control.v1.Control/RevokeToken"
-	Control_AcceptNode_FullMethodName      = "/skep.control.v1.Control/AcceptNode"
-	Control_RejectNode_FullMethodName      = "/skep.control.v1.Control/RejectNode"
-	Control_WatchEvents_FullMethodName     = "/skep.control.v1.Control/WatchEvents"
-	Control_GetUnlockKey_FullMethodName    = "/skep.control.v1.Control/GetUnlockKey"
-	Control_RotateUnlockKey_FullMethodName = "/skep.control.v1.Control/RotateUnlockKey"
-	Control_ReadAudit_FullMethodName       = "/skep.control.v1.Control/ReadAudit"
+	Control_GetCluster_FullMethodName        = "/skep.control.v1.Control/GetCluster"
+	Control_UpdateCluster_FullMethodName     = "/skep.control.v1.Control/UpdateCluster"
+	Control_GetJoinToken_FullMethodName      = "/skep.control.v1.Control/GetJoinToken"
+	Control_RotateJoinToken_FullMethodName   = "/skep.control.v1.Control/RotateJoinToken"
+	Control_ListNodes_FullMethodName         = "/skep.control.v1.Control/ListNodes"
+	Control_GetNode_FullMethodName           = "/skep.control.v1.Control/GetNode"
+	Control_UpdateNode_FullMethodName        = "/skep.control.v1.Control/UpdateNode"
+	Control_RemoveNode_FullMethodName        = "/skep.control.v1.Control/RemoveNode"
+	Control_CreateService_FullMethodName     = "/skep.control.v1.Control/CreateService"
+	Control_ListServices_FullMethodName      = "/skep.control.v1.Control/ListServices"
+	Control_GetService_FullMethodName        = "/skep.control.v1.Control/GetService"
+	Control_UpdateService_FullMethodName     = "/skep.control.v1.Control/UpdateService"
+	Control_RemoveService_FullMethodName     = "/skep.control.v1.Control/RemoveService"
+	Control_ListTasks_FullMethodName         = "/skep.control.v1.Control/ListTasks"
+	Control_WatchService_FullMethodName      = "/skep.control.v1.Control/WatchService"
+	Control_CreateUser_FullMethodName        = "/skep.control.v1.Control/CreateUser"
+	Control_ListUsers_FullMethodName         = "/skep.control.v1.Control/ListUsers"
+	Control_GetUser_FullMethodName           = "/skep.control.v1.Control/GetUser"
+	Control_RemoveUser_FullMethodName        = "/skep.control.v1.Control/RemoveUser"
+	Control_ReissueUser_FullMethodName       = "/skep.control.v1.Control/ReissueUser"
+	Control_RenewUser_FullMethodName         = "/skep.control.v1.Control/RenewUser"
+	Control_ListManagers_FullMethodName      = "/skep.control.v1.Control/ListManagers"
+	Control_CreateToken_FullMethodName       = "/skep.control.v1.Control/CreateToken"
+	Control_ListTokens_FullMethodName        = "/skep.control.v1.Control/ListTokens"
+	Control_GetToken_FullMethodName          = "/skep.control.v1.Control/GetToken"
+	Control_RevokeToken_FullMethodName       = "/skep.control.v1.Control/RevokeToken"
+	Control_AcceptNode_FullMethodName        = "/skep.control.v1.Control/AcceptNode"
+	Control_RejectNode_FullMethodName        = "/skep.control.v1.Control/RejectNode"
+	Control_WatchEvents_FullMethodName       = "/skep.control.v1.Control/WatchEvents"
+	Control_GetUnlockKey_FullMethodName      = "/skep.control.v1.Control/GetUnlockKey"
+	Control_RotateUnlockKey_FullMethodName   = "/skep.control.v1.Control/RotateUnlockKey"
+	Control_ReadAudit_FullMethodName         = "/skep.control.v1.Control/ReadAudit"
+	Control_GetRoot_FullMethodName           = "/skep.control.v1.Control/GetRoot"
+	Control_RotateRoot_FullMethodName        = "/skep.control.v1.Control/RotateRoot"
+	Control_AbortRootRotation_FullMethodName = "/skep.control.v1.Control/AbortRootRotation"
+	Control_WatchRoot_FullMethodName         = "/skep.control.v1.Control/WatchRoot"
 )
 
 // ControlClient is the client API for Control service.
@@ -109,6 +113,14 @@ type ControlClient interface {
 	RotateUnlockKey(ctx context.Context, in *RotateUnlockKeyRequest, opts ...grpc.CallOption) (*RotateUnlockKeyResponse, error)
 	// The records of the audit trail, and with them what proves it whole.
 	ReadAudit(ctx context.Context, in *ReadAuditRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadAuditResponse], error)
+	// The root, and how far a rotation of it is.
+	GetRoot(ctx context.Context, in *GetRootRequest, opts ...grpc.CallOption) (*GetRootResponse, error)
+	// Begins a rotation of the root, or joins the one that is under way.
+	RotateRoot(ctx context.Context, in *RotateRootRequest, opts ...grpc.CallOption) (*RotateRootResponse, error)
+	// Goes back to the root of before the rotation that is under way.
+	AbortRootRotation(ctx context.Context, in *AbortRootRotationRequest, opts ...grpc.CallOption) (*AbortRootRotationResponse, error)
+	// The root now and whenever a rotation moves on; never ends by itself.
+	WatchRoot(ctx context.Context, in *WatchRootRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchRootResponse], error)
 }
 
 type controlClient struct {
@@ -466,6 +478,55 @@ func (c *controlClient) ReadAudit(ctx context.Context, in *ReadAuditRequest, opt
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Control_ReadAuditClient = grpc.ServerStreamingClient[ReadAuditResponse]
 
+func (c *controlClient) GetRoot(ctx context.Context, in *GetRootRequest, opts ...grpc.CallOption) (*GetRootResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetRootResponse)
+	err := c.cc.Invoke(ctx, Control_GetRoot_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) RotateRoot(ctx context.Context, in *RotateRootRequest, opts ...grpc.CallOption) (*RotateRootResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RotateRootResponse)
+	err := c.cc.Invoke(ctx, Control_RotateRoot_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) AbortRootRotation(ctx context.Context, in *AbortRootRotationRequest, opts ...grpc.CallOption) (*AbortRootRotationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AbortRootRotationResponse)
+	err := c.cc.Invoke(ctx, Control_AbortRootRotation_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) WatchRoot(ctx context.Context, in *WatchRootRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchRootResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[3], Control_WatchRoot_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchRootRequest, WatchRootResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Control_WatchRootClient = grpc.ServerStreamingClient[WatchRootResponse]
+
 // ControlServer is the server API for Control service.
 // All implementations must embed UnimplementedControlServer
 // for forward compatibility.
@@ -517,6 +578,14 @@ type ControlServer interface {
 	RotateUnlockKey(context.Context, *RotateUnlockKeyRequest) (*RotateUnlockKeyResponse, error)
 	// The records of the audit trail, and with them what proves it whole.
 	ReadAudit(*ReadAuditRequest, grpc.ServerStreamingServer[ReadAuditResponse]) error
+	// The root, and how far a rotation of it is.
+	GetRoot(context.Context, *GetRootRequest) (*GetRootResponse, error)
+	// Begins a rotation of the root, or joins the one that is under way.
+	RotateRoot(context.Context, *RotateRootRequest) (*RotateRootResponse, error)
+	// Goes back to the root of before the rotation that is under way.
+	AbortRootRotation(context.Context, *AbortRootRotationRequest) (*AbortRootRotationResponse, error)
+	// The root now and whenever a rotation moves on; never ends by itself.
+	WatchRoot(*WatchRootRequest, grpc.ServerStreamingServer[WatchRootResponse]) error
 	mustEmbedUnimplementedControlServer()
 }
 
@@ -622,6 +691,18 @@ func (UnimplementedControlServer) RotateUnlockKey(context.Context, *RotateUnlock
 }
 func (UnimplementedControlServer) ReadAudit(*ReadAuditRequest, grpc.ServerStreamingServer[ReadAuditResponse]) error {
 	return status.Error(codes.Unimplemented, "method ReadAudit not implemented")
+}
+func (UnimplementedControlServer) GetRoot(context.Context, *GetRootRequest) (*GetRootResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetRoot not implemented")
+}
+func (UnimplementedControlServer) RotateRoot(context.Context, *RotateRootRequest) (*RotateRootResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RotateRoot not implemented")
+}
+func (UnimplementedControlServer) AbortRootRotation(context.Context, *AbortRootRotationRequest) (*AbortRootRotationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AbortRootRotation not implemented")
+}
+func (UnimplementedControlServer) WatchRoot(*WatchRootRequest, grpc.ServerStreamingServer[WatchRootResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchRoot not implemented")
 }
 func (UnimplementedControlServer) mustEmbedUnimplementedControlServer() {}
 func (UnimplementedControlServer) testEmbeddedByValue()                 {}
@@ -1199,6 +1280,71 @@ func _Control_ReadAudit_Handler(srv interface{}, stream grpc.ServerStream) error
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Control_ReadAuditServer = grpc.ServerStreamingServer[ReadAuditResponse]
 
+func _Control_GetRoot_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetRootRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).GetRoot(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_GetRoot_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).GetRoot(ctx, req.(*GetRootRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_RotateRoot_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RotateRootRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).RotateRoot(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_RotateRoot_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).RotateRoot(ctx, req.(*RotateRootRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_AbortRootRotation_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AbortRootRotationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).AbortRootRotation(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_AbortRootRotation_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).AbortRootRotation(ctx, req.(*AbortRootRotationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_WatchRoot_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchRootRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ControlServer).WatchRoot(m, &grpc.GenericServerStream[WatchRootRequest, WatchRootResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Control_WatchRootServer = grpc.ServerStreamingServer[WatchRootResponse]
+
 // Control_ServiceDesc is the grpc.ServiceDesc for Control service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -1322,6 +1468,18 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "RotateUnlockKey",
 			Handler:    _Control_RotateUnlockKey_Handler,
 		},
+		{
+			MethodName: "GetRoot",
+			Handler:    _Control_GetRoot_Handler,
+		},
+		{
+			MethodName: "RotateRoot",
+			Handler:    _Control_RotateRoot_Handler,
+		},
+		{
+			MethodName: "AbortRootRotation",
+			Handler:    _Control_AbortRootRotation_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
@@ -1337,6 +1495,11 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "ReadAudit",
 			Handler:       _Control_ReadAudit_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "WatchRoot",
+			Handler:       _Control_WatchRoot_Handler,
 			ServerStreams: true,
 		},
 	},

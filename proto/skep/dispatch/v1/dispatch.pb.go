@@ -528,7 +528,15 @@ type Wish struct {
 	// as role says.
 	Member uint64 `protobuf:"varint,4,opt,name=member,proto3" json:"member,omitempty"`
 	// Index of the snapshot this was read from.
-	Index         uint64 `protobuf:"varint,5,opt,name=index,proto3" json:"index,omitempty"`
+	Index uint64 `protobuf:"varint,5,opt,name=index,proto3" json:"index,omitempty"`
+	// SHA-256 of the root that its certificate is to be of; empty: any that is
+	// trusted. If it is of another, the node renews it at a moment that it draws
+	// from the next spread nanoseconds.
+	Issuer []byte `protobuf:"bytes,6,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	Spread int64  `protobuf:"varint,7,opt,name=spread,proto3" json:"spread,omitempty"`
+	// Counts the changes of roots in this history: the lesser is the older.
+	Trust         uint64 `protobuf:"varint,8,opt,name=trust,proto3" json:"trust,omitempty"`
+	History       []byte `protobuf:"bytes,9,opt,name=history,proto3" json:"history,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -596,6 +604,34 @@ func (x *Wish) GetIndex() uint64 {
 		return x.Index
 	}
 	return 0
+}
+
+func (x *Wish) GetIssuer() []byte {
+	if x != nil {
+		return x.Issuer
+	}
+	return nil
+}
+
+func (x *Wish) GetSpread() int64 {
+	if x != nil {
+		return x.Spread
+	}
+	return 0
+}
+
+func (x *Wish) GetTrust() uint64 {
+	if x != nil {
+		return x.Trust
+	}
+	return 0
+}
+
+func (x *Wish) GetHistory() []byte {
+	if x != nil {
+		return x.History
+	}
+	return nil
 }
 
 type End struct {
@@ -1022,8 +1058,10 @@ type Liveness struct {
 	// Present at the session's start and when it changed.
 	Description     *v1.NodeDescription `protobuf:"bytes,8,opt,name=description,proto3" json:"description,omitempty"`
 	ObservedAddress string              `protobuf:"bytes,9,opt,name=observed_address,json=observedAddress,proto3" json:"observed_address,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Generation of the certificate that the session was opened with.
+	Shown         uint64 `protobuf:"varint,10,opt,name=shown,proto3" json:"shown,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Liveness) Reset() {
@@ -1117,6 +1155,13 @@ func (x *Liveness) GetObservedAddress() string {
 		return x.ObservedAddress
 	}
 	return ""
+}
+
+func (x *Liveness) GetShown() uint64 {
+	if x != nil {
+		return x.Shown
+	}
+	return 0
 }
 
 type NodeReports struct {
@@ -1329,13 +1374,17 @@ const file_skep_dispatch_v1_dispatch_proto_rawDesc = "" +
 	"\x05hello\x18\x01 \x01(\v2\x12.skep.rpc.v1.HelloR\x05hello\x12)\n" +
 	"\x10heartbeat_period\x18\x02 \x01(\x03R\x0fheartbeatPeriod\x12\x14\n" +
 	"\x05lease\x18\x03 \x01(\x03R\x05lease\x12\x16\n" +
-	"\x06leader\x18\x04 \x01(\bR\x06leader\"\x89\x01\n" +
+	"\x06leader\x18\x04 \x01(\bR\x06leader\"\xe9\x01\n" +
 	"\x04Wish\x12'\n" +
 	"\x04role\x18\x01 \x01(\x0e2\x13.skep.model.v1.RoleR\x04role\x12\x14\n" +
 	"\x05renew\x18\x02 \x01(\bR\x05renew\x12\x14\n" +
 	"\x05roots\x18\x03 \x03(\fR\x05roots\x12\x16\n" +
 	"\x06member\x18\x04 \x01(\x04R\x06member\x12\x14\n" +
-	"\x05index\x18\x05 \x01(\x04R\x05index\"\xc4\x01\n" +
+	"\x05index\x18\x05 \x01(\x04R\x05index\x12\x16\n" +
+	"\x06issuer\x18\x06 \x01(\fR\x06issuer\x12\x16\n" +
+	"\x06spread\x18\a \x01(\x03R\x06spread\x12\x14\n" +
+	"\x05trust\x18\b \x01(\x04R\x05trust\x12\x18\n" +
+	"\ahistory\x18\t \x01(\fR\ahistory\"\xc4\x01\n" +
 	"\x03End\x124\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x1c.skep.dispatch.v1.End.ReasonR\x06reason\x12\x14\n" +
 	"\x05words\x18\x02 \x01(\tR\x05words\"q\n" +
@@ -1377,7 +1426,7 @@ const file_skep_dispatch_v1_dispatch_proto_rawDesc = "" +
 	"\bsequence\x18\x03 \x01(\x04R\bsequence\x127\n" +
 	"\areports\x18\x04 \x03(\v2\x1d.skep.dispatch.v1.NodeReportsR\areports\x12\x1a\n" +
 	"\bcomplete\x18\x05 \x01(\bR\bcomplete\x12\x14\n" +
-	"\x05clock\x18\x06 \x01(\x03R\x05clock\"\xaa\x02\n" +
+	"\x05clock\x18\x06 \x01(\x03R\x05clock\"\xc0\x02\n" +
 	"\bLiveness\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x12\n" +
 	"\x04boot\x18\x02 \x01(\fR\x04boot\x12\x18\n" +
@@ -1387,7 +1436,9 @@ const file_skep_dispatch_v1_dispatch_proto_rawDesc = "" +
 	"\x05ended\x18\x06 \x01(\bR\x05ended\x123\n" +
 	"\bfarewell\x18\a \x01(\x0e2\x17.skep.model.v1.FarewellR\bfarewell\x12@\n" +
 	"\vdescription\x18\b \x01(\v2\x1e.skep.model.v1.NodeDescriptionR\vdescription\x12)\n" +
-	"\x10observed_address\x18\t \x01(\tR\x0fobservedAddress\"Y\n" +
+	"\x10observed_address\x18\t \x01(\tR\x0fobservedAddress\x12\x14\n" +
+	"\x05shown\x18\n" +
+	" \x01(\x04R\x05shown\"Y\n" +
 	"\vNodeReports\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x126\n" +
 	"\areports\x18\x02 \x03(\v2\x1c.skep.dispatch.v1.TaskReportR\areports\"\x90\x01\n" +

@@ -177,6 +177,169 @@ func (Membership) EnumDescriptor() ([]byte, []int) {
 	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{2}
 }
 
+type RootPhase int32
+
+const (
+	RootPhase_ROOT_PHASE_UNSPECIFIED RootPhase = 0
+	// Nodes are given the next root to trust. The one before signs.
+	RootPhase_ROOT_PHASE_TRUST RootPhase = 1
+	// The next root signs. Nodes renew their certificates.
+	RootPhase_ROOT_PHASE_RENEW RootPhase = 2
+	// The rotation was aborted: the root of before signs again, and nodes that have
+	// a certificate of the next one renew theirs.
+	RootPhase_ROOT_PHASE_BACK RootPhase = 3
+)
+
+// Enum value maps for RootPhase.
+var (
+	RootPhase_name = map[int32]string{
+		0: "ROOT_PHASE_UNSPECIFIED",
+		1: "ROOT_PHASE_TRUST",
+		2: "ROOT_PHASE_RENEW",
+		3: "ROOT_PHASE_BACK",
+	}
+	RootPhase_value = map[string]int32{
+		"ROOT_PHASE_UNSPECIFIED": 0,
+		"ROOT_PHASE_TRUST":       1,
+		"ROOT_PHASE_RENEW":       2,
+		"ROOT_PHASE_BACK":        3,
+	}
+)
+
+func (x RootPhase) Enum() *RootPhase {
+	p := new(RootPhase)
+	*p = x
+	return p
+}
+
+func (x RootPhase) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RootPhase) Descriptor() protoreflect.EnumDescriptor {
+	return file_skep_model_v1_model_proto_enumTypes[3].Descriptor()
+}
+
+func (RootPhase) Type() protoreflect.EnumType {
+	return &file_skep_model_v1_model_proto_enumTypes[3]
+}
+
+func (x RootPhase) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RootPhase.Descriptor instead.
+func (RootPhase) EnumDescriptor() ([]byte, []int) {
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{3}
+}
+
+// StragglerPolicy is what becomes of nodes that have not followed by the deadline.
+type StragglerPolicy int32
+
+const (
+	StragglerPolicy_STRAGGLER_POLICY_UNSPECIFIED StragglerPolicy = 0
+	// The former root stays trusted until they have, or an operator decides.
+	StragglerPolicy_STRAGGLER_POLICY_WAIT StragglerPolicy = 1
+	// The former root is dropped: their certificates count no more.
+	StragglerPolicy_STRAGGLER_POLICY_QUARANTINE StragglerPolicy = 2
+)
+
+// Enum value maps for StragglerPolicy.
+var (
+	StragglerPolicy_name = map[int32]string{
+		0: "STRAGGLER_POLICY_UNSPECIFIED",
+		1: "STRAGGLER_POLICY_WAIT",
+		2: "STRAGGLER_POLICY_QUARANTINE",
+	}
+	StragglerPolicy_value = map[string]int32{
+		"STRAGGLER_POLICY_UNSPECIFIED": 0,
+		"STRAGGLER_POLICY_WAIT":        1,
+		"STRAGGLER_POLICY_QUARANTINE":  2,
+	}
+)
+
+func (x StragglerPolicy) Enum() *StragglerPolicy {
+	p := new(StragglerPolicy)
+	*p = x
+	return p
+}
+
+func (x StragglerPolicy) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (StragglerPolicy) Descriptor() protoreflect.EnumDescriptor {
+	return file_skep_model_v1_model_proto_enumTypes[4].Descriptor()
+}
+
+func (StragglerPolicy) Type() protoreflect.EnumType {
+	return &file_skep_model_v1_model_proto_enumTypes[4]
+}
+
+func (x StragglerPolicy) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use StragglerPolicy.Descriptor instead.
+func (StragglerPolicy) EnumDescriptor() ([]byte, []int) {
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{4}
+}
+
+type RootOutcome int32
+
+const (
+	RootOutcome_ROOT_OUTCOME_UNSPECIFIED RootOutcome = 0
+	// Everybody has followed.
+	RootOutcome_ROOT_OUTCOME_DONE RootOutcome = 1
+	// The deadline was over, and some had not followed.
+	RootOutcome_ROOT_OUTCOME_QUARANTINED RootOutcome = 2
+	// It was aborted: the root is the one of before.
+	RootOutcome_ROOT_OUTCOME_ABORTED RootOutcome = 3
+)
+
+// Enum value maps for RootOutcome.
+var (
+	RootOutcome_name = map[int32]string{
+		0: "ROOT_OUTCOME_UNSPECIFIED",
+		1: "ROOT_OUTCOME_DONE",
+		2: "ROOT_OUTCOME_QUARANTINED",
+		3: "ROOT_OUTCOME_ABORTED",
+	}
+	RootOutcome_value = map[string]int32{
+		"ROOT_OUTCOME_UNSPECIFIED": 0,
+		"ROOT_OUTCOME_DONE":        1,
+		"ROOT_OUTCOME_QUARANTINED": 2,
+		"ROOT_OUTCOME_ABORTED":     3,
+	}
+)
+
+func (x RootOutcome) Enum() *RootOutcome {
+	p := new(RootOutcome)
+	*p = x
+	return p
+}
+
+func (x RootOutcome) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RootOutcome) Descriptor() protoreflect.EnumDescriptor {
+	return file_skep_model_v1_model_proto_enumTypes[5].Descriptor()
+}
+
+func (RootOutcome) Type() protoreflect.EnumType {
+	return &file_skep_model_v1_model_proto_enumTypes[5]
+}
+
+func (x RootOutcome) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RootOutcome.Descriptor instead.
+func (RootOutcome) EnumDescriptor() ([]byte, []int) {
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{5}
+}
+
 type NodeState int32
 
 const (
@@ -214,11 +377,11 @@ func (x NodeState) String() string {
 }
 
 func (NodeState) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[3].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[6].Descriptor()
 }
 
 func (NodeState) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[3]
+	return &file_skep_model_v1_model_proto_enumTypes[6]
 }
 
 func (x NodeState) Number() protoreflect.EnumNumber {
@@ -227,7 +390,7 @@ func (x NodeState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use NodeState.Descriptor instead.
 func (NodeState) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{3}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{6}
 }
 
 type Farewell int32
@@ -267,11 +430,11 @@ func (x Farewell) String() string {
 }
 
 func (Farewell) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[4].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[7].Descriptor()
 }
 
 func (Farewell) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[4]
+	return &file_skep_model_v1_model_proto_enumTypes[7]
 }
 
 func (x Farewell) Number() protoreflect.EnumNumber {
@@ -280,7 +443,7 @@ func (x Farewell) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Farewell.Descriptor instead.
 func (Farewell) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{4}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{7}
 }
 
 type MemberKind int32
@@ -316,11 +479,11 @@ func (x MemberKind) String() string {
 }
 
 func (MemberKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[5].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[8].Descriptor()
 }
 
 func (MemberKind) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[5]
+	return &file_skep_model_v1_model_proto_enumTypes[8]
 }
 
 func (x MemberKind) Number() protoreflect.EnumNumber {
@@ -329,7 +492,7 @@ func (x MemberKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MemberKind.Descriptor instead.
 func (MemberKind) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{5}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{8}
 }
 
 type UpdateOrder int32
@@ -365,11 +528,11 @@ func (x UpdateOrder) String() string {
 }
 
 func (UpdateOrder) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[6].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[9].Descriptor()
 }
 
 func (UpdateOrder) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[6]
+	return &file_skep_model_v1_model_proto_enumTypes[9]
 }
 
 func (x UpdateOrder) Number() protoreflect.EnumNumber {
@@ -378,7 +541,7 @@ func (x UpdateOrder) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UpdateOrder.Descriptor instead.
 func (UpdateOrder) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{6}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{9}
 }
 
 type FailureAction int32
@@ -417,11 +580,11 @@ func (x FailureAction) String() string {
 }
 
 func (FailureAction) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[7].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[10].Descriptor()
 }
 
 func (FailureAction) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[7]
+	return &file_skep_model_v1_model_proto_enumTypes[10]
 }
 
 func (x FailureAction) Number() protoreflect.EnumNumber {
@@ -430,7 +593,7 @@ func (x FailureAction) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FailureAction.Descriptor instead.
 func (FailureAction) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{7}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{10}
 }
 
 type RestartCondition int32
@@ -469,11 +632,11 @@ func (x RestartCondition) String() string {
 }
 
 func (RestartCondition) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[8].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[11].Descriptor()
 }
 
 func (RestartCondition) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[8]
+	return &file_skep_model_v1_model_proto_enumTypes[11]
 }
 
 func (x RestartCondition) Number() protoreflect.EnumNumber {
@@ -482,7 +645,7 @@ func (x RestartCondition) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RestartCondition.Descriptor instead.
 func (RestartCondition) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{8}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{11}
 }
 
 type UpdateState int32
@@ -530,11 +693,11 @@ func (x UpdateState) String() string {
 }
 
 func (UpdateState) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[9].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[12].Descriptor()
 }
 
 func (UpdateState) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[9]
+	return &file_skep_model_v1_model_proto_enumTypes[12]
 }
 
 func (x UpdateState) Number() protoreflect.EnumNumber {
@@ -543,7 +706,7 @@ func (x UpdateState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UpdateState.Descriptor instead.
 func (UpdateState) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{9}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{12}
 }
 
 type MountType int32
@@ -582,11 +745,11 @@ func (x MountType) String() string {
 }
 
 func (MountType) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[10].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[13].Descriptor()
 }
 
 func (MountType) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[10]
+	return &file_skep_model_v1_model_proto_enumTypes[13]
 }
 
 func (x MountType) Number() protoreflect.EnumNumber {
@@ -595,7 +758,7 @@ func (x MountType) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MountType.Descriptor instead.
 func (MountType) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{10}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{13}
 }
 
 // TaskState is a lattice's chain: a task only moves forward. The numbers are
@@ -666,11 +829,11 @@ func (x TaskState) String() string {
 }
 
 func (TaskState) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[11].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[14].Descriptor()
 }
 
 func (TaskState) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[11]
+	return &file_skep_model_v1_model_proto_enumTypes[14]
 }
 
 func (x TaskState) Number() protoreflect.EnumNumber {
@@ -679,7 +842,7 @@ func (x TaskState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TaskState.Descriptor instead.
 func (TaskState) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{11}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{14}
 }
 
 type UserRole int32
@@ -718,11 +881,11 @@ func (x UserRole) String() string {
 }
 
 func (UserRole) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[12].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[15].Descriptor()
 }
 
 func (UserRole) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[12]
+	return &file_skep_model_v1_model_proto_enumTypes[15]
 }
 
 func (x UserRole) Number() protoreflect.EnumNumber {
@@ -731,7 +894,7 @@ func (x UserRole) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UserRole.Descriptor instead.
 func (UserRole) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{12}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{15}
 }
 
 type TokenEnd int32
@@ -772,11 +935,11 @@ func (x TokenEnd) String() string {
 }
 
 func (TokenEnd) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[13].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[16].Descriptor()
 }
 
 func (TokenEnd) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[13]
+	return &file_skep_model_v1_model_proto_enumTypes[16]
 }
 
 func (x TokenEnd) Number() protoreflect.EnumNumber {
@@ -785,7 +948,7 @@ func (x TokenEnd) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TokenEnd.Descriptor instead.
 func (TokenEnd) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{13}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{16}
 }
 
 type TokenVerdict int32
@@ -826,11 +989,11 @@ func (x TokenVerdict) String() string {
 }
 
 func (TokenVerdict) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[14].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[17].Descriptor()
 }
 
 func (TokenVerdict) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[14]
+	return &file_skep_model_v1_model_proto_enumTypes[17]
 }
 
 func (x TokenVerdict) Number() protoreflect.EnumNumber {
@@ -839,7 +1002,7 @@ func (x TokenVerdict) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TokenVerdict.Descriptor instead.
 func (TokenVerdict) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{14}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{17}
 }
 
 // Meta is written by apply only.
@@ -1424,7 +1587,23 @@ type RootCA struct {
 	// DER certificates; the first is the one that signs.
 	Certificates [][]byte `protobuf:"bytes,1,rep,name=certificates,proto3" json:"certificates,omitempty"`
 	// PKCS#8 of the signing key. Never leaves the managers.
-	Key           []byte `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	Key []byte `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// DER certificates that go with every leaf that is signed: they lead from the
+	// root that signs to roots that signed before it. Nobody trusts them for being
+	// there; who still trusts a former root, as the digest in a join token does,
+	// verifies the leaf by them.
+	Via [][]byte `protobuf:"bytes,3,rep,name=via,proto3" json:"via,omitempty"`
+	// The rotation that is under way; absent: none is.
+	Rotation *RootRotation `protobuf:"bytes,4,opt,name=rotation,proto3" json:"rotation,omitempty"`
+	// Roots that are trusted no more, but that join tokens pin which still count.
+	// The newest first.
+	Former []*FormerRoot `protobuf:"bytes,5,rep,name=former,proto3" json:"former,omitempty"`
+	// How the last rotation ended; absent: there was none.
+	Last *RootRotationEnd `protobuf:"bytes,6,opt,name=last,proto3" json:"last,omitempty"`
+	// Grows whenever certificates become others.
+	Trust uint64 `protobuf:"varint,7,opt,name=trust,proto3" json:"trust,omitempty"`
+	// The root that signs was given by an operator: its names are his.
+	Given         bool `protobuf:"varint,8,opt,name=given,proto3" json:"given,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1473,6 +1652,486 @@ func (x *RootCA) GetKey() []byte {
 	return nil
 }
 
+func (x *RootCA) GetVia() [][]byte {
+	if x != nil {
+		return x.Via
+	}
+	return nil
+}
+
+func (x *RootCA) GetRotation() *RootRotation {
+	if x != nil {
+		return x.Rotation
+	}
+	return nil
+}
+
+func (x *RootCA) GetFormer() []*FormerRoot {
+	if x != nil {
+		return x.Former
+	}
+	return nil
+}
+
+func (x *RootCA) GetLast() *RootRotationEnd {
+	if x != nil {
+		return x.Last
+	}
+	return nil
+}
+
+func (x *RootCA) GetTrust() uint64 {
+	if x != nil {
+		return x.Trust
+	}
+	return 0
+}
+
+func (x *RootCA) GetGiven() bool {
+	if x != nil {
+		return x.Given
+	}
+	return false
+}
+
+// RootRotation is a rotation of the root that is under way.
+type RootRotation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 bytes, drawn by who asked for it first.
+	Id    []byte    `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Phase RootPhase `protobuf:"varint,2,opt,name=phase,proto3,enum=skep.model.v1.RootPhase" json:"phase,omitempty"`
+	// The root that signed before the rotation began. It stays trusted until its end.
+	From *RootKey `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`
+	// The one that is to follow it.
+	To *RootKey `protobuf:"bytes,4,opt,name=to,proto3" json:"to,omitempty"`
+	// to as certified by from, DER.
+	Cross []byte `protobuf:"bytes,5,opt,name=cross,proto3" json:"cross,omitempty"`
+	// Roots, DER, that were to follow and were replaced by to, after they had signed.
+	Dropped   [][]byte `protobuf:"bytes,6,rep,name=dropped,proto3" json:"dropped,omitempty"`
+	StartedAt int64    `protobuf:"varint,7,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	// When the phase began.
+	PhaseAt int64 `protobuf:"varint,8,opt,name=phase_at,json=phaseAt,proto3" json:"phase_at,omitempty"`
+	// When the rotation is to be over.
+	Deadline    int64           `protobuf:"varint,9,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	OnStraggler StragglerPolicy `protobuf:"varint,10,opt,name=on_straggler,json=onStraggler,proto3,enum=skep.model.v1.StragglerPolicy" json:"on_straggler,omitempty"`
+	// Who asked for it, as in the audit.
+	By string `protobuf:"bytes,11,opt,name=by,proto3" json:"by,omitempty"`
+	// Nanoseconds over which nodes spread their renewals.
+	Spread        int64 `protobuf:"varint,12,opt,name=spread,proto3" json:"spread,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RootRotation) Reset() {
+	*x = RootRotation{}
+	mi := &file_skep_model_v1_model_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RootRotation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RootRotation) ProtoMessage() {}
+
+func (x *RootRotation) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_model_v1_model_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RootRotation.ProtoReflect.Descriptor instead.
+func (*RootRotation) Descriptor() ([]byte, []int) {
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *RootRotation) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *RootRotation) GetPhase() RootPhase {
+	if x != nil {
+		return x.Phase
+	}
+	return RootPhase_ROOT_PHASE_UNSPECIFIED
+}
+
+func (x *RootRotation) GetFrom() *RootKey {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *RootRotation) GetTo() *RootKey {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+func (x *RootRotation) GetCross() []byte {
+	if x != nil {
+		return x.Cross
+	}
+	return nil
+}
+
+func (x *RootRotation) GetDropped() [][]byte {
+	if x != nil {
+		return x.Dropped
+	}
+	return nil
+}
+
+func (x *RootRotation) GetStartedAt() int64 {
+	if x != nil {
+		return x.StartedAt
+	}
+	return 0
+}
+
+func (x *RootRotation) GetPhaseAt() int64 {
+	if x != nil {
+		return x.PhaseAt
+	}
+	return 0
+}
+
+func (x *RootRotation) GetDeadline() int64 {
+	if x != nil {
+		return x.Deadline
+	}
+	return 0
+}
+
+func (x *RootRotation) GetOnStraggler() StragglerPolicy {
+	if x != nil {
+		return x.OnStraggler
+	}
+	return StragglerPolicy_STRAGGLER_POLICY_UNSPECIFIED
+}
+
+func (x *RootRotation) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *RootRotation) GetSpread() int64 {
+	if x != nil {
+		return x.Spread
+	}
+	return 0
+}
+
+// RootKey is a root and its key.
+type RootKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// DER.
+	Certificate []byte `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	// PKCS#8. Never leaves the managers.
+	Key []byte `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// As RootCA.via and RootCA.given, for when it signs.
+	Via           [][]byte `protobuf:"bytes,3,rep,name=via,proto3" json:"via,omitempty"`
+	Given         bool     `protobuf:"varint,4,opt,name=given,proto3" json:"given,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RootKey) Reset() {
+	*x = RootKey{}
+	mi := &file_skep_model_v1_model_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RootKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RootKey) ProtoMessage() {}
+
+func (x *RootKey) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_model_v1_model_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RootKey.ProtoReflect.Descriptor instead.
+func (*RootKey) Descriptor() ([]byte, []int) {
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *RootKey) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *RootKey) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *RootKey) GetVia() [][]byte {
+	if x != nil {
+		return x.Via
+	}
+	return nil
+}
+
+func (x *RootKey) GetGiven() bool {
+	if x != nil {
+		return x.Given
+	}
+	return false
+}
+
+// FormerRoot is a root that only join tokens still name.
+type FormerRoot struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// DER.
+	Certificate []byte `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	// The root that followed, as certified by it, DER.
+	Cross []byte `protobuf:"bytes,2,opt,name=cross,proto3" json:"cross,omitempty"`
+	// When the last token that pins it is over.
+	Until         int64 `protobuf:"varint,3,opt,name=until,proto3" json:"until,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FormerRoot) Reset() {
+	*x = FormerRoot{}
+	mi := &file_skep_model_v1_model_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FormerRoot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FormerRoot) ProtoMessage() {}
+
+func (x *FormerRoot) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_model_v1_model_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FormerRoot.ProtoReflect.Descriptor instead.
+func (*FormerRoot) Descriptor() ([]byte, []int) {
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *FormerRoot) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *FormerRoot) GetCross() []byte {
+	if x != nil {
+		return x.Cross
+	}
+	return nil
+}
+
+func (x *FormerRoot) GetUntil() int64 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
+}
+
+// RootRotationEnd is how a rotation ended.
+type RootRotationEnd struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Id        []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Outcome   RootOutcome            `protobuf:"varint,2,opt,name=outcome,proto3,enum=skep.model.v1.RootOutcome" json:"outcome,omitempty"`
+	StartedAt int64                  `protobuf:"varint,3,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	EndedAt   int64                  `protobuf:"varint,4,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
+	// Who had not followed; at most 1000 of them.
+	Stragglers []*RootStraggler `protobuf:"bytes,5,rep,name=stragglers,proto3" json:"stragglers,omitempty"`
+	// How many there were.
+	LeftBehind    uint64 `protobuf:"varint,6,opt,name=left_behind,json=leftBehind,proto3" json:"left_behind,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RootRotationEnd) Reset() {
+	*x = RootRotationEnd{}
+	mi := &file_skep_model_v1_model_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RootRotationEnd) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RootRotationEnd) ProtoMessage() {}
+
+func (x *RootRotationEnd) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_model_v1_model_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RootRotationEnd.ProtoReflect.Descriptor instead.
+func (*RootRotationEnd) Descriptor() ([]byte, []int) {
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *RootRotationEnd) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *RootRotationEnd) GetOutcome() RootOutcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return RootOutcome_ROOT_OUTCOME_UNSPECIFIED
+}
+
+func (x *RootRotationEnd) GetStartedAt() int64 {
+	if x != nil {
+		return x.StartedAt
+	}
+	return 0
+}
+
+func (x *RootRotationEnd) GetEndedAt() int64 {
+	if x != nil {
+		return x.EndedAt
+	}
+	return 0
+}
+
+func (x *RootRotationEnd) GetStragglers() []*RootStraggler {
+	if x != nil {
+		return x.Stragglers
+	}
+	return nil
+}
+
+func (x *RootRotationEnd) GetLeftBehind() uint64 {
+	if x != nil {
+		return x.LeftBehind
+	}
+	return 0
+}
+
+// RootStraggler is a node or a user whose certificate is not of the root that a
+// rotation leads to.
+type RootStraggler struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the node, or of the user.
+	Node []byte `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	User []byte `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
+	// Hostname, or the user's name.
+	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	// Why, in words.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RootStraggler) Reset() {
+	*x = RootStraggler{}
+	mi := &file_skep_model_v1_model_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RootStraggler) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RootStraggler) ProtoMessage() {}
+
+func (x *RootStraggler) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_model_v1_model_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RootStraggler.ProtoReflect.Descriptor instead.
+func (*RootStraggler) Descriptor() ([]byte, []int) {
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *RootStraggler) GetNode() []byte {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *RootStraggler) GetUser() []byte {
+	if x != nil {
+		return x.User
+	}
+	return nil
+}
+
+func (x *RootStraggler) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RootStraggler) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 type Node struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Meta  *Meta                  `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
@@ -1503,7 +2162,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[6]
+	mi := &file_skep_model_v1_model_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1515,7 +2174,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[6]
+	mi := &file_skep_model_v1_model_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1528,7 +2187,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{6}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Node) GetMeta() *Meta {
@@ -1636,7 +2295,7 @@ type NodeSpec struct {
 
 func (x *NodeSpec) Reset() {
 	*x = NodeSpec{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[7]
+	mi := &file_skep_model_v1_model_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1648,7 +2307,7 @@ func (x *NodeSpec) String() string {
 func (*NodeSpec) ProtoMessage() {}
 
 func (x *NodeSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[7]
+	mi := &file_skep_model_v1_model_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1661,7 +2320,7 @@ func (x *NodeSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeSpec.ProtoReflect.Descriptor instead.
 func (*NodeSpec) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{7}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *NodeSpec) GetName() string {
@@ -1703,14 +2362,16 @@ type NodeDescription struct {
 	// Address other nodes reach it at, host only.
 	Address string `protobuf:"bytes,7,opt,name=address,proto3" json:"address,omitempty"`
 	// The runtime, e.g. "containerd 2.3.7, runc 1.5.2".
-	Runtime       string `protobuf:"bytes,8,opt,name=runtime,proto3" json:"runtime,omitempty"`
+	Runtime string `protobuf:"bytes,8,opt,name=runtime,proto3" json:"runtime,omitempty"`
+	// SHA-256 over the digests of the roots that it trusts, see ca.Bundle.Digest.
+	Trusts        []byte `protobuf:"bytes,9,opt,name=trusts,proto3" json:"trusts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeDescription) Reset() {
 	*x = NodeDescription{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[8]
+	mi := &file_skep_model_v1_model_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1722,7 +2383,7 @@ func (x *NodeDescription) String() string {
 func (*NodeDescription) ProtoMessage() {}
 
 func (x *NodeDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[8]
+	mi := &file_skep_model_v1_model_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1735,7 +2396,7 @@ func (x *NodeDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeDescription.ProtoReflect.Descriptor instead.
 func (*NodeDescription) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{8}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *NodeDescription) GetHostname() string {
@@ -1794,6 +2455,13 @@ func (x *NodeDescription) GetRuntime() string {
 	return ""
 }
 
+func (x *NodeDescription) GetTrusts() []byte {
+	if x != nil {
+		return x.Trusts
+	}
+	return nil
+}
+
 type Resources struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Billionths of a CPU.
@@ -1805,7 +2473,7 @@ type Resources struct {
 
 func (x *Resources) Reset() {
 	*x = Resources{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[9]
+	mi := &file_skep_model_v1_model_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1817,7 +2485,7 @@ func (x *Resources) String() string {
 func (*Resources) ProtoMessage() {}
 
 func (x *Resources) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[9]
+	mi := &file_skep_model_v1_model_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1830,7 +2498,7 @@ func (x *Resources) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resources.ProtoReflect.Descriptor instead.
 func (*Resources) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{9}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Resources) GetNanoCpus() int64 {
@@ -1862,14 +2530,17 @@ type NodeStatus struct {
 	Farewell Farewell `protobuf:"varint,7,opt,name=farewell,proto3,enum=skep.model.v1.Farewell" json:"farewell,omitempty"`
 	// Since when it has this boot id, if it had another before; 0 if not. What ran
 	// on it earlier is gone.
-	RebootedAt    int64 `protobuf:"varint,8,opt,name=rebooted_at,json=rebootedAt,proto3" json:"rebooted_at,omitempty"`
+	RebootedAt int64 `protobuf:"varint,8,opt,name=rebooted_at,json=rebootedAt,proto3" json:"rebooted_at,omitempty"`
+	// Generation of the certificate that it showed when it opened its newest
+	// session, as the manager saw it in the handshake. 0: not known.
+	Shown         uint64 `protobuf:"varint,9,opt,name=shown,proto3" json:"shown,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[10]
+	mi := &file_skep_model_v1_model_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1881,7 +2552,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[10]
+	mi := &file_skep_model_v1_model_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1894,7 +2565,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{10}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *NodeStatus) GetState() NodeState {
@@ -1953,6 +2624,13 @@ func (x *NodeStatus) GetRebootedAt() int64 {
 	return 0
 }
 
+func (x *NodeStatus) GetShown() uint64 {
+	if x != nil {
+		return x.Shown
+	}
+	return 0
+}
+
 // Certificate is the record of one issued leaf; what was prepared is kept so
 // that any leader may sign it again (R17).
 type Certificate struct {
@@ -1977,7 +2655,7 @@ type Certificate struct {
 
 func (x *Certificate) Reset() {
 	*x = Certificate{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[11]
+	mi := &file_skep_model_v1_model_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1989,7 +2667,7 @@ func (x *Certificate) String() string {
 func (*Certificate) ProtoMessage() {}
 
 func (x *Certificate) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[11]
+	mi := &file_skep_model_v1_model_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2002,7 +2680,7 @@ func (x *Certificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
 func (*Certificate) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{11}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Certificate) GetGeneration() uint64 {
@@ -2093,7 +2771,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[12]
+	mi := &file_skep_model_v1_model_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2105,7 +2783,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[12]
+	mi := &file_skep_model_v1_model_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2118,7 +2796,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{12}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Member) GetMeta() *Meta {
@@ -2184,7 +2862,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[13]
+	mi := &file_skep_model_v1_model_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2196,7 +2874,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[13]
+	mi := &file_skep_model_v1_model_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2209,7 +2887,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{13}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Claim) GetKind() string {
@@ -2266,7 +2944,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[14]
+	mi := &file_skep_model_v1_model_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2278,7 +2956,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[14]
+	mi := &file_skep_model_v1_model_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2291,7 +2969,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{14}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Service) GetMeta() *Meta {
@@ -2382,7 +3060,7 @@ type RegistryAuth struct {
 
 func (x *RegistryAuth) Reset() {
 	*x = RegistryAuth{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[15]
+	mi := &file_skep_model_v1_model_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2394,7 +3072,7 @@ func (x *RegistryAuth) String() string {
 func (*RegistryAuth) ProtoMessage() {}
 
 func (x *RegistryAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[15]
+	mi := &file_skep_model_v1_model_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2407,7 +3085,7 @@ func (x *RegistryAuth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegistryAuth.ProtoReflect.Descriptor instead.
 func (*RegistryAuth) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{15}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RegistryAuth) GetRegistry() string {
@@ -2464,7 +3142,7 @@ type ServiceSpec struct {
 
 func (x *ServiceSpec) Reset() {
 	*x = ServiceSpec{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[16]
+	mi := &file_skep_model_v1_model_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2476,7 +3154,7 @@ func (x *ServiceSpec) String() string {
 func (*ServiceSpec) ProtoMessage() {}
 
 func (x *ServiceSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[16]
+	mi := &file_skep_model_v1_model_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2489,7 +3167,7 @@ func (x *ServiceSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceSpec.ProtoReflect.Descriptor instead.
 func (*ServiceSpec) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{16}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ServiceSpec) GetName() string {
@@ -2577,7 +3255,7 @@ type Replicated struct {
 
 func (x *Replicated) Reset() {
 	*x = Replicated{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[17]
+	mi := &file_skep_model_v1_model_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2589,7 +3267,7 @@ func (x *Replicated) String() string {
 func (*Replicated) ProtoMessage() {}
 
 func (x *Replicated) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[17]
+	mi := &file_skep_model_v1_model_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2602,7 +3280,7 @@ func (x *Replicated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replicated.ProtoReflect.Descriptor instead.
 func (*Replicated) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{17}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Replicated) GetReplicas() uint64 {
@@ -2620,7 +3298,7 @@ type Global struct {
 
 func (x *Global) Reset() {
 	*x = Global{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[18]
+	mi := &file_skep_model_v1_model_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2632,7 +3310,7 @@ func (x *Global) String() string {
 func (*Global) ProtoMessage() {}
 
 func (x *Global) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[18]
+	mi := &file_skep_model_v1_model_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2645,7 +3323,7 @@ func (x *Global) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Global.ProtoReflect.Descriptor instead.
 func (*Global) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{18}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{23}
 }
 
 // UpdateConfig is complete as stored: control fills the defaults in.
@@ -2667,7 +3345,7 @@ type UpdateConfig struct {
 
 func (x *UpdateConfig) Reset() {
 	*x = UpdateConfig{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[19]
+	mi := &file_skep_model_v1_model_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2679,7 +3357,7 @@ func (x *UpdateConfig) String() string {
 func (*UpdateConfig) ProtoMessage() {}
 
 func (x *UpdateConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[19]
+	mi := &file_skep_model_v1_model_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2692,7 +3370,7 @@ func (x *UpdateConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateConfig.ProtoReflect.Descriptor instead.
 func (*UpdateConfig) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{19}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *UpdateConfig) GetParallelism() uint64 {
@@ -2752,7 +3430,7 @@ type RestartPolicy struct {
 
 func (x *RestartPolicy) Reset() {
 	*x = RestartPolicy{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[20]
+	mi := &file_skep_model_v1_model_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2764,7 +3442,7 @@ func (x *RestartPolicy) String() string {
 func (*RestartPolicy) ProtoMessage() {}
 
 func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[20]
+	mi := &file_skep_model_v1_model_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2777,7 +3455,7 @@ func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartPolicy.ProtoReflect.Descriptor instead.
 func (*RestartPolicy) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{20}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RestartPolicy) GetCondition() RestartCondition {
@@ -2820,7 +3498,7 @@ type UpdateStatus struct {
 
 func (x *UpdateStatus) Reset() {
 	*x = UpdateStatus{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[21]
+	mi := &file_skep_model_v1_model_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2832,7 +3510,7 @@ func (x *UpdateStatus) String() string {
 func (*UpdateStatus) ProtoMessage() {}
 
 func (x *UpdateStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[21]
+	mi := &file_skep_model_v1_model_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2845,7 +3523,7 @@ func (x *UpdateStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateStatus.ProtoReflect.Descriptor instead.
 func (*UpdateStatus) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{21}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *UpdateStatus) GetState() UpdateState {
@@ -2889,7 +3567,7 @@ type Revision struct {
 
 func (x *Revision) Reset() {
 	*x = Revision{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[22]
+	mi := &file_skep_model_v1_model_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2901,7 +3579,7 @@ func (x *Revision) String() string {
 func (*Revision) ProtoMessage() {}
 
 func (x *Revision) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[22]
+	mi := &file_skep_model_v1_model_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2914,7 +3592,7 @@ func (x *Revision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revision.ProtoReflect.Descriptor instead.
 func (*Revision) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{22}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Revision) GetMeta() *Meta {
@@ -2960,7 +3638,7 @@ type TaskTemplate struct {
 
 func (x *TaskTemplate) Reset() {
 	*x = TaskTemplate{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[23]
+	mi := &file_skep_model_v1_model_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2972,7 +3650,7 @@ func (x *TaskTemplate) String() string {
 func (*TaskTemplate) ProtoMessage() {}
 
 func (x *TaskTemplate) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[23]
+	mi := &file_skep_model_v1_model_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2985,7 +3663,7 @@ func (x *TaskTemplate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskTemplate.ProtoReflect.Descriptor instead.
 func (*TaskTemplate) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{23}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *TaskTemplate) GetContainer() *ContainerSpec {
@@ -3034,7 +3712,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[24]
+	mi := &file_skep_model_v1_model_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3046,7 +3724,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[24]
+	mi := &file_skep_model_v1_model_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3059,7 +3737,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{24}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Limits) GetNanoCpus() int64 {
@@ -3097,7 +3775,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[25]
+	mi := &file_skep_model_v1_model_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3109,7 +3787,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[25]
+	mi := &file_skep_model_v1_model_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3122,7 +3800,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{25}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Placement) GetConstraints() []string {
@@ -3180,7 +3858,7 @@ type ContainerSpec struct {
 
 func (x *ContainerSpec) Reset() {
 	*x = ContainerSpec{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[26]
+	mi := &file_skep_model_v1_model_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3192,7 +3870,7 @@ func (x *ContainerSpec) String() string {
 func (*ContainerSpec) ProtoMessage() {}
 
 func (x *ContainerSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[26]
+	mi := &file_skep_model_v1_model_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3205,7 +3883,7 @@ func (x *ContainerSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerSpec.ProtoReflect.Descriptor instead.
 func (*ContainerSpec) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{26}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ContainerSpec) GetImage() string {
@@ -3366,7 +4044,7 @@ type Ulimit struct {
 
 func (x *Ulimit) Reset() {
 	*x = Ulimit{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[27]
+	mi := &file_skep_model_v1_model_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3378,7 +4056,7 @@ func (x *Ulimit) String() string {
 func (*Ulimit) ProtoMessage() {}
 
 func (x *Ulimit) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[27]
+	mi := &file_skep_model_v1_model_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3391,7 +4069,7 @@ func (x *Ulimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ulimit.ProtoReflect.Descriptor instead.
 func (*Ulimit) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{27}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Ulimit) GetName() string {
@@ -3434,7 +4112,7 @@ type Mount struct {
 
 func (x *Mount) Reset() {
 	*x = Mount{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[28]
+	mi := &file_skep_model_v1_model_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3446,7 +4124,7 @@ func (x *Mount) String() string {
 func (*Mount) ProtoMessage() {}
 
 func (x *Mount) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[28]
+	mi := &file_skep_model_v1_model_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3459,7 +4137,7 @@ func (x *Mount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mount.ProtoReflect.Descriptor instead.
 func (*Mount) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{28}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Mount) GetType() MountType {
@@ -3547,7 +4225,7 @@ type Task struct {
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[29]
+	mi := &file_skep_model_v1_model_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3559,7 +4237,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[29]
+	mi := &file_skep_model_v1_model_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3572,7 +4250,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{29}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Task) GetId() []byte {
@@ -3680,7 +4358,7 @@ type TaskStatus struct {
 
 func (x *TaskStatus) Reset() {
 	*x = TaskStatus{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[30]
+	mi := &file_skep_model_v1_model_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3692,7 +4370,7 @@ func (x *TaskStatus) String() string {
 func (*TaskStatus) ProtoMessage() {}
 
 func (x *TaskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[30]
+	mi := &file_skep_model_v1_model_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3705,7 +4383,7 @@ func (x *TaskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStatus.ProtoReflect.Descriptor instead.
 func (*TaskStatus) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{30}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *TaskStatus) GetState() TaskState {
@@ -3780,7 +4458,7 @@ type User struct {
 
 func (x *User) Reset() {
 	*x = User{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[31]
+	mi := &file_skep_model_v1_model_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3792,7 +4470,7 @@ func (x *User) String() string {
 func (*User) ProtoMessage() {}
 
 func (x *User) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[31]
+	mi := &file_skep_model_v1_model_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3805,7 +4483,7 @@ func (x *User) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use User.ProtoReflect.Descriptor instead.
 func (*User) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{31}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *User) GetMeta() *Meta {
@@ -3907,7 +4585,7 @@ type JoinToken struct {
 
 func (x *JoinToken) Reset() {
 	*x = JoinToken{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[32]
+	mi := &file_skep_model_v1_model_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3919,7 +4597,7 @@ func (x *JoinToken) String() string {
 func (*JoinToken) ProtoMessage() {}
 
 func (x *JoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[32]
+	mi := &file_skep_model_v1_model_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3932,7 +4610,7 @@ func (x *JoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
 func (*JoinToken) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{32}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *JoinToken) GetMeta() *Meta {
@@ -4081,7 +4759,7 @@ type TokenUse struct {
 
 func (x *TokenUse) Reset() {
 	*x = TokenUse{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[33]
+	mi := &file_skep_model_v1_model_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4093,7 +4771,7 @@ func (x *TokenUse) String() string {
 func (*TokenUse) ProtoMessage() {}
 
 func (x *TokenUse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[33]
+	mi := &file_skep_model_v1_model_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4106,7 +4784,7 @@ func (x *TokenUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenUse.ProtoReflect.Descriptor instead.
 func (*TokenUse) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{33}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *TokenUse) GetNode() []byte {
@@ -4221,11 +4899,57 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\bautolock\x18\x0e \x01(\bR\bautolock\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\x0f\x10\x1e\"D\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\x0f\x10\x1e\"\xa2\x02\n" +
 	"\x06RootCA\x12\"\n" +
 	"\fcertificates\x18\x01 \x03(\fR\fcertificates\x12\x10\n" +
-	"\x03key\x18\x02 \x01(\fR\x03keyJ\x04\b\x03\x10\n" +
-	"\"\xc5\x04\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\x12\x10\n" +
+	"\x03via\x18\x03 \x03(\fR\x03via\x127\n" +
+	"\brotation\x18\x04 \x01(\v2\x1b.skep.model.v1.RootRotationR\brotation\x121\n" +
+	"\x06former\x18\x05 \x03(\v2\x19.skep.model.v1.FormerRootR\x06former\x122\n" +
+	"\x04last\x18\x06 \x01(\v2\x1e.skep.model.v1.RootRotationEndR\x04last\x12\x14\n" +
+	"\x05trust\x18\a \x01(\x04R\x05trust\x12\x14\n" +
+	"\x05given\x18\b \x01(\bR\x05givenJ\x04\b\t\x10\x14\"\x99\x03\n" +
+	"\fRootRotation\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12.\n" +
+	"\x05phase\x18\x02 \x01(\x0e2\x18.skep.model.v1.RootPhaseR\x05phase\x12*\n" +
+	"\x04from\x18\x03 \x01(\v2\x16.skep.model.v1.RootKeyR\x04from\x12&\n" +
+	"\x02to\x18\x04 \x01(\v2\x16.skep.model.v1.RootKeyR\x02to\x12\x14\n" +
+	"\x05cross\x18\x05 \x01(\fR\x05cross\x12\x18\n" +
+	"\adropped\x18\x06 \x03(\fR\adropped\x12\x1d\n" +
+	"\n" +
+	"started_at\x18\a \x01(\x03R\tstartedAt\x12\x19\n" +
+	"\bphase_at\x18\b \x01(\x03R\aphaseAt\x12\x1a\n" +
+	"\bdeadline\x18\t \x01(\x03R\bdeadline\x12A\n" +
+	"\fon_straggler\x18\n" +
+	" \x01(\x0e2\x1e.skep.model.v1.StragglerPolicyR\vonStraggler\x12\x0e\n" +
+	"\x02by\x18\v \x01(\tR\x02by\x12\x16\n" +
+	"\x06spread\x18\f \x01(\x03R\x06spreadJ\x04\b\r\x10\x14\"e\n" +
+	"\aRootKey\x12 \n" +
+	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\x12\x10\n" +
+	"\x03via\x18\x03 \x03(\fR\x03via\x12\x14\n" +
+	"\x05given\x18\x04 \x01(\bR\x05given\"Z\n" +
+	"\n" +
+	"FormerRoot\x12 \n" +
+	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x14\n" +
+	"\x05cross\x18\x02 \x01(\fR\x05cross\x12\x14\n" +
+	"\x05until\x18\x03 \x01(\x03R\x05until\"\xf0\x01\n" +
+	"\x0fRootRotationEnd\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x124\n" +
+	"\aoutcome\x18\x02 \x01(\x0e2\x1a.skep.model.v1.RootOutcomeR\aoutcome\x12\x1d\n" +
+	"\n" +
+	"started_at\x18\x03 \x01(\x03R\tstartedAt\x12\x19\n" +
+	"\bended_at\x18\x04 \x01(\x03R\aendedAt\x12<\n" +
+	"\n" +
+	"stragglers\x18\x05 \x03(\v2\x1c.skep.model.v1.RootStragglerR\n" +
+	"stragglers\x12\x1f\n" +
+	"\vleft_behind\x18\x06 \x01(\x04R\n" +
+	"leftBehind\"c\n" +
+	"\rRootStraggler\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\fR\x04node\x12\x12\n" +
+	"\x04user\x18\x02 \x01(\fR\x04user\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"\xc5\x04\n" +
 	"\x04Node\x12'\n" +
 	"\x04meta\x18\x01 \x01(\v2\x13.skep.model.v1.MetaR\x04meta\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12+\n" +
@@ -4253,7 +4977,7 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\favailability\x18\x04 \x01(\x0e2\x1b.skep.model.v1.AvailabilityR\favailability\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x85\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9d\x03\n" +
 	"\x0fNodeDescription\x12\x1a\n" +
 	"\bhostname\x18\x01 \x01(\tR\bhostname\x12\x0e\n" +
 	"\x02os\x18\x02 \x01(\tR\x02os\x12\"\n" +
@@ -4262,14 +4986,16 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12U\n" +
 	"\rengine_labels\x18\x06 \x03(\v20.skep.model.v1.NodeDescription.EngineLabelsEntryR\fengineLabels\x12\x18\n" +
 	"\aaddress\x18\a \x01(\tR\aaddress\x12\x18\n" +
-	"\aruntime\x18\b \x01(\tR\aruntime\x1a?\n" +
+	"\aruntime\x18\b \x01(\tR\aruntime\x12\x16\n" +
+	"\x06trusts\x18\t \x01(\fR\x06trusts\x1a?\n" +
 	"\x11EngineLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\t\x10\x14\"Q\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\n" +
+	"\x10\x14\"Q\n" +
 	"\tResources\x12\x1b\n" +
 	"\tnano_cpus\x18\x01 \x01(\x03R\bnanoCpus\x12!\n" +
 	"\fmemory_bytes\x18\x02 \x01(\x03R\vmemoryBytesJ\x04\b\x03\x10\n" +
-	"\"\xa4\x02\n" +
+	"\"\xba\x02\n" +
 	"\n" +
 	"NodeStatus\x12.\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x18.skep.model.v1.NodeStateR\x05state\x12\x18\n" +
@@ -4281,7 +5007,8 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\x10observed_address\x18\x06 \x01(\tR\x0fobservedAddress\x123\n" +
 	"\bfarewell\x18\a \x01(\x0e2\x17.skep.model.v1.FarewellR\bfarewell\x12\x1f\n" +
 	"\vrebooted_at\x18\b \x01(\x03R\n" +
-	"rebootedAt\"\xc2\x02\n" +
+	"rebootedAt\x12\x14\n" +
+	"\x05shown\x18\t \x01(\x04R\x05shown\"\xc2\x02\n" +
 	"\vCertificate\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
@@ -4516,7 +5243,21 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"Membership\x12\x1a\n" +
 	"\x16MEMBERSHIP_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13MEMBERSHIP_ACCEPTED\x10\x01\x12\x16\n" +
-	"\x12MEMBERSHIP_PENDING\x10\x02*j\n" +
+	"\x12MEMBERSHIP_PENDING\x10\x02*h\n" +
+	"\tRootPhase\x12\x1a\n" +
+	"\x16ROOT_PHASE_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10ROOT_PHASE_TRUST\x10\x01\x12\x14\n" +
+	"\x10ROOT_PHASE_RENEW\x10\x02\x12\x13\n" +
+	"\x0fROOT_PHASE_BACK\x10\x03*o\n" +
+	"\x0fStragglerPolicy\x12 \n" +
+	"\x1cSTRAGGLER_POLICY_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15STRAGGLER_POLICY_WAIT\x10\x01\x12\x1f\n" +
+	"\x1bSTRAGGLER_POLICY_QUARANTINE\x10\x02*z\n" +
+	"\vRootOutcome\x12\x1c\n" +
+	"\x18ROOT_OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11ROOT_OUTCOME_DONE\x10\x01\x12\x1c\n" +
+	"\x18ROOT_OUTCOME_QUARANTINED\x10\x02\x12\x18\n" +
+	"\x14ROOT_OUTCOME_ABORTED\x10\x03*j\n" +
 	"\tNodeState\x12\x1a\n" +
 	"\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12NODE_STATE_UNKNOWN\x10\x01\x12\x13\n" +
@@ -4602,134 +5343,151 @@ func file_skep_model_v1_model_proto_rawDescGZIP() []byte {
 	return file_skep_model_v1_model_proto_rawDescData
 }
 
-var file_skep_model_v1_model_proto_enumTypes = make([]protoimpl.EnumInfo, 15)
-var file_skep_model_v1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_skep_model_v1_model_proto_enumTypes = make([]protoimpl.EnumInfo, 18)
+var file_skep_model_v1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_skep_model_v1_model_proto_goTypes = []any{
 	(Role)(0),               // 0: skep.model.v1.Role
 	(Availability)(0),       // 1: skep.model.v1.Availability
 	(Membership)(0),         // 2: skep.model.v1.Membership
-	(NodeState)(0),          // 3: skep.model.v1.NodeState
-	(Farewell)(0),           // 4: skep.model.v1.Farewell
-	(MemberKind)(0),         // 5: skep.model.v1.MemberKind
-	(UpdateOrder)(0),        // 6: skep.model.v1.UpdateOrder
-	(FailureAction)(0),      // 7: skep.model.v1.FailureAction
-	(RestartCondition)(0),   // 8: skep.model.v1.RestartCondition
-	(UpdateState)(0),        // 9: skep.model.v1.UpdateState
-	(MountType)(0),          // 10: skep.model.v1.MountType
-	(TaskState)(0),          // 11: skep.model.v1.TaskState
-	(UserRole)(0),           // 12: skep.model.v1.UserRole
-	(TokenEnd)(0),           // 13: skep.model.v1.TokenEnd
-	(TokenVerdict)(0),       // 14: skep.model.v1.TokenVerdict
-	(*Meta)(nil),            // 15: skep.model.v1.Meta
-	(*Cluster)(nil),         // 16: skep.model.v1.Cluster
-	(*DataKey)(nil),         // 17: skep.model.v1.DataKey
-	(*KeyHolder)(nil),       // 18: skep.model.v1.KeyHolder
-	(*ClusterSpec)(nil),     // 19: skep.model.v1.ClusterSpec
-	(*RootCA)(nil),          // 20: skep.model.v1.RootCA
-	(*Node)(nil),            // 21: skep.model.v1.Node
-	(*NodeSpec)(nil),        // 22: skep.model.v1.NodeSpec
-	(*NodeDescription)(nil), // 23: skep.model.v1.NodeDescription
-	(*Resources)(nil),       // 24: skep.model.v1.Resources
-	(*NodeStatus)(nil),      // 25: skep.model.v1.NodeStatus
-	(*Certificate)(nil),     // 26: skep.model.v1.Certificate
-	(*Member)(nil),          // 27: skep.model.v1.Member
-	(*Claim)(nil),           // 28: skep.model.v1.Claim
-	(*Service)(nil),         // 29: skep.model.v1.Service
-	(*RegistryAuth)(nil),    // 30: skep.model.v1.RegistryAuth
-	(*ServiceSpec)(nil),     // 31: skep.model.v1.ServiceSpec
-	(*Replicated)(nil),      // 32: skep.model.v1.Replicated
-	(*Global)(nil),          // 33: skep.model.v1.Global
-	(*UpdateConfig)(nil),    // 34: skep.model.v1.UpdateConfig
-	(*RestartPolicy)(nil),   // 35: skep.model.v1.RestartPolicy
-	(*UpdateStatus)(nil),    // 36: skep.model.v1.UpdateStatus
-	(*Revision)(nil),        // 37: skep.model.v1.Revision
-	(*TaskTemplate)(nil),    // 38: skep.model.v1.TaskTemplate
-	(*Limits)(nil),          // 39: skep.model.v1.Limits
-	(*Placement)(nil),       // 40: skep.model.v1.Placement
-	(*ContainerSpec)(nil),   // 41: skep.model.v1.ContainerSpec
-	(*Ulimit)(nil),          // 42: skep.model.v1.Ulimit
-	(*Mount)(nil),           // 43: skep.model.v1.Mount
-	(*Task)(nil),            // 44: skep.model.v1.Task
-	(*TaskStatus)(nil),      // 45: skep.model.v1.TaskStatus
-	(*User)(nil),            // 46: skep.model.v1.User
-	(*JoinToken)(nil),       // 47: skep.model.v1.JoinToken
-	(*TokenUse)(nil),        // 48: skep.model.v1.TokenUse
-	nil,                     // 49: skep.model.v1.ClusterSpec.LabelsEntry
-	nil,                     // 50: skep.model.v1.NodeSpec.LabelsEntry
-	nil,                     // 51: skep.model.v1.NodeDescription.EngineLabelsEntry
-	nil,                     // 52: skep.model.v1.ServiceSpec.LabelsEntry
-	nil,                     // 53: skep.model.v1.ContainerSpec.LabelsEntry
-	nil,                     // 54: skep.model.v1.ContainerSpec.SysctlsEntry
-	nil,                     // 55: skep.model.v1.JoinToken.LabelsEntry
+	(RootPhase)(0),          // 3: skep.model.v1.RootPhase
+	(StragglerPolicy)(0),    // 4: skep.model.v1.StragglerPolicy
+	(RootOutcome)(0),        // 5: skep.model.v1.RootOutcome
+	(NodeState)(0),          // 6: skep.model.v1.NodeState
+	(Farewell)(0),           // 7: skep.model.v1.Farewell
+	(MemberKind)(0),         // 8: skep.model.v1.MemberKind
+	(UpdateOrder)(0),        // 9: skep.model.v1.UpdateOrder
+	(FailureAction)(0),      // 10: skep.model.v1.FailureAction
+	(RestartCondition)(0),   // 11: skep.model.v1.RestartCondition
+	(UpdateState)(0),        // 12: skep.model.v1.UpdateState
+	(MountType)(0),          // 13: skep.model.v1.MountType
+	(TaskState)(0),          // 14: skep.model.v1.TaskState
+	(UserRole)(0),           // 15: skep.model.v1.UserRole
+	(TokenEnd)(0),           // 16: skep.model.v1.TokenEnd
+	(TokenVerdict)(0),       // 17: skep.model.v1.TokenVerdict
+	(*Meta)(nil),            // 18: skep.model.v1.Meta
+	(*Cluster)(nil),         // 19: skep.model.v1.Cluster
+	(*DataKey)(nil),         // 20: skep.model.v1.DataKey
+	(*KeyHolder)(nil),       // 21: skep.model.v1.KeyHolder
+	(*ClusterSpec)(nil),     // 22: skep.model.v1.ClusterSpec
+	(*RootCA)(nil),          // 23: skep.model.v1.RootCA
+	(*RootRotation)(nil),    // 24: skep.model.v1.RootRotation
+	(*RootKey)(nil),         // 25: skep.model.v1.RootKey
+	(*FormerRoot)(nil),      // 26: skep.model.v1.FormerRoot
+	(*RootRotationEnd)(nil), // 27: skep.model.v1.RootRotationEnd
+	(*RootStraggler)(nil),   // 28: skep.model.v1.RootStraggler
+	(*Node)(nil),            // 29: skep.model.v1.Node
+	(*NodeSpec)(nil),        // 30: skep.model.v1.NodeSpec
+	(*NodeDescription)(nil), // 31: skep.model.v1.NodeDescription
+	(*Resources)(nil),       // 32: skep.model.v1.Resources
+	(*NodeStatus)(nil),      // 33: skep.model.v1.NodeStatus
+	(*Certificate)(nil),     // 34: skep.model.v1.Certificate
+	(*Member)(nil),          // 35: skep.model.v1.Member
+	(*Claim)(nil),           // 36: skep.model.v1.Claim
+	(*Service)(nil),         // 37: skep.model.v1.Service
+	(*RegistryAuth)(nil),    // 38: skep.model.v1.RegistryAuth
+	(*ServiceSpec)(nil),     // 39: skep.model.v1.ServiceSpec
+	(*Replicated)(nil),      // 40: skep.model.v1.Replicated
+	(*Global)(nil),          // 41: skep.model.v1.Global
+	(*UpdateConfig)(nil),    // 42: skep.model.v1.UpdateConfig
+	(*RestartPolicy)(nil),   // 43: skep.model.v1.RestartPolicy
+	(*UpdateStatus)(nil),    // 44: skep.model.v1.UpdateStatus
+	(*Revision)(nil),        // 45: skep.model.v1.Revision
+	(*TaskTemplate)(nil),    // 46: skep.model.v1.TaskTemplate
+	(*Limits)(nil),          // 47: skep.model.v1.Limits
+	(*Placement)(nil),       // 48: skep.model.v1.Placement
+	(*ContainerSpec)(nil),   // 49: skep.model.v1.ContainerSpec
+	(*Ulimit)(nil),          // 50: skep.model.v1.Ulimit
+	(*Mount)(nil),           // 51: skep.model.v1.Mount
+	(*Task)(nil),            // 52: skep.model.v1.Task
+	(*TaskStatus)(nil),      // 53: skep.model.v1.TaskStatus
+	(*User)(nil),            // 54: skep.model.v1.User
+	(*JoinToken)(nil),       // 55: skep.model.v1.JoinToken
+	(*TokenUse)(nil),        // 56: skep.model.v1.TokenUse
+	nil,                     // 57: skep.model.v1.ClusterSpec.LabelsEntry
+	nil,                     // 58: skep.model.v1.NodeSpec.LabelsEntry
+	nil,                     // 59: skep.model.v1.NodeDescription.EngineLabelsEntry
+	nil,                     // 60: skep.model.v1.ServiceSpec.LabelsEntry
+	nil,                     // 61: skep.model.v1.ContainerSpec.LabelsEntry
+	nil,                     // 62: skep.model.v1.ContainerSpec.SysctlsEntry
+	nil,                     // 63: skep.model.v1.JoinToken.LabelsEntry
 }
 var file_skep_model_v1_model_proto_depIdxs = []int32{
-	15, // 0: skep.model.v1.Cluster.meta:type_name -> skep.model.v1.Meta
-	19, // 1: skep.model.v1.Cluster.spec:type_name -> skep.model.v1.ClusterSpec
-	20, // 2: skep.model.v1.Cluster.root:type_name -> skep.model.v1.RootCA
-	17, // 3: skep.model.v1.Cluster.data_key:type_name -> skep.model.v1.DataKey
-	18, // 4: skep.model.v1.Cluster.key_holders:type_name -> skep.model.v1.KeyHolder
-	49, // 5: skep.model.v1.ClusterSpec.labels:type_name -> skep.model.v1.ClusterSpec.LabelsEntry
-	15, // 6: skep.model.v1.Node.meta:type_name -> skep.model.v1.Meta
-	22, // 7: skep.model.v1.Node.spec:type_name -> skep.model.v1.NodeSpec
-	0,  // 8: skep.model.v1.Node.role:type_name -> skep.model.v1.Role
-	2,  // 9: skep.model.v1.Node.membership:type_name -> skep.model.v1.Membership
-	23, // 10: skep.model.v1.Node.description:type_name -> skep.model.v1.NodeDescription
-	25, // 11: skep.model.v1.Node.status:type_name -> skep.model.v1.NodeStatus
-	26, // 12: skep.model.v1.Node.current:type_name -> skep.model.v1.Certificate
-	26, // 13: skep.model.v1.Node.previous:type_name -> skep.model.v1.Certificate
-	50, // 14: skep.model.v1.NodeSpec.labels:type_name -> skep.model.v1.NodeSpec.LabelsEntry
-	0,  // 15: skep.model.v1.NodeSpec.role:type_name -> skep.model.v1.Role
-	1,  // 16: skep.model.v1.NodeSpec.availability:type_name -> skep.model.v1.Availability
-	24, // 17: skep.model.v1.NodeDescription.resources:type_name -> skep.model.v1.Resources
-	51, // 18: skep.model.v1.NodeDescription.engine_labels:type_name -> skep.model.v1.NodeDescription.EngineLabelsEntry
-	3,  // 19: skep.model.v1.NodeStatus.state:type_name -> skep.model.v1.NodeState
-	4,  // 20: skep.model.v1.NodeStatus.farewell:type_name -> skep.model.v1.Farewell
-	0,  // 21: skep.model.v1.Certificate.role:type_name -> skep.model.v1.Role
-	15, // 22: skep.model.v1.Member.meta:type_name -> skep.model.v1.Meta
-	5,  // 23: skep.model.v1.Member.kind:type_name -> skep.model.v1.MemberKind
-	15, // 24: skep.model.v1.Service.meta:type_name -> skep.model.v1.Meta
-	31, // 25: skep.model.v1.Service.spec:type_name -> skep.model.v1.ServiceSpec
-	36, // 26: skep.model.v1.Service.update:type_name -> skep.model.v1.UpdateStatus
-	30, // 27: skep.model.v1.Service.registry_auths:type_name -> skep.model.v1.RegistryAuth
-	52, // 28: skep.model.v1.ServiceSpec.labels:type_name -> skep.model.v1.ServiceSpec.LabelsEntry
-	32, // 29: skep.model.v1.ServiceSpec.replicated:type_name -> skep.model.v1.Replicated
-	33, // 30: skep.model.v1.ServiceSpec.global:type_name -> skep.model.v1.Global
-	34, // 31: skep.model.v1.ServiceSpec.update:type_name -> skep.model.v1.UpdateConfig
-	34, // 32: skep.model.v1.ServiceSpec.rollback:type_name -> skep.model.v1.UpdateConfig
-	35, // 33: skep.model.v1.ServiceSpec.restart:type_name -> skep.model.v1.RestartPolicy
-	7,  // 34: skep.model.v1.UpdateConfig.failure_action:type_name -> skep.model.v1.FailureAction
-	6,  // 35: skep.model.v1.UpdateConfig.order:type_name -> skep.model.v1.UpdateOrder
-	8,  // 36: skep.model.v1.RestartPolicy.condition:type_name -> skep.model.v1.RestartCondition
-	9,  // 37: skep.model.v1.UpdateStatus.state:type_name -> skep.model.v1.UpdateState
-	15, // 38: skep.model.v1.Revision.meta:type_name -> skep.model.v1.Meta
-	38, // 39: skep.model.v1.Revision.template:type_name -> skep.model.v1.TaskTemplate
-	41, // 40: skep.model.v1.TaskTemplate.container:type_name -> skep.model.v1.ContainerSpec
-	24, // 41: skep.model.v1.TaskTemplate.reservations:type_name -> skep.model.v1.Resources
-	39, // 42: skep.model.v1.TaskTemplate.limits:type_name -> skep.model.v1.Limits
-	40, // 43: skep.model.v1.TaskTemplate.placement:type_name -> skep.model.v1.Placement
-	53, // 44: skep.model.v1.ContainerSpec.labels:type_name -> skep.model.v1.ContainerSpec.LabelsEntry
-	43, // 45: skep.model.v1.ContainerSpec.mounts:type_name -> skep.model.v1.Mount
-	54, // 46: skep.model.v1.ContainerSpec.sysctls:type_name -> skep.model.v1.ContainerSpec.SysctlsEntry
-	42, // 47: skep.model.v1.ContainerSpec.ulimits:type_name -> skep.model.v1.Ulimit
-	10, // 48: skep.model.v1.Mount.type:type_name -> skep.model.v1.MountType
-	11, // 49: skep.model.v1.Task.desired:type_name -> skep.model.v1.TaskState
-	45, // 50: skep.model.v1.Task.status:type_name -> skep.model.v1.TaskStatus
-	11, // 51: skep.model.v1.TaskStatus.state:type_name -> skep.model.v1.TaskState
-	15, // 52: skep.model.v1.User.meta:type_name -> skep.model.v1.Meta
-	12, // 53: skep.model.v1.User.role:type_name -> skep.model.v1.UserRole
-	26, // 54: skep.model.v1.User.current:type_name -> skep.model.v1.Certificate
-	26, // 55: skep.model.v1.User.previous:type_name -> skep.model.v1.Certificate
-	15, // 56: skep.model.v1.JoinToken.meta:type_name -> skep.model.v1.Meta
-	0,  // 57: skep.model.v1.JoinToken.role:type_name -> skep.model.v1.Role
-	55, // 58: skep.model.v1.JoinToken.labels:type_name -> skep.model.v1.JoinToken.LabelsEntry
-	48, // 59: skep.model.v1.JoinToken.used:type_name -> skep.model.v1.TokenUse
-	13, // 60: skep.model.v1.JoinToken.end:type_name -> skep.model.v1.TokenEnd
-	14, // 61: skep.model.v1.TokenUse.verdict:type_name -> skep.model.v1.TokenVerdict
-	62, // [62:62] is the sub-list for method output_type
-	62, // [62:62] is the sub-list for method input_type
-	62, // [62:62] is the sub-list for extension type_name
-	62, // [62:62] is the sub-list for extension extendee
-	0,  // [0:62] is the sub-list for field type_name
+	18, // 0: skep.model.v1.Cluster.meta:type_name -> skep.model.v1.Meta
+	22, // 1: skep.model.v1.Cluster.spec:type_name -> skep.model.v1.ClusterSpec
+	23, // 2: skep.model.v1.Cluster.root:type_name -> skep.model.v1.RootCA
+	20, // 3: skep.model.v1.Cluster.data_key:type_name -> skep.model.v1.DataKey
+	21, // 4: skep.model.v1.Cluster.key_holders:type_name -> skep.model.v1.KeyHolder
+	57, // 5: skep.model.v1.ClusterSpec.labels:type_name -> skep.model.v1.ClusterSpec.LabelsEntry
+	24, // 6: skep.model.v1.RootCA.rotation:type_name -> skep.model.v1.RootRotation
+	26, // 7: skep.model.v1.RootCA.former:type_name -> skep.model.v1.FormerRoot
+	27, // 8: skep.model.v1.RootCA.last:type_name -> skep.model.v1.RootRotationEnd
+	3,  // 9: skep.model.v1.RootRotation.phase:type_name -> skep.model.v1.RootPhase
+	25, // 10: skep.model.v1.RootRotation.from:type_name -> skep.model.v1.RootKey
+	25, // 11: skep.model.v1.RootRotation.to:type_name -> skep.model.v1.RootKey
+	4,  // 12: skep.model.v1.RootRotation.on_straggler:type_name -> skep.model.v1.StragglerPolicy
+	5,  // 13: skep.model.v1.RootRotationEnd.outcome:type_name -> skep.model.v1.RootOutcome
+	28, // 14: skep.model.v1.RootRotationEnd.stragglers:type_name -> skep.model.v1.RootStraggler
+	18, // 15: skep.model.v1.Node.meta:type_name -> skep.model.v1.Meta
+	30, // 16: skep.model.v1.Node.spec:type_name -> skep.model.v1.NodeSpec
+	0,  // 17: skep.model.v1.Node.role:type_name -> skep.model.v1.Role
+	2,  // 18: skep.model.v1.Node.membership:type_name -> skep.model.v1.Membership
+	31, // 19: skep.model.v1.Node.description:type_name -> skep.model.v1.NodeDescription
+	33, // 20: skep.model.v1.Node.status:type_name -> skep.model.v1.NodeStatus
+	34, // 21: skep.model.v1.Node.current:type_name -> skep.model.v1.Certificate
+	34, // 22: skep.model.v1.Node.previous:type_name -> skep.model.v1.Certificate
+	58, // 23: skep.model.v1.NodeSpec.labels:type_name -> skep.model.v1.NodeSpec.LabelsEntry
+	0,  // 24: skep.model.v1.NodeSpec.role:type_name -> skep.model.v1.Role
+	1,  // 25: skep.model.v1.NodeSpec.availability:type_name -> skep.model.v1.Availability
+	32, // 26: skep.model.v1.NodeDescription.resources:type_name -> skep.model.v1.Resources
+	59, // 27: skep.model.v1.NodeDescription.engine_labels:type_name -> skep.model.v1.NodeDescription.EngineLabelsEntry
+	6,  // 28: skep.model.v1.NodeStatus.state:type_name -> skep.model.v1.NodeState
+	7,  // 29: skep.model.v1.NodeStatus.farewell:type_name -> skep.model.v1.Farewell
+	0,  // 30: skep.model.v1.Certificate.role:type_name -> skep.model.v1.Role
+	18, // 31: skep.model.v1.Member.meta:type_name -> skep.model.v1.Meta
+	8,  // 32: skep.model.v1.Member.kind:type_name -> skep.model.v1.MemberKind
+	18, // 33: skep.model.v1.Service.meta:type_name -> skep.model.v1.Meta
+	39, // 34: skep.model.v1.Service.spec:type_name -> skep.model.v1.ServiceSpec
+	44, // 35: skep.model.v1.Service.update:type_name -> skep.model.v1.UpdateStatus
+	38, // 36: skep.model.v1.Service.registry_auths:type_name -> skep.model.v1.RegistryAuth
+	60, // 37: skep.model.v1.ServiceSpec.labels:type_name -> skep.model.v1.ServiceSpec.LabelsEntry
+	40, // 38: skep.model.v1.ServiceSpec.replicated:type_name -> skep.model.v1.Replicated
+	41, // 39: skep.model.v1.ServiceSpec.global:type_name -> skep.model.v1.Global
+	42, // 40: skep.model.v1.ServiceSpec.update:type_name -> skep.model.v1.UpdateConfig
+	42, // 41: skep.model.v1.ServiceSpec.rollback:type_name -> skep.model.v1.UpdateConfig
+	43, // 42: skep.model.v1.ServiceSpec.restart:type_name -> skep.model.v1.RestartPolicy
+	10, // 43: skep.model.v1.UpdateConfig.failure_action:type_name -> skep.model.v1.FailureAction
+	9,  // 44: skep.model.v1.UpdateConfig.order:type_name -> skep.model.v1.UpdateOrder
+	11, // 45: skep.model.v1.RestartPolicy.condition:type_name -> skep.model.v1.RestartCondition
+	12, // 46: skep.model.v1.UpdateStatus.state:type_name -> skep.model.v1.UpdateState
+	18, // 47: skep.model.v1.Revision.meta:type_name -> skep.model.v1.Meta
+	46, // 48: skep.model.v1.Revision.template:type_name -> skep.model.v1.TaskTemplate
+	49, // 49: skep.model.v1.TaskTemplate.container:type_name -> skep.model.v1.ContainerSpec
+	32, // 50: skep.model.v1.TaskTemplate.reservations:type_name -> skep.model.v1.Resources
+	47, // 51: skep.model.v1.TaskTemplate.limits:type_name -> skep.model.v1.Limits
+	48, // 52: skep.model.v1.TaskTemplate.placement:type_name -> skep.model.v1.Placement
+	61, // 53: skep.model.v1.ContainerSpec.labels:type_name -> skep.model.v1.ContainerSpec.LabelsEntry
+	51, // 54: skep.model.v1.ContainerSpec.mounts:type_name -> skep.model.v1.Mount
+	62, // 55: skep.model.v1.ContainerSpec.sysctls:type_name -> skep.model.v1.ContainerSpec.SysctlsEntry
+	50, // 56: skep.model.v1.ContainerSpec.ulimits:type_name -> skep.model.v1.Ulimit
+	13, // 57: skep.model.v1.Mount.type:type_name -> skep.model.v1.MountType
+	14, // 58: skep.model.v1.Task.desired:type_name -> skep.model.v1.TaskState
+	53, // 59: skep.model.v1.Task.status:type_name -> skep.model.v1.TaskStatus
+	14, // 60: skep.model.v1.TaskStatus.state:type_name -> skep.model.v1.TaskState
+	18, // 61: skep.model.v1.User.meta:type_name -> skep.model.v1.Meta
+	15, // 62: skep.model.v1.User.role:type_name -> skep.model.v1.UserRole
+	34, // 63: skep.model.v1.User.current:type_name -> skep.model.v1.Certificate
+	34, // 64: skep.model.v1.User.previous:type_name -> skep.model.v1.Certificate
+	18, // 65: skep.model.v1.JoinToken.meta:type_name -> skep.model.v1.Meta
+	0,  // 66: skep.model.v1.JoinToken.role:type_name -> skep.model.v1.Role
+	63, // 67: skep.model.v1.JoinToken.labels:type_name -> skep.model.v1.JoinToken.LabelsEntry
+	56, // 68: skep.model.v1.JoinToken.used:type_name -> skep.model.v1.TokenUse
+	16, // 69: skep.model.v1.JoinToken.end:type_name -> skep.model.v1.TokenEnd
+	17, // 70: skep.model.v1.TokenUse.verdict:type_name -> skep.model.v1.TokenVerdict
+	71, // [71:71] is the sub-list for method output_type
+	71, // [71:71] is the sub-list for method input_type
+	71, // [71:71] is the sub-list for extension type_name
+	71, // [71:71] is the sub-list for extension extendee
+	0,  // [0:71] is the sub-list for field type_name
 }
 
 func init() { file_skep_model_v1_model_proto_init() }
@@ -4737,18 +5495,18 @@ func file_skep_model_v1_model_proto_init() {
 	if File_skep_model_v1_model_proto != nil {
 		return
 	}
-	file_skep_model_v1_model_proto_msgTypes[16].OneofWrappers = []any{
+	file_skep_model_v1_model_proto_msgTypes[21].OneofWrappers = []any{
 		(*ServiceSpec_Replicated)(nil),
 		(*ServiceSpec_Global)(nil),
 	}
-	file_skep_model_v1_model_proto_msgTypes[30].OneofWrappers = []any{}
+	file_skep_model_v1_model_proto_msgTypes[35].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_skep_model_v1_model_proto_rawDesc), len(file_skep_model_v1_model_proto_rawDesc)),
-			NumEnums:      15,
-			NumMessages:   41,
+			NumEnums:      18,
+			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
