@@ -109,6 +109,9 @@ type Agent struct {
 	mu      sync.Mutex // guards the fields below; held for memory only
 	worker  *worker.Worker
 	session *session.Client
+	trusts  []byte // see Trusts
+
+	changed chan struct{} // capacity 1: the description is to be made anew
 
 	// sealing guards cfg.KEK and journal, which is nil while none is open. It is
 	// held while the journal is opened or sealed anew: neither may see half of it.
@@ -127,7 +130,7 @@ func New(cfg Config) (*Agent, error) {
 		hello.Incarnation = id.New().Bytes()
 	}
 	cfg.Hello = hello
-	return &Agent{cfg: cfg}, nil
+	return &Agent{cfg: cfg, changed: make(chan struct{}, 1)}, nil
 }
 
 // Run runs the node's tasks until ctx ends, or until its journal cannot be
@@ -216,6 +219,25 @@ func (a *Agent) parts() (*worker.Worker, *session.Client) {
 	return a.worker, a.session
 }
 
+// Trusts says the digest of the roots that the node trusts, for the managers to
+// know: now, if they have heard another. It never blocks.
+func (a *Agent) Trusts(digest []byte) {
+	a.mu.Lock()
+	a.trusts = digest
+	a.mu.Unlock()
+	select {
+	case a.changed <- struct{}{}:
+	default: // it is said with what waits to be said
+	}
+}
+
+// trust is what Trusts was told last.
+func (a *Agent) trust() []byte {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.trusts
+}
+
 // describe tells the managers what the node is and has, now and when it
 // changes. While the runtime has never answered the node has no resources to
 // give; later, what it said last holds.
@@ -238,17 +260,36 @@ func (a *Agent) describe(ctx context.Context, s *session.Client) {
 			silent = true
 			a.cfg.Log.LogAttrs(ctx, level, "the runtime does not say what the host has; it is asked on", slog.Any("err", err))
 		}
-		d := proto.CloneOf(has)
-		if a.cfg.Description != nil {
-			proto.Merge(d, a.cfg.Description)
+		a.say(s, has)
+		if !a.retell(ctx, s, has, wait) {
+			return
 		}
-		s.Describe(d)
-		timer := time.NewTimer(wait)
+	}
+}
+
+// say describes a node whose host has what it has.
+func (a *Agent) say(s *session.Client, has *modelv1.NodeDescription) {
+	d := proto.CloneOf(has)
+	if a.cfg.Description != nil {
+		proto.Merge(d, a.cfg.Description)
+	}
+	d.Trusts = a.trust()
+	s.Describe(d)
+}
+
+// retell says anew what does not come from the runtime when it changes, for as long
+// as wait; false if ctx ends.
+func (a *Agent) retell(ctx context.Context, s *session.Client, has *modelv1.NodeDescription, wait time.Duration) bool {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	for {
 		select {
 		case <-ctx.Done():
-			timer.Stop()
-			return
+			return false
 		case <-timer.C:
+			return true
+		case <-a.changed:
+			a.say(s, has)
 		}
 	}
 }

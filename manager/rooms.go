@@ -21,7 +21,9 @@ import (
 	"github.com/skep-project/skep/manager/membership"
 	"github.com/skep-project/skep/manager/orchestrate"
 	"github.com/skep-project/skep/manager/reconcile"
+	"github.com/skep-project/skep/manager/rotation"
 	"github.com/skep-project/skep/manager/schedule"
+	"github.com/skep-project/skep/manager/store"
 	"github.com/skep-project/skep/manager/witness"
 	cav1 "github.com/skep-project/skep/proto/skep/ca/v1"
 	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
@@ -39,6 +41,7 @@ type rooms struct {
 	membership *membership.Server
 	reconcile  *reconcile.Loop
 	members    *enrol.Members
+	rotation   *rotation.Keeper
 }
 
 // furnish builds the rooms and joins them by what each needs of another.
@@ -58,8 +61,12 @@ func (m *Manager) furnish() (r rooms, err error) {
 	if r.authority, err = authority.New(authority.Config{Members: r.members, Log: m.cfg.Log}); err != nil {
 		return rooms{}, err
 	}
+	r.rotation = rotation.New(rotation.Config{Store: m.store, Log: m.cfg.Log, Update: func(ctx context.Context, fn func(*store.Tx) error) error {
+		_, err := m.db.Update(ctx, nil, fn)
+		return err
+	}})
 	r.control, err = control.New(control.Config{
-		Self: m.cfg.Node, DB: m.db, Group: group{o, r.membership}, Events: m.chronicle, Users: r.authority, Managers: enrol.ManagerList,
+		Self: m.cfg.Node, DB: m.db, Group: group{o, r.membership}, Events: m.chronicle, Users: r.authority, Roots: roots{r.authority}, Managers: enrol.ManagerList,
 		Decisions: control.Decisions{
 			Constraint: func(s string) error { _, err := schedule.ParseConstraint(s); return err },
 			Spread:     func(s string) error { _, err := schedule.ParseSpread(s); return err },
@@ -67,6 +74,44 @@ func (m *Manager) furnish() (r rooms, err error) {
 		},
 	})
 	return r, err
+}
+
+// roots is what control needs to have the root rotated.
+type roots struct{ authority *authority.Server }
+
+// View shows the root and how far a rotation of it is.
+func (roots) View(snap *store.Snapshot) *controlv1.RootView { return rotation.View(snap) }
+
+// Next makes the root that is asked for, or checks the one that is given; a nil
+// root to follow: none is needed.
+func (r roots) Next(c *modelv1.Cluster, msg *controlv1.RotateRootRequest) (*control.NextRoot, error) {
+	from, err := rotation.From(c, msg)
+	if err != nil || from == nil {
+		return &control.NextRoot{}, err
+	}
+	cluster, err := id.FromBytes(c.GetId())
+	if err != nil {
+		return nil, fmt.Errorf("cluster: %w", err)
+	}
+	var given *modelv1.RootKey
+	if len(msg.GetCertificate()) > 0 {
+		given = &modelv1.RootKey{Certificate: msg.GetCertificate(), Key: msg.GetKey(), Given: true}
+	}
+	to, cross, err := r.authority.NextRoot(cluster, from, given, time.Now())
+	if err != nil {
+		return nil, rpc.Errorf(errdefs.ErrInvalidArgument, "next root: %v", err)
+	}
+	return &control.NextRoot{From: from, To: to, Cross: cross}, nil
+}
+
+// Begin writes the rotation into c.
+func (roots) Begin(c *modelv1.Cluster, msg *controlv1.RotateRootRequest, next *control.NextRoot, by string, at int64) error {
+	return rotation.Begin(c, msg, rotation.Next(*next), by, at)
+}
+
+// Abort has the rotation that is under way in c go back.
+func (roots) Abort(c *modelv1.Cluster, msg *controlv1.AbortRootRotationRequest, at int64) error {
+	return rotation.Abort(c, msg, at)
 }
 
 // group is the raft group as control sees it.
@@ -196,9 +241,9 @@ func (m *Manager) JoinToken(role modelv1.Role) (string, error) {
 	if role == modelv1.Role_ROLE_MANAGER {
 		secret = c.GetManagerToken()
 	}
-	roots := c.GetRoot().GetCertificates()
-	if len(secret) == 0 || len(roots) == 0 {
+	root := store.PinnedRoot(c.GetRoot())
+	if len(secret) == 0 || root == nil {
 		return "", fmt.Errorf("the swarm has no standing token: %w", errdefs.ErrNotFound)
 	}
-	return ca.Token{Digest: ca.RootDigest(roots[0]), Secret: sealed.NewSecret(secret)}.Reveal(), nil
+	return ca.Token{Digest: ca.RootDigest(root), Secret: sealed.NewSecret(secret)}.Reveal(), nil
 }

@@ -48,7 +48,7 @@ func (n *Node) found(ctx context.Context, req *localv1.InitRequest, by *logv1.De
 	me, record, err := ownIdentity(ca.Profile{
 		Cluster: cluster, Node: node, Role: modelv1.Role_ROLE_MANAGER, Generation: 1,
 		Lifetime: ca.Lifetime(modelv1.Role_ROLE_MANAGER, req.GetSpec()),
-	}, [][]byte{rootDER}, rootKey, now)
+	}, &modelv1.RootCA{Certificates: [][]byte{rootDER}, Key: rootKey.Reveal()}, now)
 	if err != nil {
 		return fmt.Errorf("found swarm: %w", err)
 	}
@@ -127,7 +127,7 @@ func orActive(a modelv1.Availability) modelv1.Availability {
 }
 
 // ownIdentity makes a founder's key and has its own root sign it.
-func ownIdentity(p ca.Profile, roots [][]byte, rootKey sealed.Secret, now time.Time) (*keystore.Node, *modelv1.Certificate, error) {
+func ownIdentity(p ca.Profile, root *modelv1.RootCA, now time.Time) (*keystore.Node, *modelv1.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, nil, err
@@ -140,8 +140,11 @@ func ownIdentity(p ca.Profile, roots [][]byte, rootKey sealed.Secret, now time.T
 	if err != nil {
 		return nil, nil, err
 	}
-	issuer, err := issue.New(roots, rootKey)
+	issuer, err := issue.New(root.GetCertificates(), sealed.NewSecret(root.GetKey()))
 	if err != nil {
+		return nil, nil, err
+	}
+	if issuer, err = issuer.Via(root.GetVia()); err != nil {
 		return nil, nil, err
 	}
 	record, err := issuer.Prepare(p, public, now)
@@ -152,7 +155,7 @@ func ownIdentity(p ca.Profile, roots [][]byte, rootKey sealed.Secret, now time.T
 	if err != nil {
 		return nil, nil, err
 	}
-	return &keystore.Node{Key: key, Chain: chain, Roots: roots, IssuedAt: now}, record, nil
+	return &keystore.Node{Key: key, Chain: chain, Roots: root.GetCertificates(), IssuedAt: now}, record, nil
 }
 
 // enrol buys this machine a certificate with a token (R16). Where it is to be

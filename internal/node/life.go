@@ -45,6 +45,7 @@ type life struct {
 
 	mu      sync.Mutex // guards the fields below
 	me      *keystore.Node
+	trust   trust
 	wish    *dispatchv1.Wish
 	revoked string
 	manager *manager.Manager
@@ -60,6 +61,7 @@ func (n *Node) newLife(ctx context.Context, me *keystore.Node) (*life, error) {
 	}
 	n.holder.Set(cred)
 	me = n.readdress(ctx, me)
+	trusts := cred.Roots.Digest()
 	l := &life{
 		node: n, who: cred.Identity, me: me, changed: make(chan struct{}),
 		farewell: modelv1.Farewell_FAREWELL_RESTARTING,
@@ -84,9 +86,10 @@ func (n *Node) newLife(ctx context.Context, me *keystore.Node) (*life, error) {
 	if err != nil {
 		return nil, errors.Join(err, l.runtime.Close())
 	}
+	l.agent.Trusts(trusts[:])
 	l.renewer, err = client.NewRenewer(client.RenewerConfig{
 		Holder: n.holder, Pending: n.keys.Pending, Save: l.save, Renew: l.renew,
-		Renewed: func(*ca.Credential) { l.agent.Renewed(); l.poke() }, Log: n.cfg.Log,
+		Renewed: func(cred *ca.Credential) { l.tellTrust(cred.Roots); l.agent.Renewed(); l.poke() }, Log: n.cfg.Log,
 	})
 	if err != nil {
 		return nil, errors.Join(err, l.runtime.Close())
@@ -282,6 +285,7 @@ func (l *life) onWish(w *dispatchv1.Wish) {
 	l.wish, l.revoked = w, ""
 	l.signal()
 	l.mu.Unlock()
+	l.onRoots(w)
 	if w.GetRenew() && l.node.holder.Get().Identity.Role != w.GetRole() {
 		l.renewer.Now(w.GetRole())
 	}

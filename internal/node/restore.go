@@ -256,7 +256,7 @@ func (r *restoration) identity(node id.ID, former *formerSelf) (*keystore.Node, 
 		p.Generation = 1 + max(former.who.Generation, snap.Node(node).GetCurrent().GetGeneration())
 	}
 	p.Lifetime = ca.Lifetime(p.Role, c.GetSpec())
-	return ownIdentity(p, c.GetRoot().GetCertificates(), sealed.NewSecret(c.GetRoot().GetKey()), time.Now())
+	return ownIdentity(p, c.GetRoot(), time.Now())
 }
 
 // record is this node's record in the new state.

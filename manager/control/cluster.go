@@ -31,6 +31,18 @@ func redacted(c *modelv1.Cluster) *modelv1.Cluster {
 	if c.GetRoot() != nil {
 		c.Root.Key = nil
 	}
+	if c.GetRoot().GetLast() != nil {
+		c.Root.Last.Stragglers = nil // there are users among them: GetRoot names them to who may know
+	}
+	if r := c.GetRoot().GetRotation(); r != nil {
+		r.By = ""
+		for _, k := range []*modelv1.RootKey{r.GetFrom(), r.GetTo()} {
+			if k == nil {
+				continue
+			}
+			k.Key = nil
+		}
+	}
 	return c
 }
 
@@ -173,11 +185,12 @@ func spell(c *modelv1.Cluster, role modelv1.Role) (string, error) {
 	if c.GetSpec().GetNoStandingTokens() {
 		return "", noStanding()
 	}
-	if len(secret) == 0 || len(c.GetRoot().GetCertificates()) == 0 {
+	root := store.PinnedRoot(c.GetRoot())
+	if len(secret) == 0 || root == nil {
 		return "", rpc.Refuse(rpc.Errorf(errdefs.ErrFailedPrecondition, "the swarm has no standing %s token", roleName(role)),
 			"make one with: ctl swarm join-token --rotate "+roleName(role))
 	}
-	t := ca.Token{Digest: ca.RootDigest(c.GetRoot().GetCertificates()[0]), Secret: sealed.NewSecret(secret)}
+	t := ca.Token{Digest: ca.RootDigest(root), Secret: sealed.NewSecret(secret)}
 	return t.Reveal(), nil
 }
 

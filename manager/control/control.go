@@ -67,6 +67,8 @@ type Config struct {
 	Events *events.Chronicle
 	// Users makes the certificates of users.
 	Users UserCA
+	// Roots says how the root is rotated.
+	Roots RootOffice
 	// Managers returns whom agents and clients may dial (R15).
 	Managers func(*store.Snapshot) *cav1.ManagerList
 	Decisions
@@ -74,7 +76,7 @@ type Config struct {
 
 func (c Config) check() error {
 	d := c.Decisions
-	if c.Self.IsZero() || c.DB == nil || c.Group == nil || c.Events == nil || c.Users == nil || c.Managers == nil ||
+	if c.Self.IsZero() || c.DB == nil || c.Group == nil || c.Events == nil || c.Users == nil || c.Roots == nil || c.Managers == nil ||
 		d.Constraint == nil || d.Spread == nil || d.Revise == nil || d.RollBack == nil || d.Resume == nil {
 		return errors.New("control: every field of Config is required")
 	}

@@ -223,8 +223,8 @@ func (s *Server) turn(tx *store.Tx, n *modelv1.Node, ref string) (warnings []str
 
 // compromised is what R15 has a demotion say.
 func compromised(ref string) string {
-	return fmt.Sprintf("%s has held the keys of the swarm; if it may be compromised, rotate both join tokens (ctl swarm join-token --rotate) "+
-		"and bring its machine down: rotation of the root key (--compromised) is not served yet", ref)
+	return fmt.Sprintf("%s has held the keys of the swarm; if it may be compromised, rotate both join tokens (ctl swarm join-token --rotate), "+
+		"bring its machine down and remove it, and then rotate the root: ctl swarm ca --rotate --deadline 10m --on-straggler quarantine", ref)
 }
 
 // mayDemote refuses a demotion that would leave no manager or no quorum. It

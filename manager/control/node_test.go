@@ -151,7 +151,7 @@ func TestPromotionAndDemotionSayWhatTheyMean(t *testing.T) {
 	if said, _ := role("dev03", manager); !strings.Contains(said, "is down") || strings.Contains(said, "two managers") {
 		t.Errorf("promoting a node that is down: %q", said)
 	}
-	if said, _ := role("dev03", worker); !strings.Contains(said, "keys of the swarm") || !strings.Contains(said, "--compromised") || !strings.Contains(said, "two managers") {
+	if said, _ := role("dev03", worker); !strings.Contains(said, "keys of the swarm") || !strings.Contains(said, "ctl swarm ca --rotate") || !strings.Contains(said, "two managers") {
 		t.Errorf("demoting: %q", said)
 	}
 	if got := w.snapshot().Node(num(3)).GetRole(); got != worker {
@@ -243,7 +243,7 @@ func TestAJoinTokenPinsTheRootAndRotates(t *testing.T) {
 		return token
 	}
 	first := get(worker)
-	if first.Digest != ca.RootDigest([]byte("root")) || string(first.Secret.Reveal()) != "worker secret 16" {
+	if first.Digest != ca.RootDigest(w.snapshot().Cluster().GetRoot().GetCertificates()[0]) || string(first.Secret.Reveal()) != "worker secret 16" {
 		t.Errorf("token = %v", first)
 	}
 	resp, err := w.RotateJoinToken(w.ctx(), &controlv1.RotateJoinTokenRequest{RequestId: fresh(), Role: worker})

@@ -146,8 +146,8 @@ func newToken(x id.ID, c *modelv1.Cluster, msg *controlv1.CreateTokenRequest, by
 	if msg.GetTtl() != 0 {
 		t.ExpiresAt = at + msg.GetTtl()
 	}
-	if roots := c.GetRoot().GetCertificates(); len(roots) > 0 {
-		digest := ca.RootDigest(roots[0])
+	if root := store.PinnedRoot(c.GetRoot()); root != nil {
+		digest := ca.RootDigest(root)
 		t.Root = digest[:]
 	}
 	return t

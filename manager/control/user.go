@@ -210,7 +210,7 @@ func (s *Server) ReissueUser(ctx context.Context, msg *controlv1.ReissueUserRequ
 	}
 	x := idOf(u.GetId())
 	_, err = s.change(ctx, req, func(tx *store.Tx) error {
-		return s.editUser(tx, x, key, func(u *modelv1.User) error {
+		return s.editUser(ctx, tx, x, key, func(u *modelv1.User) error {
 			if msg.GetTtl() != 0 {
 				u.Ttl = msg.GetTtl()
 			}
@@ -227,19 +227,35 @@ func (s *Server) ReissueUser(ctx context.Context, msg *controlv1.ReissueUserRequ
 }
 
 // editUser changes a copy of a user, unless key is his already (R17).
-func (s *Server) editUser(tx *store.Tx, x id.ID, key ca.PublicKey, change func(*modelv1.User) error) error {
+func (s *Server) editUser(ctx context.Context, tx *store.Tx, x id.ID, key ca.PublicKey, change func(*modelv1.User) error) error {
 	old := tx.User(x)
 	if old == nil {
 		return rpc.Errorf(errdefs.ErrNotFound, "user %s not found", x)
 	}
-	if bytes.Equal(old.GetCurrent().GetKeySha256(), key.SHA256[:]) {
-		return nil
-	}
 	u := proto.CloneOf(old)
+	if bytes.Equal(old.GetCurrent().GetKeySha256(), key.SHA256[:]) {
+		if !formerRoot(tx, old.GetCurrent()) {
+			return nil
+		}
+		// It may never have been signed, and is not any more: the next one is made in
+		// its place.
+		if err := s.certify(ctx, tx, u, key); err != nil {
+			return err
+		}
+		u.Previous = old.GetPrevious()
+		return tx.PutUser(u)
+	}
 	if err := change(u); err != nil {
 		return err
 	}
 	return tx.PutUser(u)
+}
+
+// formerRoot reports whether a certificate was recorded for a root that does not
+// sign any more.
+func formerRoot(tx *store.Tx, c *modelv1.Certificate) bool {
+	signer := store.Signer(tx.Cluster().GetRoot())
+	return len(c.GetIssuer()) > 0 && !bytes.Equal(c.GetIssuer(), signer[:])
 }
 
 // RenewUser gives the caller his next certificate. The one he calls with lives on
@@ -260,7 +276,7 @@ func (s *Server) RenewUser(ctx context.Context, msg *controlv1.RenewUserRequest)
 	}
 	x := caller.Person.User
 	_, err = s.change(ctx, req, func(tx *store.Tx) error {
-		return s.editUser(tx, x, key, func(u *modelv1.User) error {
+		return s.editUser(ctx, tx, x, key, func(u *modelv1.User) error {
 			if err := mayRenew(tx, u, caller.Person); err != nil {
 				return err
 			}
@@ -284,7 +300,7 @@ func mayRenew(tx *store.Tx, u *modelv1.User, who ca.UserIdentity) error {
 	}
 	issued := time.Unix(0, current.GetIssuedAt())
 	at := issued.Add(ca.RenewPause(issued, time.Unix(0, current.GetNotAfter())))
-	if t := time.Now(); t.Before(at) {
+	if t := time.Now(); t.Before(at) && !formerRoot(tx, current) {
 		return rpc.Refuse(rpc.Errorf(errdefs.ErrFailedPrecondition, "the certificate of user %s is only %v old and is not renewed yet",
 			who.Name, t.Sub(issued).Round(time.Second)), "it may be renewed from "+at.UTC().Format(time.RFC3339)+" on")
 	}

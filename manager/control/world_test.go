@@ -106,7 +106,7 @@ func emptyWorld(t *testing.T) *world {
 	chronicle := &events.Chronicle{}
 	st.Observe(chronicle)
 	w := &world{T: t, log: log, leader: 1, dark: map[uint64]bool{}}
-	s, err := New(Config{Self: num(1), DB: db, Group: w, Events: chronicle, Decisions: decisions, Users: newScribe(t),
+	s, err := New(Config{Self: num(1), DB: db, Group: w, Events: chronicle, Decisions: decisions, Users: newScribe(t), Roots: &rotor{},
 		Managers: func(s *store.Snapshot) *cav1.ManagerList { return &cav1.ManagerList{Index: s.Index()} }})
 	if err != nil {
 		t.Fatal(err)
@@ -122,7 +122,7 @@ func newWorld(t *testing.T, managers byte) *world {
 	w := emptyWorld(t)
 	w.do(&logv1.Operation{Op: &logv1.Operation_PutCluster{PutCluster: &modelv1.Cluster{
 		Id: num(200).Bytes(), Spec: &modelv1.ClusterSpec{Name: "default"},
-		Root:        &modelv1.RootCA{Certificates: [][]byte{[]byte("root")}, Key: []byte("very secret")},
+		Root:        &modelv1.RootCA{Certificates: w.cfg.Users.(*scribe).Roots().DER(), Key: []byte("very secret")},
 		WorkerToken: []byte("worker secret 16"), ManagerToken: []byte("manager secret16"),
 	}}})
 	for n := range managers {

@@ -248,7 +248,7 @@ func (d *desk) liveness(l *line, v *dispatchv1.Liveness, now time.Time) error {
 	}
 	h := heard{
 		node: node, boot: v.GetBoot(), session: v.GetSession(), age: time.Duration(max(0, v.GetAge())),
-		ended: v.GetEnded(), farewell: v.GetFarewell(), address: v.GetObservedAddress(),
+		ended: v.GetEnded(), farewell: v.GetFarewell(), address: v.GetObservedAddress(), shown: v.GetShown(),
 	}
 	if !d.leases.hear(h, now) {
 		return nil

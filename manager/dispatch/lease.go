@@ -27,6 +27,8 @@ type heard struct {
 	ended    bool
 	farewell modelv1.Farewell
 	address  string
+	// shown is the generation of the certificate that the session was opened with.
+	shown uint64
 }
 
 // A lease is what the leader knows of one node's life.
@@ -139,7 +141,7 @@ func (l *leases) hear(h heard, now time.Time) bool {
 	}
 	s := n.status
 	fresh := !bytes.Equal(s.GetBoot(), h.boot) || s.GetSession() != h.session ||
-		s.GetState() != modelv1.NodeState_NODE_STATE_READY || s.GetObservedAddress() != h.address
+		s.GetState() != modelv1.NodeState_NODE_STATE_READY || s.GetObservedAddress() != h.address || s.GetShown() != h.shown
 	if fresh {
 		rebooted := n.booted(h.boot, now)
 		l.set(n, &modelv1.NodeStatus{
@@ -149,6 +151,7 @@ func (l *leases) hear(h heard, now time.Time) bool {
 			Session:         h.session,
 			ObservedAddress: h.address,
 			RebootedAt:      rebooted,
+			Shown:           h.shown,
 		})
 	}
 	n.live, n.waived = true, false
@@ -209,6 +212,7 @@ func (l *leases) end(n *lease, h heard, now time.Time) {
 		ObservedAddress: n.status.GetObservedAddress(),
 		Farewell:        h.farewell,
 		RebootedAt:      n.status.GetRebootedAt(),
+		Shown:           n.status.GetShown(),
 	}
 	switch h.farewell {
 	case modelv1.Farewell_FAREWELL_RESTARTING:
@@ -340,5 +344,6 @@ func cloneStatus(s *modelv1.NodeStatus) *modelv1.NodeStatus {
 		State: s.GetState(), Message: s.GetMessage(), LostSince: s.GetLostSince(),
 		Boot: s.GetBoot(), Session: s.GetSession(),
 		ObservedAddress: s.GetObservedAddress(), Farewell: s.GetFarewell(), RebootedAt: s.GetRebootedAt(),
+		Shown: s.GetShown(),
 	}
 }

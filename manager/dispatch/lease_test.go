@@ -300,3 +300,34 @@ func TestNoNodeIsDownBeforeItsLeaseNorReadyForLongAfterItsWord(t *testing.T) {
 		}
 	})
 }
+
+// TestWhatAHandshakeShowedStaysKnown: of the newest session, while it lasts, when it
+// is doubted, broken and lost; and that of a session that takes its place.
+func TestWhatAHandshakeShowedStaysKnown(t *testing.T) {
+	t.Parallel()
+	l := leasesOf(1)
+	h := word(1, 1)
+	h.shown = 4
+	shows := func(when string, want uint64) {
+		t.Helper()
+		if got := l.nodes[nodeN(1)].status.GetShown(); got != want {
+			t.Errorf("%s: generation %d, want %d", when, got, want)
+		}
+	}
+	l.hear(h, epoch)
+	shows("heard", 4)
+	next := word(1, 2)
+	next.shown = 5
+	l.hear(next, epoch)
+	shows("another session", 5)
+	next.shown = 4 // the one before goes on under its number
+	l.hear(next, epoch)
+	shows("the former session", 4)
+	l.live1(ticks(10*time.Second)-1, epoch)
+	shows("doubted", 4)
+	l.live1(2, epoch)
+	shows("lost", 4)
+	next.ended = true
+	l.hear(next, epoch)
+	shows("broken", 4)
+}

@@ -26,6 +26,8 @@ type session struct {
 	node    id.ID
 	boot    []byte
 	address string
+	// shown is the generation of the certificate in the handshake.
+	shown uint64
 
 	// Owned by sessions, under its mutex.
 	counter     uint64
@@ -61,7 +63,7 @@ func (x *session) liveness(now time.Time) *dispatchv1.Liveness {
 	return &dispatchv1.Liveness{
 		Node: x.node.Bytes(), Boot: x.boot, Session: x.counter, Beat: x.beat,
 		Age: int64(now.Sub(x.beatAt)), Farewell: x.farewell,
-		Description: x.description, ObservedAddress: x.address,
+		Description: x.description, ObservedAddress: x.address, Shown: x.shown,
 	}
 }
 
@@ -105,7 +107,7 @@ func (s *Server) Session(stream dispatchv1.Dispatch_SessionServer) error {
 		return stream.Send(&dispatchv1.SessionResponse{End: end})
 	}
 	x := &session{
-		node: caller.Node, boot: open.GetHello().GetBoot(), counter: open.GetSession(), address: caller.Address,
+		node: caller.Node, boot: open.GetHello().GetBoot(), counter: open.GetSession(), address: caller.Address, shown: caller.Identity.Generation,
 		beat: first.GetBeat(), beatAt: time.Now(), description: first.GetDescription(),
 		slots: make(chan struct{}, maxHeld), wake: make(chan struct{}, 1),
 	}

@@ -221,10 +221,19 @@ func wishOf(snap *store.Snapshot, node id.ID) *dispatchv1.Wish {
 	if n == nil {
 		return nil
 	}
-	return &dispatchv1.Wish{
-		Role:   n.GetSpec().GetRole(),
-		Renew:  n.GetCurrent().GetRole() != n.GetSpec().GetRole(),
-		Roots:  slices.Clone(snap.Cluster().GetRoot().GetCertificates()),
-		Member: snap.MemberByNode(node).GetRaftId(),
+	root := snap.Cluster().GetRoot()
+	wish := &dispatchv1.Wish{
+		Role:    n.GetSpec().GetRole(),
+		Renew:   n.GetCurrent().GetRole() != n.GetSpec().GetRole(),
+		Roots:   slices.Clone(root.GetCertificates()),
+		Member:  snap.MemberByNode(node).GetRaftId(),
+		Trust:   root.GetTrust(),
+		History: snap.Cluster().GetHistory(),
 	}
+	if r := root.GetRotation(); r.GetPhase() > modelv1.RootPhase_ROOT_PHASE_TRUST {
+		// Whoever has a certificate of another root renews it.
+		signer := store.Signer(root)
+		wish.Issuer, wish.Spread = signer[:], r.GetSpread()
+	}
+	return wish
 }

@@ -1,10 +1,14 @@
 package dispatch
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"slices"
 	"testing"
 	"testing/synctest"
+
+	"google.golang.org/protobuf/proto"
 
 	dispatchv1 "github.com/skep-project/skep/proto/skep/dispatch/v1"
 	logv1 "github.com/skep-project/skep/proto/skep/log/v1"
@@ -70,5 +74,40 @@ func TestCredentialsGoWithATaskThatIsStillToBePulledForAndToNobodyElse(t *testin
 		r.task(13, 1)
 		a = follower.open(ctx, t, 1, opening(3))
 		want("one of four is to be pulled for", auths(a), "r.test=wax")
+	})
+}
+
+// TestANodeIsToldWhatToTrustAndWhoseCertificateToHave: the first always, the second
+// while a rotation has nodes renew; and what a session's handshake showed is noted.
+func TestANodeIsToldWhatToTrustAndWhoseCertificateToHave(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(ctx context.Context, t *testing.T, r *replica, leader, _ *manager) {
+		put := func(root *modelv1.RootCA) {
+			c := proto.CloneOf(r.Snapshot().Cluster())
+			c.Root = root
+			r.do(&logv1.Operation{Op: &logv1.Operation_PutCluster{PutCluster: c}})
+		}
+		rotation := func(phase modelv1.RootPhase) *modelv1.RootRotation {
+			return &modelv1.RootRotation{Phase: phase, Spread: 7}
+		}
+		a := leader.open(ctx, t, 1, opening(1))
+		wish := func(trust uint64) *dispatchv1.Wish {
+			t.Helper()
+			return a.until("a wish", func(m *dispatchv1.SessionResponse) bool { return m.GetWish().GetTrust() == trust && m.GetWish() != nil }).GetWish()
+		}
+		wish(0)
+		put(&modelv1.RootCA{Certificates: [][]byte{[]byte("a"), []byte("b")}, Trust: 1, Rotation: rotation(modelv1.RootPhase_ROOT_PHASE_TRUST)})
+		if w := wish(1); len(w.GetRoots()) != 2 || len(w.GetIssuer()) != 0 {
+			t.Errorf("before the next root signs: %v", w)
+		}
+		put(&modelv1.RootCA{Certificates: [][]byte{[]byte("b"), []byte("a")}, Trust: 2, Rotation: rotation(modelv1.RootPhase_ROOT_PHASE_RENEW)})
+		want := sha256.Sum256([]byte("b"))
+		if w := wish(2); !bytes.Equal(w.GetIssuer(), want[:]) || w.GetSpread() != 7 || !bytes.Equal(w.GetHistory(), r.Snapshot().Cluster().GetHistory()) {
+			t.Errorf("when it does: %v", w)
+		}
+		put(&modelv1.RootCA{Certificates: [][]byte{[]byte("b")}, Trust: 3})
+		if w := wish(3); len(w.GetRoots()) != 1 || len(w.GetIssuer()) != 0 {
+			t.Errorf("after it: %v", w)
+		}
 	})
 }

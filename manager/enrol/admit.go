@@ -55,6 +55,9 @@ func again(tx *store.Tx, node id.ID, e authority.Enrolment, prepare authority.Pr
 		return authority.Admission{}, err
 	}
 	switch {
+	case n.GetCurrent() != nil && !signable(tx, n.GetCurrent()):
+		record, err := prepareAgain(tx, n, prepare)
+		return authority.Admission{Node: node, Record: record}, err
 	case n.GetCurrent() != nil:
 		return authority.Admission{Node: node, Record: n.GetCurrent()}, nil
 	case n.GetMembership() == pending:

@@ -52,6 +52,7 @@ type verdict int
 const (
 	current verdict = iota
 	former          // the slot before the current one
+	dropped         // a root signed it that the swarm has dropped
 	older           // superseded and forgotten, or another key of that generation
 	newer           // this replica is behind, or the certificate is of another time
 	unknown         // there is no record
@@ -63,34 +64,49 @@ type slots interface {
 	GetPrevious() *modelv1.Certificate
 }
 
-func judge(n *modelv1.Node, p rpc.Proof) verdict {
+func judge(snap *store.Snapshot, p rpc.Proof) (*modelv1.Node, verdict) {
+	n := snap.Node(p.Identity.Node)
 	if n == nil {
-		return unknown
+		return nil, unknown
 	}
-	return compare(n, p.Generation, p.KeySHA256)
+	return n, compare(snap.Cluster().GetRoot(), n, p.Generation, p.KeySHA256)
 }
 
 // compare says which of a record's slots a certificate is.
-func compare(have slots, generation uint64, key ca.Digest) verdict {
+func compare(root *modelv1.RootCA, have slots, generation uint64, key ca.Digest) verdict {
 	cur, prev := have.GetCurrent(), have.GetPrevious()
 	switch {
 	case generation > cur.GetGeneration():
 		return newer
 	case generation == cur.GetGeneration() && bytes.Equal(key[:], cur.GetKeySha256()):
+		if !store.Trusted(root, cur.GetIssuer()) {
+			return dropped
+		}
 		return current
 	case prev != nil && generation == prev.GetGeneration() && bytes.Equal(key[:], prev.GetKeySha256()):
+		if !store.Trusted(root, prev.GetIssuer()) {
+			return dropped
+		}
 		return former
 	}
 	return older
 }
+
+// rootDropped refuses a certificate of a root that was rotated away.
+func rootDropped(whose, hint string) error {
+	return rpc.Refuse(rpc.Errorf(errdefs.ErrUnauthenticated,
+		"certificate of %s: the root that signed it was rotated, and the swarm trusts it no more", whose), hint)
+}
+
+// rejoin is the way back for a node whose certificate counts no more.
+const rejoin = `run on that node: "ctl swarm leave --force", then "ctl swarm join" with a token of the swarm`
 
 // Node returns the role of a node whose certificate is current.
 func (a *Authorizer) Node(ctx context.Context, p rpc.Proof) (modelv1.Role, error) {
 	if err := a.contact(ctx, p.Open, p.Stale); err != nil {
 		return 0, err
 	}
-	n := a.Store.Snapshot().Node(p.Identity.Node)
-	v := judge(n, p)
+	n, v := judge(a.Store.Snapshot(), p)
 	if v == newer || v == unknown {
 		if p.Open || p.Stale {
 			return a.unsure(n, v, p)
@@ -101,8 +117,7 @@ func (a *Authorizer) Node(ctx context.Context, p rpc.Proof) (modelv1.Role, error
 		if err := a.Barrier(wait); err != nil {
 			return 0, fmt.Errorf("node %s: its record is newer than this manager's: %w", p.Identity.Node, err)
 		}
-		n = a.Store.Snapshot().Node(p.Identity.Node)
-		v = judge(n, p)
+		n, v = judge(a.Store.Snapshot(), p)
 	}
 	return conclude(n, v, p)
 }
@@ -140,6 +155,8 @@ func conclude(n *modelv1.Node, v verdict, p rpc.Proof) (modelv1.Role, error) {
 		return n.GetRole(), formerSlot(n, p)
 	case unknown:
 		return 0, removed(p.Identity.Node)
+	case dropped:
+		return 0, rootDropped("node "+p.Identity.Node.String(), rejoin)
 	case newer:
 		if p.Method == cav1.Authority_Renew_FullMethodName {
 			return n.GetRole(), nil // Members.Renew wants a join token besides
@@ -181,12 +198,14 @@ func (a *Authorizer) Member(_ context.Context, p rpc.Proof) error {
 		}
 		return rpc.Errorf(errdefs.ErrPermissionDenied, "node %s is not a member of the managers' group", node)
 	}
-	n := snap.Node(node)
-	switch judge(n, p) {
+	n, v := judge(snap, p)
+	switch v {
 	case current, newer:
 		return nil
 	case former:
 		return formerSlot(n, p)
+	case dropped:
+		return rootDropped("node "+node.String(), rejoin)
 	case unknown, older:
 	}
 	return superseded(p.Identity)

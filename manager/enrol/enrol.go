@@ -52,6 +52,12 @@ func (m *Members) Cluster(context.Context) (authority.Cluster, error) {
 		ID: cluster, Roots: c.GetRoot().GetCertificates(), Key: sealed.NewSecret(c.GetRoot().GetKey()), Spec: c.GetSpec(),
 		WorkerToken: sealed.NewSecret(c.GetWorkerToken()), ManagerToken: sealed.NewSecret(c.GetManagerToken()),
 	}
+	out.Via = c.GetRoot().GetVia()
+	for _, f := range c.GetRoot().GetFormer() {
+		if m.db.Snapshot().Now().UnixNano() < f.GetUntil() {
+			out.Former = append(out.Former, ca.RootDigest(f.GetCertificate()))
+		}
+	}
 	if m.db.Snapshot().Now().UnixNano() < c.GetPreviousUntil() {
 		out.FormerWorkerToken = sealed.NewSecret(c.GetPreviousWorkerToken())
 		out.FormerManagerToken = sealed.NewSecret(c.GetPreviousManagerToken())
@@ -72,14 +78,16 @@ func (m *Members) Managers() *cav1.ManagerList { return ManagerList(m.db.Snapsho
 // it, and log time may be ahead of them all.
 func (m *Members) Renew(ctx context.Context, r authority.Renewal, prepare authority.Prepare) (*modelv1.Certificate, error) {
 	var record *modelv1.Certificate
-	_, err := m.db.Update(ctx, nil, func(tx *store.Tx) error {
+	_, err := m.db.Update(ctx, nil, func(tx *store.Tx) (err error) {
 		old := tx.Node(r.Caller.Node)
 		if old == nil {
 			return removed(r.Caller.Node)
 		}
 		if bytes.Equal(old.GetCurrent().GetKeySha256(), r.Key.SHA256[:]) {
-			record = old.GetCurrent()
-			return nil
+			if record = old.GetCurrent(); !signable(tx, record) {
+				record, err = prepareAgain(tx, old, prepare)
+			}
+			return err
 		}
 		ahead := r.Caller.Generation > old.GetCurrent().GetGeneration()
 		if ahead && r.Invitation == nil {
@@ -109,6 +117,27 @@ func (m *Members) Renew(ctx context.Context, r authority.Renewal, prepare author
 		return tx.PutNode(n)
 	})
 	return record, err
+}
+
+// signable reports whether a record can be signed: it was prepared for the root that
+// signs now.
+func signable(tx *store.Tx, record *modelv1.Certificate) bool {
+	signer := store.Signer(tx.Cluster().GetRoot())
+	return bytes.Equal(record.GetIssuer(), signer[:])
+}
+
+// prepareAgain gives a node whose certificate was recorded, and perhaps not signed
+// before another root came, the next one for the same key. What it held before
+// stays known.
+func prepareAgain(tx *store.Tx, n *modelv1.Node, prepare authority.Prepare) (*modelv1.Certificate, error) {
+	was := n.GetCurrent()
+	record, err := prepare(idOf(n.GetId()), was.GetRole(), was.GetGeneration()+1, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	n = proto.CloneOf(n)
+	n.Current = record
+	return record, tx.PutNode(n)
 }
 
 // heldBy is the record of a certificate of which only the proof is known.

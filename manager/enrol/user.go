@@ -37,11 +37,12 @@ func (a *Authorizer) User(ctx context.Context, p rpc.UserProof) (modelv1.UserRol
 }
 
 func (a *Authorizer) lookUp(p rpc.UserProof) (*modelv1.User, verdict) {
-	u := a.Store.Snapshot().User(p.UserIdentity.User)
+	snap := a.Store.Snapshot()
+	u := snap.User(p.UserIdentity.User)
 	if u == nil {
 		return nil, unknown
 	}
-	return u, compare(u, p.Generation, p.KeySHA256)
+	return u, compare(snap.Cluster().GetRoot(), u, p.Generation, p.KeySHA256)
 }
 
 // concludeUser says why a user is refused; nil if he is not.
@@ -55,6 +56,8 @@ func concludeUser(u *modelv1.User, v verdict, p rpc.UserProof) error {
 		if p.Method == controlv1.Control_RenewUser_FullMethodName || stillGood(u.GetPrevious(), p.Since) {
 			return nil
 		}
+	case dropped:
+		return rootDropped("user "+p.Name, reissue(p.Name))
 	case unknown:
 		return rpc.Refuse(rpc.Errorf(errdefs.ErrPermissionDenied, "user %s was removed from the swarm", p.Name),
 			fmt.Sprintf("an admin lets you in again with: ctl user create %s -o FILE", p.Name))

@@ -2,7 +2,9 @@ package events
 
 import (
 	"bytes"
+	"encoding/hex"
 	"strconv"
+	"strings"
 	"time"
 
 	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
@@ -36,6 +38,28 @@ func (s *step) swarm(old, c *modelv1.Cluster) {
 	if !bytes.Equal(old.GetManagerToken(), c.GetManagerToken()) {
 		s.add(s.swarmEntry(), "token-rotated", "", map[string]string{"role": "manager"})
 	}
+	s.root(old.GetRoot(), c.GetRoot())
+}
+
+// root tells what became of a rotation of the root.
+func (s *step) root(old, now *modelv1.RootCA) {
+	was, is := old.GetRotation(), now.GetRotation()
+	switch {
+	case is != nil && !bytes.Equal(was.GetId(), is.GetId()):
+		s.add(s.swarmEntry(), "root-rotation-start", "", map[string]string{"rotation": hex.EncodeToString(is.GetId())})
+	case is != nil && was.GetPhase() != is.GetPhase():
+		s.add(s.swarmEntry(), "root-rotation-phase", "", map[string]string{"rotation": hex.EncodeToString(is.GetId()), "phase": phase(is.GetPhase())})
+	case is == nil && was != nil:
+		e := now.GetLast()
+		s.add(s.swarmEntry(), "root-rotation-end", "", map[string]string{
+			"rotation": hex.EncodeToString(e.GetId()), "leftbehind": strconv.FormatUint(e.GetLeftBehind(), 10),
+			"outcome": strings.ToLower(strings.TrimPrefix(e.GetOutcome().String(), "ROOT_OUTCOME_")),
+		})
+	}
+}
+
+func phase(p modelv1.RootPhase) string {
+	return strings.ToLower(strings.TrimPrefix(p.String(), "ROOT_PHASE_"))
 }
 
 // settings are the settings that changed, as they were written; one that was left
