@@ -146,6 +146,8 @@ type clusterInfo struct {
 	Autolock        bool
 	DataKey         uint32
 	DataKeyRotation string `json:",omitempty"`
+	// RootRotation: the root is being rotated.
+	RootRotation bool `json:",omitempty"`
 }
 
 func newInfo(l *localv1.InfoResponse, g *controlv1.GetClusterResponse) info {
@@ -205,6 +207,7 @@ func newClusterInfo(c *modelv1.Cluster) *clusterInfo {
 		ManagerCertExpiry:  time.Duration(or(s.GetManagerCertExpiry(), int64(7*24*time.Hour))),
 		DeadManagerRemoval: time.Duration(s.GetDeadManagerRemoval()),
 		Autolock:           s.GetAutolock(), DataKey: max(1, c.GetDataKey().GetActive()), DataKeyRotation: rotation(c),
+		RootRotation: c.GetRoot().GetRotation() != nil,
 	}
 }
 
@@ -312,7 +315,7 @@ func (w swarmInfo) clusterText(b *strings.Builder, field func(depth int, name st
 	field(2, "Force Rotate", 0)
 	field(1, "Autolock Managers", c.Autolock)
 	field(1, "Data Key Rotation", c.DataKeyRotation)
-	field(1, "Root Rotation In Progress", false)
+	field(1, "Root Rotation In Progress", c.RootRotation)
 }
 
 func list(b *strings.Builder, name string, items []string) {

@@ -16,6 +16,7 @@ import (
 var swarmWords = map[string]string{
 	"swarm init": "advertise-addr autolock availability cert-expiry data-path-addr data-path-port default-addr-pool default-addr-pool-mask-length" +
 		" dispatcher-heartbeat external-ca force-new-cluster listen-addr max-snapshots snapshot-interval task-history-limit",
+	"swarm ca":         "ca-cert ca-key cert-expiry detach/d external-ca quiet/q rotate",
 	"swarm join":       "advertise-addr availability data-path-addr listen-addr token",
 	"swarm join-token": "quiet/q rotate",
 	"swarm leave":      "force/f",

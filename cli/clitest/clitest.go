@@ -78,6 +78,8 @@ type Swarm struct {
 	// Trail is what ReadAudit tells.
 	Trail    *Trail
 	narrowed *controlv1.ReadAuditRequest
+	// Root is the root and what becomes of it.
+	Root *RootStory
 }
 
 // ID returns the id of the thing called name: always the same 16 bytes.
@@ -222,7 +224,7 @@ func (s *Swarm) fail(method string) error {
 // Three returns the swarm of the walkthrough: three managers and a worker, one
 // service with history.
 func Three() *Swarm {
-	s := &Swarm{Fail: map[string][]error{}}
+	s := &Swarm{Fail: map[string][]error{}, Root: &RootStory{Views: []*controlv1.RootView{{Certificates: [][]byte{[]byte("root")}, Now: Epoch.UnixNano(), Cluster: ID("cluster")}}}}
 	for i, name := range []string{"dev01", "dev02", "dev03", "dev10"} {
 		n := &controlv1.NodeView{Self: i == 0, Node: &modelv1.Node{
 			Meta: &modelv1.Meta{Version: uint64(10 + i), CreatedIndex: uint64(i), CreatedAt: Ago(48 * time.Hour), UpdatedAt: Ago(time.Hour)},

@@ -38,6 +38,7 @@ type Conn struct {
 	contact bool // the host in use is no manager that is known not to hear the quorum
 	bound   bool // to hosts that know this caller as the present one does
 	told    bool // that answers may be old
+	warned  bool // that the user's certificate is of a root that is being rotated
 	waiting string
 	hint    string
 }

@@ -202,6 +202,10 @@ func (c *Conn) greet(ctx context.Context, at int) (*reached, error) {
 func (c *Conn) learn(resp *controlv1.ListManagersResponse, address string, certain bool) {
 	next, changed := c.remote.Who.Learn(resp, address, certain, time.Now())
 	c.remote.Who = next
+	if ders := resp.GetRoots(); certain && len(ders) > 1 && !c.warned && !next.Credential.SignedBy(ca.RootDigest(ders[0])) {
+		c.warned = true
+		c.streams.Warn("the swarm's root is being rotated, and your certificate is of the former one: renew it with ctl user renew")
+	}
 	if changed && c.remote.Keep != nil {
 		c.remote.Keep(next)
 	}

@@ -256,6 +256,12 @@ Misused: the command line makes no sense.
 .TP
 .B 3
 Unreachable: nobody answered.
+.TP
+.B 4
+Partly: it is done, and some were left behind.
+.TP
+.B 5
+Overdue: it goes on, later than it was to be over.
 {{- if .Root}}
 .SH ENVIRONMENT
 .TP

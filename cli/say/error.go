@@ -14,6 +14,8 @@ const (
 	Refused     = 1 // it was understood and is not done
 	Misused     = 2 // the command line makes no sense
 	Unreachable = 3 // nobody answered
+	Partly      = 4 // it is done, and some were left behind
+	Overdue     = 5 // it goes on, later than it was to be over
 )
 
 // An Error is an error that knows how ctl ends and what to do next.

@@ -24,7 +24,7 @@ func Command(s *say.Streams) *cli.Command {
 	return &cli.Command{
 		Name:        "swarm",
 		Usage:       "make, join, change, leave, save and restore a swarm",
-		Subcommands: []*cli.Command{initialise(s), join(s), joinToken(s), leave(s), token.Command(s), update(s), unlock(s), unlockKey(s), save(s), restore(s)},
+		Subcommands: []*cli.Command{rootCA(s), initialise(s), join(s), joinToken(s), leave(s), token.Command(s), update(s), unlock(s), unlockKey(s), save(s), restore(s)},
 	}
 }
 

@@ -174,7 +174,8 @@ func (s *Store) Learnt(name string, c *Context) error {
 		if have.Credential.Identity != c.Credential.Identity {
 			return nil // it was renewed meanwhile
 		}
-		if !newer(have.Managers, c.Managers, true) {
+		rotated := have.Credential.Roots.Digest() != c.Credential.Roots.Digest() && later(have.Managers, c.Managers)
+		if !rotated && !newer(have.Managers, c.Managers, true) {
 			if have.Last == c.Last {
 				return nil
 			}

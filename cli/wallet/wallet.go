@@ -84,9 +84,11 @@ func (c *Context) Renewed(issued *controlv1.IssuedUser, key *ecdsa.PrivateKey, n
 func (c *Context) Learn(resp *controlv1.ListManagersResponse, address string, certain bool, now time.Time) (out *Context, changed bool) {
 	next := *c
 	next.Last = address
-	if newer(c.Managers, resp.GetManagers(), certain) {
+	cred := c.trusting(resp.GetRoots())
+	rotated := certain && cred != nil && cred.Roots.Digest() != c.Credential.Roots.Digest() && later(c.Managers, resp.GetManagers())
+	if rotated || newer(c.Managers, resp.GetManagers(), certain) {
 		next.Managers, next.ListedAt, changed = resp.GetManagers(), now, true
-		if cred := c.trusting(resp.GetRoots()); certain && cred != nil {
+		if certain && cred != nil {
 			next.Credential = cred
 		}
 	}
@@ -117,9 +119,14 @@ func newer(have, list *cav1.ManagerList, certain bool) bool {
 	case len(have.GetManagers()) == 0:
 		return true
 	case bytes.Equal(have.GetHistory(), list.GetHistory()):
-		return list.GetIndex() > have.GetIndex() && !sameManagers(have, list)
+		return later(have, list) && !sameManagers(have, list)
 	}
 	return certain
+}
+
+// later reports whether list is of a later index of the same history.
+func later(have, list *cav1.ManagerList) bool {
+	return bytes.Equal(have.GetHistory(), list.GetHistory()) && len(list.GetManagers()) > 0 && list.GetIndex() > have.GetIndex()
 }
 
 // sameManagers spares a write of the file where only the index has moved on.

@@ -194,6 +194,19 @@ func TestAListIsReplacedByANewerOneOnly(t *testing.T) {
 	if next, changed := base.Learn(said(list(1, 1, "x:1")), "10.0.0.1:2377", true, began); !changed || next.Last != "10.0.0.1:2377" {
 		t.Error("who answered last was not noted")
 	}
+	// Roots are followed through a rotation, though the managers are the same; not
+	// back, and not on the word of one who may be behind.
+	next, key := newSwarm(t).is.Roots().DER()[0], base.Credential.Roots.DER()[0]
+	both := said(list(6, 1, "10.0.0.1:2377"))
+	both.Roots = [][]byte{next, key}
+	if got, changed := base.Learn(both, "", true, began); !changed || len(got.Credential.Roots.DER()) != 2 {
+		t.Error("the next root was not learnt")
+	} else if back, changed := got.Learn(said(list(5, 1, "10.0.0.1:2377")), "", true, began); changed || len(back.Credential.Roots.DER()) != 2 {
+		t.Error("an older word on roots was taken")
+	}
+	if _, changed := base.Learn(both, "", false, began); changed {
+		t.Error("the next root was learnt from one out of contact")
+	}
 	// Roots that do not vouch for the credential are not taken.
 	stranger := newSwarm(t)
 	resp := said(list(7, 1, "b:1"))

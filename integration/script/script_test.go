@@ -6,7 +6,10 @@
 package script
 
 import (
+	"bytes"
 	"context"
+	"crypto/tls"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
@@ -89,7 +92,7 @@ func TestDaemon(t *testing.T) {
 		Condition: condition,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"ready": ready, "small": small, "word": word, "until": until, "page": page, "documented": documented,
-			"cut": cutShort, "absent": absent,
+			"cut": cutShort, "absent": absent, "showcerts": showcerts,
 		},
 	})
 }
@@ -197,4 +200,19 @@ func tryFor(ts *testscript.TestScript, what string, try func() error) {
 		}
 	}
 	ts.Fatalf("waited %v for %s: %v", readyIn, what, err)
+}
+
+// showcerts ADDRESS FILE: writes what a manager shows in its handshake, in PEM.
+func showcerts(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: showcerts ADDRESS FILE")
+	}
+	conn, err := tls.Dial("tcp", args[0], &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}}) // openssl verifies it
+	ts.Check(err)
+	defer conn.Close()
+	var b bytes.Buffer
+	for _, c := range conn.ConnectionState().PeerCertificates {
+		ts.Check(pem.Encode(&b, &pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}))
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), b.Bytes(), 0o600))
 }
