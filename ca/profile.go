@@ -14,8 +14,12 @@ const (
 	WorkerLifetime = 90 * 24 * time.Hour
 	// ManagerLifetime is the same for a manager's, whatever the workers' (R15).
 	ManagerLifetime = 7 * 24 * time.Hour
-	// MinLifetime is the shortest life a cluster may be set to.
+	// MinLifetime is the shortest life that any leaf has.
 	MinLifetime = time.Minute
+	// MinExpiry is the shortest life of nodes' leaves that a cluster may be set to.
+	// Below it the minute that a superseded leaf still opens connections, and the
+	// clocks of its hosts, would be no small part of it.
+	MinExpiry = 10 * time.Minute
 	// RootLifetime is how long a root lives.
 	RootLifetime = 20 * 365 * 24 * time.Hour
 	maxBackdate  = time.Hour

@@ -18,7 +18,9 @@ import (
 
 const (
 	firstRetry = time.Second
-	lastRetry  = time.Hour
+	// maxRetry is the longest pause between two tries; less for a certificate that
+	// lives less than 20 hours.
+	maxRetry = time.Hour
 	// demandPause is the least time between two renewals that were asked for.
 	demandPause = 5 * time.Second
 	tryTimeout  = 30 * time.Second
@@ -121,7 +123,9 @@ func (r *Renewer) wait(ctx context.Context, cred *ca.Credential) bool {
 
 // renew tries until it succeeds (true) or ctx ends (false).
 func (r *Renewer) renew(ctx context.Context) bool {
-	for delay := firstRetry; ; delay = min(2*delay, lastRetry) {
+	cred := r.cfg.Holder.Get()
+	last := min(maxRetry, ca.RenewPause(cred.IssuedAt, cred.Identity.NotAfter))
+	for delay := firstRetry; ; delay = min(2*delay, last) {
 		err := r.once(ctx)
 		if err == nil {
 			return true

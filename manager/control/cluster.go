@@ -97,9 +97,8 @@ func outOfSequence(thing string, have, from uint64) error {
 
 // The least a setting may be.
 const (
-	minHeartbeat  = 100 * time.Millisecond
-	minLease      = 3 // heartbeats
-	minCertExpiry = time.Hour
+	minHeartbeat = 100 * time.Millisecond
+	minLease     = 3 // heartbeats
 	// minDeadManager is longer than a daemon that restarts is waited for.
 	minDeadManager = time.Minute
 	// minTokenRotation leaves time to use what was printed.
@@ -122,7 +121,7 @@ func checkCluster(spec *modelv1.ClusterSpec) error {
 	}
 	f.check(lease >= minLease*beat, "lease %v: at least %d heartbeats of %v", lease, minLease, beat)
 	for what, d := range map[string]int64{"certificate expiry": spec.GetCertExpiry(), "manager certificate expiry": spec.GetManagerCertExpiry()} {
-		f.check(d == 0 || time.Duration(d) >= minCertExpiry, "%s %v: at least %v", what, time.Duration(d), minCertExpiry)
+		f.check(d == 0 || time.Duration(d) >= ca.MinExpiry, "%s %v: at least %v", what, time.Duration(d), ca.MinExpiry)
 	}
 	dead := time.Duration(spec.GetDeadManagerRemoval())
 	f.check(dead == 0 || dead >= minDeadManager, "dead manager removal %v: at least %v, or 0 for never", dead, minDeadManager)
