@@ -88,6 +88,12 @@ func RenewAt(issued, notAfter time.Time, roll float64) time.Time {
 	return issued.Add(time.Duration((0.5 + 0.3*roll) * float64(life)))
 }
 
+// RenewWindow returns between which moments RenewAt draws. A certificate that is
+// not renewed at the end of it is late: its node reaches no manager, or is refused.
+func RenewWindow(issued, notAfter time.Time) (from, to time.Time) {
+	return RenewAt(issued, notAfter, 0), RenewAt(issued, notAfter, 1)
+}
+
 // RenewPause is the time that must pass between two renewals of one node: 5 %
 // of the life (R21).
 func RenewPause(issued, notAfter time.Time) time.Duration { return notAfter.Sub(issued) / 20 }

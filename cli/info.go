@@ -146,6 +146,22 @@ type clusterInfo struct {
 	Autolock        bool
 	DataKey         uint32
 	DataKeyRotation string `json:",omitempty"`
+	JoinTokens      joinTokens
+}
+
+// joinTokens is what nodes join with.
+type joinTokens struct {
+	// Standing: there are tokens that let any number of nodes in. RotationInterval
+	// is 0 if they are good until somebody rotates them; else NextRotation is when
+	// these end, and PreviousUntil until when those before them still work.
+	Standing         bool
+	RotationInterval time.Duration
+	NextRotation     *time.Time `json:",omitempty"`
+	PreviousUntil    *time.Time `json:",omitempty"`
+	// Made is how many made for certain nodes are not over; Pending how many nodes
+	// that came with one wait to be accepted.
+	Made    uint32
+	Pending uint32
 }
 
 func newInfo(l *localv1.InfoResponse, g *controlv1.GetClusterResponse) info {
@@ -184,6 +200,7 @@ func newInfo(l *localv1.InfoResponse, g *controlv1.GetClusterResponse) info {
 func (w *swarmInfo) learn(g *controlv1.GetClusterResponse) {
 	w.Nodes, w.Managers, w.known = g.GetNodes(), g.GetManagers(), true
 	w.Cluster = newClusterInfo(g.GetCluster())
+	w.Cluster.JoinTokens = newJoinTokens(g)
 	if len(g.GetManagerAddresses()) > 0 {
 		w.RemoteManagers = g.GetManagerAddresses()
 	}
@@ -206,6 +223,39 @@ func newClusterInfo(c *modelv1.Cluster) *clusterInfo {
 		DeadManagerRemoval: time.Duration(s.GetDeadManagerRemoval()),
 		Autolock:           s.GetAutolock(), DataKey: max(1, c.GetDataKey().GetActive()), DataKeyRotation: rotation(c),
 	}
+}
+
+func newJoinTokens(g *controlv1.GetClusterResponse) joinTokens {
+	c := g.GetCluster()
+	j := joinTokens{
+		Standing: !c.GetSpec().GetNoStandingTokens(), Made: g.GetActiveTokens(), Pending: g.GetPendingNodes(),
+		PreviousUntil: show.Time(c.GetPreviousUntil()),
+	}
+	if every := c.GetSpec().GetTokenRotation(); every > 0 && j.Standing {
+		j.RotationInterval = time.Duration(every)
+		if c.GetTokensRotatedAt() > 0 {
+			j.NextRotation = show.Time(c.GetTokensRotatedAt() + every)
+		}
+	}
+	return j
+}
+
+// standing says in words what there is of standing tokens.
+func (j joinTokens) standing() string {
+	switch {
+	case !j.Standing:
+		return "none"
+	case j.RotationInterval == 0:
+		return "work until they are rotated by hand"
+	}
+	text := "rotated every " + show.Age(j.RotationInterval)
+	if j.NextRotation != nil {
+		text += ", next at " + j.NextRotation.Format(time.RFC3339)
+	}
+	if j.PreviousUntil != nil {
+		text += "; the former ones work until " + j.PreviousUntil.Format(time.RFC3339)
+	}
+	return text
 }
 
 func or[T comparable](v, fallback T) T {
@@ -310,6 +360,10 @@ func (w swarmInfo) clusterText(b *strings.Builder, field func(depth int, name st
 	field(2, "Expiry Duration", show.Age(c.NodeCertExpiry))
 	field(2, "Expiry Duration of Managers", show.Age(c.ManagerCertExpiry))
 	field(2, "Force Rotate", 0)
+	b.WriteString(" Join Tokens:\n")
+	field(2, "Standing Tokens", c.JoinTokens.standing())
+	field(2, "Tokens Made For Nodes", c.JoinTokens.Made)
+	field(2, "Nodes To Be Accepted", c.JoinTokens.Pending)
 	field(1, "Autolock Managers", c.Autolock)
 	field(1, "Data Key Rotation", c.DataKeyRotation)
 	field(1, "Root Rotation In Progress", false)

@@ -47,6 +47,14 @@ func (s *Server) GetCluster(context.Context, *controlv1.GetClusterRequest) (*con
 		if n.GetRole() == modelv1.Role_ROLE_MANAGER {
 			resp.Managers++
 		}
+		if n.GetMembership() == waiting {
+			resp.PendingNodes++
+		}
+	}
+	for t := range snap.Tokens() {
+		if t.GetEnd() == 0 {
+			resp.ActiveTokens++
+		}
 	}
 	for m := range snap.Members() {
 		resp.ManagerAddresses = append(resp.ManagerAddresses, m.GetAddress())

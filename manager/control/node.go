@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/proto"
@@ -41,7 +42,7 @@ func (s *Server) ListNodes(_ context.Context, msg *controlv1.ListNodesRequest) (
 	if err := onlyFor("nodes", msg.GetFilter(), "ids", "names", "labels", "node_labels", "roles", "memberships"); err != nil {
 		return nil, err
 	}
-	snap, resp := s.snapshot(), &controlv1.ListNodesResponse{}
+	snap, resp := s.snapshot(), &controlv1.ListNodesResponse{Clock: time.Now().UnixNano()}
 	for n := range snap.Nodes() {
 		if nodePasses(n, msg.GetFilter()) {
 			resp.Nodes = append(resp.Nodes, s.nodeView(snap, n))
@@ -66,7 +67,9 @@ func (s *Server) GetNode(_ context.Context, msg *controlv1.GetNodeRequest) (*con
 	if err != nil {
 		return nil, err
 	}
-	return &controlv1.GetNodeResponse{Node: s.nodeView(snap, n), Roots: snap.Cluster().GetRoot().GetCertificates()}, nil
+	return &controlv1.GetNodeResponse{
+		Node: s.nodeView(snap, n), Roots: snap.Cluster().GetRoot().GetCertificates(), Clock: time.Now().UnixNano(),
+	}, nil
 }
 
 // UpdateNode changes what the operator wants of a node. Its role follows later:

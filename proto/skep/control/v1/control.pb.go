@@ -125,8 +125,12 @@ type GetClusterResponse struct {
 	Managers uint32      `protobuf:"varint,3,opt,name=managers,proto3" json:"managers,omitempty"`
 	// host:port of every manager.
 	ManagerAddresses []string `protobuf:"bytes,4,rep,name=manager_addresses,json=managerAddresses,proto3" json:"manager_addresses,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Nodes that wait to be accepted, and join tokens made for nodes that are not
+	// over.
+	PendingNodes  uint32 `protobuf:"varint,5,opt,name=pending_nodes,json=pendingNodes,proto3" json:"pending_nodes,omitempty"`
+	ActiveTokens  uint32 `protobuf:"varint,6,opt,name=active_tokens,json=activeTokens,proto3" json:"active_tokens,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetClusterResponse) Reset() {
@@ -185,6 +189,20 @@ func (x *GetClusterResponse) GetManagerAddresses() []string {
 		return x.ManagerAddresses
 	}
 	return nil
+}
+
+func (x *GetClusterResponse) GetPendingNodes() uint32 {
+	if x != nil {
+		return x.PendingNodes
+	}
+	return 0
+}
+
+func (x *GetClusterResponse) GetActiveTokens() uint32 {
+	if x != nil {
+		return x.ActiveTokens
+	}
+	return 0
 }
 
 type UpdateClusterRequest struct {
@@ -807,8 +825,11 @@ func (x *Filter) GetNodeLabels() []string {
 }
 
 type ListNodesResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Nodes         []*NodeView            `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Nodes []*NodeView            `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	// The clock of the manager that answers, which certificates are judged by. Unix
+	// nanoseconds.
+	Clock         int64 `protobuf:"varint,2,opt,name=clock,proto3" json:"clock,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -848,6 +869,13 @@ func (x *ListNodesResponse) GetNodes() []*NodeView {
 		return x.Nodes
 	}
 	return nil
+}
+
+func (x *ListNodesResponse) GetClock() int64 {
+	if x != nil {
+		return x.Clock
+	}
+	return 0
 }
 
 type GetNodeRequest struct {
@@ -899,7 +927,9 @@ type GetNodeResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Node  *NodeView              `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	// DER roots, for TLS info.
-	Roots         [][]byte `protobuf:"bytes,2,rep,name=roots,proto3" json:"roots,omitempty"`
+	Roots [][]byte `protobuf:"bytes,2,rep,name=roots,proto3" json:"roots,omitempty"`
+	// As in ListNodesResponse.
+	Clock         int64 `protobuf:"varint,3,opt,name=clock,proto3" json:"clock,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -946,6 +976,13 @@ func (x *GetNodeResponse) GetRoots() [][]byte {
 		return x.Roots
 	}
 	return nil
+}
+
+func (x *GetNodeResponse) GetClock() int64 {
+	if x != nil {
+		return x.Clock
+	}
+	return 0
 }
 
 type UpdateNodeRequest struct {
@@ -4526,12 +4563,14 @@ var File_skep_control_v1_control_proto protoreflect.FileDescriptor
 const file_skep_control_v1_control_proto_rawDesc = "" +
 	"\n" +
 	"\x1dskep/control/v1/control.proto\x12\x0fskep.control.v1\x1a\x13skep/ca/v1/ca.proto\x1a\x19skep/model/v1/model.proto\x1a\x15skep/rpc/v1/rpc.proto\"\x13\n" +
-	"\x11GetClusterRequest\"\xa5\x01\n" +
+	"\x11GetClusterRequest\"\xef\x01\n" +
 	"\x12GetClusterResponse\x120\n" +
 	"\acluster\x18\x01 \x01(\v2\x16.skep.model.v1.ClusterR\acluster\x12\x14\n" +
 	"\x05nodes\x18\x02 \x01(\rR\x05nodes\x12\x1a\n" +
 	"\bmanagers\x18\x03 \x01(\rR\bmanagers\x12+\n" +
-	"\x11manager_addresses\x18\x04 \x03(\tR\x10managerAddresses\"\x7f\n" +
+	"\x11manager_addresses\x18\x04 \x03(\tR\x10managerAddresses\x12#\n" +
+	"\rpending_nodes\x18\x05 \x01(\rR\fpendingNodes\x12#\n" +
+	"\ractive_tokens\x18\x06 \x01(\rR\factiveTokens\"\x7f\n" +
 	"\x14UpdateClusterRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\fR\trequestId\x12\x18\n" +
@@ -4581,14 +4620,16 @@ const file_skep_control_v1_control_proto_rawDesc = "" +
 	"\x05modes\x18\t \x03(\tR\x05modes\x12\x1f\n" +
 	"\vnode_labels\x18\n" +
 	" \x03(\tR\n" +
-	"nodeLabels\"D\n" +
+	"nodeLabels\"Z\n" +
 	"\x11ListNodesResponse\x12/\n" +
-	"\x05nodes\x18\x01 \x03(\v2\x19.skep.control.v1.NodeViewR\x05nodes\"\"\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x19.skep.control.v1.NodeViewR\x05nodes\x12\x14\n" +
+	"\x05clock\x18\x02 \x01(\x03R\x05clock\"\"\n" +
 	"\x0eGetNodeRequest\x12\x10\n" +
-	"\x03ref\x18\x01 \x01(\tR\x03ref\"V\n" +
+	"\x03ref\x18\x01 \x01(\tR\x03ref\"l\n" +
 	"\x0fGetNodeResponse\x12-\n" +
 	"\x04node\x18\x01 \x01(\v2\x19.skep.control.v1.NodeViewR\x04node\x12\x14\n" +
-	"\x05roots\x18\x02 \x03(\fR\x05roots\"\xbb\x03\n" +
+	"\x05roots\x18\x02 \x03(\fR\x05roots\x12\x14\n" +
+	"\x05clock\x18\x03 \x01(\x03R\x05clock\"\xbb\x03\n" +
 	"\x11UpdateNodeRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\fR\trequestId\x12\x10\n" +
