@@ -118,9 +118,11 @@ type swarmInfo struct {
 	OutOfContact       bool   `json:",omitempty"`
 	CertificateExpires *time.Time
 	CertificateRenews  *time.Time
-	ElectionTick       int64  `json:",omitempty"`
-	Nodes              uint32 `json:",omitempty"`
-	Managers           uint32 `json:",omitempty"`
+	// Clock says how far this host's is off the swarm's; empty if it is not.
+	Clock        string `json:",omitempty"`
+	ElectionTick int64  `json:",omitempty"`
+	Nodes        uint32 `json:",omitempty"`
+	Managers     uint32 `json:",omitempty"`
 	// Leader and States, how many nodes are in which state, are of a manager that
 	// was asked over the network.
 	Leader  string            `json:",omitempty"`
@@ -180,7 +182,7 @@ func newInfo(l *localv1.InfoResponse, g *controlv1.GetClusterResponse) info {
 			CertificateExpires: show.Time(l.GetCertNotAfter()), CertificateRenews: show.Time(l.GetCertRenewAt()),
 		},
 	}
-	i.Swarm.KeysAtRest = keysAtRest(l)
+	i.Swarm.KeysAtRest, i.Swarm.Clock = keysAtRest(l), show.Clock(l.GetClockAhead(), l.GetClockBy())
 	for _, ns := range l.GetUnreachableSince() {
 		i.Swarm.UnreachableSince = append(i.Swarm.UnreachableSince, time.Unix(0, ns).UTC())
 	}
@@ -303,6 +305,9 @@ func (i info) text() string {
 func (w swarmInfo) text(b *strings.Builder, field func(depth int, name string, value any)) {
 	field(1, "NodeID", w.NodeID)
 	field(1, "Error", w.Error)
+	if w.Clock != "" {
+		field(1, "Clock", w.Clock+"; "+rpc.ClockHint)
+	}
 	if w.LocalNodeState == "inactive" {
 		return
 	}

@@ -114,6 +114,8 @@ type Members interface {
 type Config struct {
 	// Members records. Required.
 	Members Members
+	// Self is the manager this is, for words.
+	Self id.ID
 	// PerAddress and Total limit Enroll, in requests a second; their bursts are
 	// ten times that. Zero means 5 and 100.
 	PerAddress rate.Limit
@@ -128,6 +130,7 @@ type Config struct {
 type Server struct {
 	cav1.UnimplementedAuthorityServer
 	members   Members
+	self      id.ID
 	log       *slog.Logger
 	strangers *limiter
 	total     *rate.Limiter
@@ -149,7 +152,7 @@ func New(cfg Config) (*Server, error) {
 		cfg.PerNode = 0.5
 	}
 	return &Server{
-		members: cfg.Members, log: cfg.Log,
+		members: cfg.Members, self: cfg.Self, log: cfg.Log,
 		strangers: newLimiter(cfg.PerAddress, burst(cfg.PerAddress)),
 		total:     rate.NewLimiter(cfg.Total, burst(cfg.Total)),
 		nodes:     newLimiter(cfg.PerNode, 5),
@@ -178,7 +181,7 @@ func (s *Server) Enroll(ctx context.Context, req *cav1.EnrollRequest) (*cav1.Enr
 		return nil, err
 	}
 	e := Enrolment{Invitation: *shown, Key: key, Availability: req.GetAvailability(), Hostname: req.GetHostname(), Address: host}
-	a, err := s.members.Enrol(ctx, e, prepare(cluster, is, key))
+	a, err := s.members.Enrol(ctx, e, s.inTime(req.GetClock(), prepare(cluster, is, key)))
 	if err != nil {
 		return nil, fmt.Errorf("enrol: %w", err)
 	}
@@ -318,6 +321,19 @@ func prepare(cluster Cluster, is *issue.Issuer, key ca.PublicKey) Prepare {
 	return func(node id.ID, role modelv1.Role, generation uint64, now time.Time) (*modelv1.Certificate, error) {
 		return is.Prepare(ca.Profile{Cluster: cluster.ID, Node: node, Role: role, Generation: generation,
 			Lifetime: ca.Lifetime(role, cluster.Spec)}, key, now)
+	}
+}
+
+// inTime has prepare refuse a certificate that would be of another time by the
+// joiner's clock: nothing is recorded, and no token is used, for a host that could
+// not begin with what it gets. 0: the joiner does not tell.
+func (s *Server) inTime(clock int64, next Prepare) Prepare {
+	return func(node id.ID, role modelv1.Role, generation uint64, now time.Time) (*modelv1.Certificate, error) {
+		record, err := next(node, role, generation, now)
+		if err != nil || clock == 0 || record.GetNotBefore() <= clock && clock < record.GetNotAfter() {
+			return record, err
+		}
+		return nil, rpc.Refuse(rpc.Errorf(errdefs.ErrFailedPrecondition, "%s", rpc.ClockWords(time.Unix(0, clock).Sub(now), s.self)), rpc.ClockHint)
 	}
 }
 

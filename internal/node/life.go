@@ -49,7 +49,11 @@ type life struct {
 	revoked string
 	manager *manager.Manager
 	fault   error         // of the manager side
+	clock   skew          // as far as somebody told
 	changed chan struct{} // closed, and another made, when one of them changes
+
+	// untimely holds a manager whose certificate has ended by the clock here.
+	untimely chan *cav1.Manager // capacity 1: one is asked as well as all
 }
 
 // newLife puts together what lives with an identity. It starts nothing.
@@ -61,7 +65,7 @@ func (n *Node) newLife(ctx context.Context, me *keystore.Node) (*life, error) {
 	n.holder.Set(cred)
 	me = n.readdress(ctx, me)
 	l := &life{
-		node: n, who: cred.Identity, me: me, changed: make(chan struct{}),
+		node: n, who: cred.Identity, me: me, changed: make(chan struct{}), untimely: make(chan *cav1.Manager, 1),
 		farewell: modelv1.Farewell_FAREWELL_RESTARTING,
 	}
 	if l.runtime, err = n.newRuntime(l.who); err != nil {
@@ -103,6 +107,7 @@ func (l *life) run(ctx context.Context) error {
 	defer stopAgent()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return l.renewer.Run(ctx) })
+	g.Go(func() error { return l.keepClock(ctx) })
 	g.Go(func() error {
 		defer l.bye(agentCtx, stopAgent)
 		return l.keepManager(ctx)
@@ -174,15 +179,24 @@ func (l *life) dialSession(_ context.Context, m *cav1.Manager) (*grpc.ClientConn
 // dial opens a connection to a manager of the newest list, and to no one else
 // (R15).
 func (l *life) dial(m *cav1.Manager, more ...grpc.DialOption) (*grpc.ClientConn, error) {
+	address, peer, err := l.peer(m)
+	if err != nil {
+		return nil, err
+	}
+	return rpc.Dial(address, rpc.ClientTLS(l.node.holder, peer), append(more, rpc.Through(l.node.cfg.Outside.dial())...)...)
+}
+
+// peer is who must answer where for a manager of the list.
+func (l *life) peer(m *cav1.Manager) (address string, peer rpc.Peer, err error) {
 	node, err := id.FromBytes(m.GetNode())
 	if err != nil {
-		return nil, fmt.Errorf("manager at %s: %w", m.GetAddress(), err)
+		return "", peer, fmt.Errorf("manager at %s: %w", m.GetAddress(), err)
 	}
-	address := m.GetAddress()
+	address = m.GetAddress()
 	if node == l.who.Node {
 		address = l.advertised() // which the list may not say yet
 	}
-	peer := rpc.Peer{Node: node, ListedAt: l.listedAt()}
+	peer = rpc.Peer{Node: node, ListedAt: l.listedAt(), Untimely: func() { l.doubtClock(m) }}
 	if l.isManager() {
 		// A swarm that was off for longer than its managers' certificates live
 		// comes back because managers still renew with each other (R14).
@@ -191,11 +205,11 @@ func (l *life) dial(m *cav1.Manager, more ...grpc.DialOption) (*grpc.ClientConn,
 	for _, k := range m.GetKeys() {
 		d, err := ca.DigestFromBytes(k)
 		if err != nil {
-			return nil, fmt.Errorf("manager at %s: %w", m.GetAddress(), err)
+			return "", peer, fmt.Errorf("manager at %s: %w", m.GetAddress(), err)
 		}
 		peer.Keys = append(peer.Keys, d)
 	}
-	return rpc.Dial(address, rpc.ClientTLS(l.node.holder, peer), append(more, rpc.Through(l.node.cfg.Outside.dial())...)...)
+	return address, peer, nil
 }
 
 func (l *life) listedAt() time.Time {
@@ -282,6 +296,7 @@ func (l *life) onWish(w *dispatchv1.Wish) {
 	l.wish, l.revoked = w, ""
 	l.signal()
 	l.mu.Unlock()
+	l.tellClock(w)
 	if w.GetRenew() && l.node.holder.Get().Identity.Role != w.GetRole() {
 		l.renewer.Now(w.GetRole())
 	}
@@ -354,6 +369,9 @@ func (l *life) describe(out *localv1.InfoResponse) {
 	out.Running = uint32(s.Running) //nolint:gosec // a host runs fewer than 2^32 containers
 	l.mu.Lock()
 	out.Address = endpoint{advertise: l.me.Facts.Advertise}.host()
+	if l.clock.ahead != 0 {
+		out.ClockAhead, out.ClockBy = int64(l.clock.ahead), l.clock.by.Bytes()
+	}
 	l.mu.Unlock()
 	switch {
 	case v.revoked != "":

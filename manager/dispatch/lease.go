@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/skep-project/skep/internal/id"
+	"github.com/skep-project/skep/internal/rpc"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
 
@@ -27,6 +28,9 @@ type heard struct {
 	ended    bool
 	farewell modelv1.Farewell
 	address  string
+	// ahead is how far the node's clock is ahead of the one of manager by.
+	ahead time.Duration
+	by    id.ID
 }
 
 // A lease is what the leader knows of one node's life.
@@ -149,12 +153,32 @@ func (l *leases) hear(h heard, now time.Time) bool {
 			Session:         h.session,
 			ObservedAddress: h.address,
 			RebootedAt:      rebooted,
+			ClockAhead:      s.GetClockAhead(), ClockBy: s.GetClockBy(),
 		})
 	}
+	l.clock(n, h)
 	n.live, n.waived = true, false
 	n.heard, n.allowed = l.lived-int(h.age/leaseTick), l.full
 	l.expect(n)
 	return true
+}
+
+// clock notes how far a node's clock is off, if that is news: it begins or ends to be
+// more than the tolerance, or has changed by a tenth and the tolerance.
+func (l *leases) clock(n *lease, h heard) {
+	was := time.Duration(n.status.GetClockAhead())
+	if h.ahead.Abs() <= rpc.ClockTolerance {
+		h.ahead = 0
+	}
+	if h.ahead == was || h.ahead != 0 && was != 0 && (h.ahead-was).Abs() <= was.Abs()/10+rpc.ClockTolerance {
+		return
+	}
+	s := cloneStatus(n.status)
+	s.ClockAhead, s.ClockBy = int64(h.ahead), nil
+	if h.ahead != 0 {
+		s.ClockBy = h.by.Bytes()
+	}
+	l.set(n, s)
 }
 
 // maxFormer is how many former boot ids of a node are remembered.
@@ -209,6 +233,7 @@ func (l *leases) end(n *lease, h heard, now time.Time) {
 		ObservedAddress: n.status.GetObservedAddress(),
 		Farewell:        h.farewell,
 		RebootedAt:      n.status.GetRebootedAt(),
+		ClockAhead:      n.status.GetClockAhead(), ClockBy: n.status.GetClockBy(),
 	}
 	switch h.farewell {
 	case modelv1.Farewell_FAREWELL_RESTARTING:
@@ -340,5 +365,6 @@ func cloneStatus(s *modelv1.NodeStatus) *modelv1.NodeStatus {
 		State: s.GetState(), Message: s.GetMessage(), LostSince: s.GetLostSince(),
 		Boot: s.GetBoot(), Session: s.GetSession(),
 		ObservedAddress: s.GetObservedAddress(), Farewell: s.GetFarewell(), RebootedAt: s.GetRebootedAt(),
+		ClockAhead: s.GetClockAhead(), ClockBy: s.GetClockBy(), TwinBoot: s.GetTwinBoot(), TwinAddress: s.GetTwinAddress(),
 	}
 }

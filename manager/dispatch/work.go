@@ -226,5 +226,7 @@ func wishOf(snap *store.Snapshot, node id.ID) *dispatchv1.Wish {
 		Renew:  n.GetCurrent().GetRole() != n.GetSpec().GetRole(),
 		Roots:  slices.Clone(snap.Cluster().GetRoot().GetCertificates()),
 		Member: snap.MemberByNode(node).GetRaftId(),
+
+		ClockAhead: n.GetStatus().GetClockAhead(), ClockBy: n.GetStatus().GetClockBy(),
 	}
 }

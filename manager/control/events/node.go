@@ -1,9 +1,12 @@
 package events
 
 import (
+	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/skep-project/skep/internal/id"
+	"github.com/skep-project/skep/internal/rpc"
 	"github.com/skep-project/skep/manager/store"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
@@ -42,10 +45,30 @@ func (s *step) nodeTurn(x id.ID, old, n *modelv1.Node) {
 	if len(attributes) > 0 && is != nil {
 		s.add(s.nodeEntry(x), nodeState(n), is.GetMessage(), attributes)
 	}
+	s.nodeClock(x, was, is)
 	// Of a node that is there nothing is said but that it seems to be there twice.
 	if text := is.GetMessage(); is.GetState() == stateReady && text != "" && text != was.GetMessage() {
 		s.add(s.nodeEntry(x), "clone", text, nil)
 	}
+}
+
+// nodeClock tells that a node's clock is off the swarm's, or is not any more.
+func (s *step) nodeClock(x id.ID, was, is *modelv1.NodeStatus) {
+	switch off := is.GetClockAhead(); {
+	case off != 0 && off != was.GetClockAhead():
+		s.add(s.nodeEntry(x), "clock", ClockWords(is), map[string]string{"ahead": time.Duration(off).String()})
+	case off == 0 && was.GetClockAhead() != 0 && is != nil:
+		s.add(s.nodeEntry(x), "clock", "its clock is that of the swarm again", map[string]string{"ahead": "0s"})
+	}
+}
+
+// ClockWords says how far a node's clock is off, "" if it is not.
+func ClockWords(s *modelv1.NodeStatus) string {
+	by, err := id.FromBytes(s.GetClockBy())
+	if s.GetClockAhead() == 0 || err != nil {
+		return ""
+	}
+	return fmt.Sprintf("its clock is %s the swarm's, by what manager %s says", rpc.OffBy(time.Duration(s.GetClockAhead())), by.Short())
 }
 
 // nodeEdit tells what an operator changed of a node, or a new version or address

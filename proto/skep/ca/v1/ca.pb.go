@@ -30,9 +30,12 @@ type EnrollRequest struct {
 	// The whole token, "SWMTKN-1-…". Never logged.
 	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
 	// DER; only its public key is used.
-	Csr           []byte          `protobuf:"bytes,2,opt,name=csr,proto3" json:"csr,omitempty"`
-	Availability  v1.Availability `protobuf:"varint,3,opt,name=availability,proto3,enum=skep.model.v1.Availability" json:"availability,omitempty"`
-	Hostname      string          `protobuf:"bytes,4,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	Csr          []byte          `protobuf:"bytes,2,opt,name=csr,proto3" json:"csr,omitempty"`
+	Availability v1.Availability `protobuf:"varint,3,opt,name=availability,proto3,enum=skep.model.v1.Availability" json:"availability,omitempty"`
+	Hostname     string          `protobuf:"bytes,4,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	// The joiner's clock, Unix nanoseconds; 0: it does not tell. One to which the
+	// certificate would be of another time is refused before anything is recorded.
+	Clock         int64 `protobuf:"varint,5,opt,name=clock,proto3" json:"clock,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -93,6 +96,13 @@ func (x *EnrollRequest) GetHostname() string {
 		return x.Hostname
 	}
 	return ""
+}
+
+func (x *EnrollRequest) GetClock() int64 {
+	if x != nil {
+		return x.Clock
+	}
+	return 0
 }
 
 type EnrollResponse struct {
@@ -541,12 +551,13 @@ var File_skep_ca_v1_ca_proto protoreflect.FileDescriptor
 const file_skep_ca_v1_ca_proto_rawDesc = "" +
 	"\n" +
 	"\x13skep/ca/v1/ca.proto\x12\n" +
-	"skep.ca.v1\x1a\x19skep/model/v1/model.proto\x1a\x15skep/rpc/v1/rpc.proto\"\x94\x01\n" +
+	"skep.ca.v1\x1a\x19skep/model/v1/model.proto\x1a\x15skep/rpc/v1/rpc.proto\"\xaa\x01\n" +
 	"\rEnrollRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x10\n" +
 	"\x03csr\x18\x02 \x01(\fR\x03csr\x12?\n" +
 	"\favailability\x18\x03 \x01(\x0e2\x1b.skep.model.v1.AvailabilityR\favailability\x12\x1a\n" +
-	"\bhostname\x18\x04 \x01(\tR\bhostname\"k\n" +
+	"\bhostname\x18\x04 \x01(\tR\bhostname\x12\x14\n" +
+	"\x05clock\x18\x05 \x01(\x03R\x05clock\"k\n" +
 	"\x0eEnrollResponse\x12*\n" +
 	"\x06issued\x18\x01 \x01(\v2\x12.skep.ca.v1.IssuedR\x06issued\x12-\n" +
 	"\apending\x18\x02 \x01(\v2\x13.skep.ca.v1.PendingR\apending\"h\n" +

@@ -95,8 +95,11 @@ type SessionRequest struct {
 	// Newest state per task, resent until acknowledged (R5).
 	Reports *Reports `protobuf:"bytes,3,opt,name=reports,proto3" json:"reports,omitempty"`
 	// Sent when it changes.
-	Description   *v1.NodeDescription `protobuf:"bytes,4,opt,name=description,proto3" json:"description,omitempty"`
-	Farewell      v1.Farewell         `protobuf:"varint,5,opt,name=farewell,proto3,enum=skep.model.v1.Farewell" json:"farewell,omitempty"`
+	Description *v1.NodeDescription `protobuf:"bytes,4,opt,name=description,proto3" json:"description,omitempty"`
+	Farewell    v1.Farewell         `protobuf:"varint,5,opt,name=farewell,proto3,enum=skep.model.v1.Farewell" json:"farewell,omitempty"`
+	// The node's clock when this was sent, Unix nanoseconds; with each beat. It is
+	// shown, never decided on (R12).
+	Clock         int64 `protobuf:"varint,6,opt,name=clock,proto3" json:"clock,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -164,6 +167,13 @@ func (x *SessionRequest) GetFarewell() v1.Farewell {
 		return x.Farewell
 	}
 	return v1.Farewell(0)
+}
+
+func (x *SessionRequest) GetClock() int64 {
+	if x != nil {
+		return x.Clock
+	}
+	return 0
 }
 
 type Open struct {
@@ -528,7 +538,11 @@ type Wish struct {
 	// as role says.
 	Member uint64 `protobuf:"varint,4,opt,name=member,proto3" json:"member,omitempty"`
 	// Index of the snapshot this was read from.
-	Index         uint64 `protobuf:"varint,5,opt,name=index,proto3" json:"index,omitempty"`
+	Index uint64 `protobuf:"varint,5,opt,name=index,proto3" json:"index,omitempty"`
+	// How far the node's clock is ahead of that of the manager clock_by, nanoseconds;
+	// 0: not far.
+	ClockAhead    int64  `protobuf:"zigzag64,6,opt,name=clock_ahead,json=clockAhead,proto3" json:"clock_ahead,omitempty"`
+	ClockBy       []byte `protobuf:"bytes,7,opt,name=clock_by,json=clockBy,proto3" json:"clock_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -596,6 +610,20 @@ func (x *Wish) GetIndex() uint64 {
 		return x.Index
 	}
 	return 0
+}
+
+func (x *Wish) GetClockAhead() int64 {
+	if x != nil {
+		return x.ClockAhead
+	}
+	return 0
+}
+
+func (x *Wish) GetClockBy() []byte {
+	if x != nil {
+		return x.ClockBy
+	}
+	return nil
 }
 
 type End struct {
@@ -1022,8 +1050,11 @@ type Liveness struct {
 	// Present at the session's start and when it changed.
 	Description     *v1.NodeDescription `protobuf:"bytes,8,opt,name=description,proto3" json:"description,omitempty"`
 	ObservedAddress string              `protobuf:"bytes,9,opt,name=observed_address,json=observedAddress,proto3" json:"observed_address,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// How far the node's clock was ahead of this manager's at its newest beat,
+	// nanoseconds; 0: it does not tell.
+	ClockAhead    int64 `protobuf:"zigzag64,10,opt,name=clock_ahead,json=clockAhead,proto3" json:"clock_ahead,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Liveness) Reset() {
@@ -1117,6 +1148,13 @@ func (x *Liveness) GetObservedAddress() string {
 		return x.ObservedAddress
 	}
 	return ""
+}
+
+func (x *Liveness) GetClockAhead() int64 {
+	if x != nil {
+		return x.ClockAhead
+	}
+	return 0
 }
 
 type NodeReports struct {
@@ -1297,13 +1335,14 @@ var File_skep_dispatch_v1_dispatch_proto protoreflect.FileDescriptor
 
 const file_skep_dispatch_v1_dispatch_proto_rawDesc = "" +
 	"\n" +
-	"\x1fskep/dispatch/v1/dispatch.proto\x12\x10skep.dispatch.v1\x1a\x13skep/ca/v1/ca.proto\x1a\x19skep/model/v1/model.proto\x1a\x15skep/rpc/v1/rpc.proto\"\xfc\x01\n" +
+	"\x1fskep/dispatch/v1/dispatch.proto\x12\x10skep.dispatch.v1\x1a\x13skep/ca/v1/ca.proto\x1a\x19skep/model/v1/model.proto\x1a\x15skep/rpc/v1/rpc.proto\"\x92\x02\n" +
 	"\x0eSessionRequest\x12*\n" +
 	"\x04open\x18\x01 \x01(\v2\x16.skep.dispatch.v1.OpenR\x04open\x12\x12\n" +
 	"\x04beat\x18\x02 \x01(\x04R\x04beat\x123\n" +
 	"\areports\x18\x03 \x01(\v2\x19.skep.dispatch.v1.ReportsR\areports\x12@\n" +
 	"\vdescription\x18\x04 \x01(\v2\x1e.skep.model.v1.NodeDescriptionR\vdescription\x123\n" +
-	"\bfarewell\x18\x05 \x01(\x0e2\x17.skep.model.v1.FarewellR\bfarewell\"\xa1\x01\n" +
+	"\bfarewell\x18\x05 \x01(\x0e2\x17.skep.model.v1.FarewellR\bfarewell\x12\x14\n" +
+	"\x05clock\x18\x06 \x01(\x03R\x05clock\"\xa1\x01\n" +
 	"\x04Open\x12(\n" +
 	"\x05hello\x18\x01 \x01(\v2\x12.skep.rpc.v1.HelloR\x05hello\x12\x18\n" +
 	"\asession\x18\x02 \x01(\x04R\asession\x12\x18\n" +
@@ -1329,13 +1368,16 @@ const file_skep_dispatch_v1_dispatch_proto_rawDesc = "" +
 	"\x05hello\x18\x01 \x01(\v2\x12.skep.rpc.v1.HelloR\x05hello\x12)\n" +
 	"\x10heartbeat_period\x18\x02 \x01(\x03R\x0fheartbeatPeriod\x12\x14\n" +
 	"\x05lease\x18\x03 \x01(\x03R\x05lease\x12\x16\n" +
-	"\x06leader\x18\x04 \x01(\bR\x06leader\"\x89\x01\n" +
+	"\x06leader\x18\x04 \x01(\bR\x06leader\"\xc5\x01\n" +
 	"\x04Wish\x12'\n" +
 	"\x04role\x18\x01 \x01(\x0e2\x13.skep.model.v1.RoleR\x04role\x12\x14\n" +
 	"\x05renew\x18\x02 \x01(\bR\x05renew\x12\x14\n" +
 	"\x05roots\x18\x03 \x03(\fR\x05roots\x12\x16\n" +
 	"\x06member\x18\x04 \x01(\x04R\x06member\x12\x14\n" +
-	"\x05index\x18\x05 \x01(\x04R\x05index\"\xc4\x01\n" +
+	"\x05index\x18\x05 \x01(\x04R\x05index\x12\x1f\n" +
+	"\vclock_ahead\x18\x06 \x01(\x12R\n" +
+	"clockAhead\x12\x19\n" +
+	"\bclock_by\x18\a \x01(\fR\aclockBy\"\xc4\x01\n" +
 	"\x03End\x124\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x1c.skep.dispatch.v1.End.ReasonR\x06reason\x12\x14\n" +
 	"\x05words\x18\x02 \x01(\tR\x05words\"q\n" +
@@ -1377,7 +1419,7 @@ const file_skep_dispatch_v1_dispatch_proto_rawDesc = "" +
 	"\bsequence\x18\x03 \x01(\x04R\bsequence\x127\n" +
 	"\areports\x18\x04 \x03(\v2\x1d.skep.dispatch.v1.NodeReportsR\areports\x12\x1a\n" +
 	"\bcomplete\x18\x05 \x01(\bR\bcomplete\x12\x14\n" +
-	"\x05clock\x18\x06 \x01(\x03R\x05clock\"\xaa\x02\n" +
+	"\x05clock\x18\x06 \x01(\x03R\x05clock\"\xcb\x02\n" +
 	"\bLiveness\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x12\n" +
 	"\x04boot\x18\x02 \x01(\fR\x04boot\x12\x18\n" +
@@ -1387,7 +1429,10 @@ const file_skep_dispatch_v1_dispatch_proto_rawDesc = "" +
 	"\x05ended\x18\x06 \x01(\bR\x05ended\x123\n" +
 	"\bfarewell\x18\a \x01(\x0e2\x17.skep.model.v1.FarewellR\bfarewell\x12@\n" +
 	"\vdescription\x18\b \x01(\v2\x1e.skep.model.v1.NodeDescriptionR\vdescription\x12)\n" +
-	"\x10observed_address\x18\t \x01(\tR\x0fobservedAddress\"Y\n" +
+	"\x10observed_address\x18\t \x01(\tR\x0fobservedAddress\x12\x1f\n" +
+	"\vclock_ahead\x18\n" +
+	" \x01(\x12R\n" +
+	"clockAhead\"Y\n" +
 	"\vNodeReports\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x126\n" +
 	"\areports\x18\x02 \x03(\v2\x1c.skep.dispatch.v1.TaskReportR\areports\"\x90\x01\n" +

@@ -1862,7 +1862,15 @@ type NodeStatus struct {
 	Farewell Farewell `protobuf:"varint,7,opt,name=farewell,proto3,enum=skep.model.v1.Farewell" json:"farewell,omitempty"`
 	// Since when it has this boot id, if it had another before; 0 if not. What ran
 	// on it earlier is gone.
-	RebootedAt    int64 `protobuf:"varint,8,opt,name=rebooted_at,json=rebootedAt,proto3" json:"rebooted_at,omitempty"`
+	RebootedAt int64 `protobuf:"varint,8,opt,name=rebooted_at,json=rebootedAt,proto3" json:"rebooted_at,omitempty"`
+	// How far its clock is ahead of that of the manager clock_by, nanoseconds, and
+	// roughly: it is written when it has changed by much. 0: not far.
+	ClockAhead int64  `protobuf:"zigzag64,9,opt,name=clock_ahead,json=clockAhead,proto3" json:"clock_ahead,omitempty"`
+	ClockBy    []byte `protobuf:"bytes,10,opt,name=clock_by,json=clockBy,proto3" json:"clock_by,omitempty"`
+	// Kernel boot id, and address as seen, of another machine that uses the node's
+	// identity; empty if there seems to be none (R17).
+	TwinBoot      []byte `protobuf:"bytes,11,opt,name=twin_boot,json=twinBoot,proto3" json:"twin_boot,omitempty"`
+	TwinAddress   string `protobuf:"bytes,12,opt,name=twin_address,json=twinAddress,proto3" json:"twin_address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1951,6 +1959,34 @@ func (x *NodeStatus) GetRebootedAt() int64 {
 		return x.RebootedAt
 	}
 	return 0
+}
+
+func (x *NodeStatus) GetClockAhead() int64 {
+	if x != nil {
+		return x.ClockAhead
+	}
+	return 0
+}
+
+func (x *NodeStatus) GetClockBy() []byte {
+	if x != nil {
+		return x.ClockBy
+	}
+	return nil
+}
+
+func (x *NodeStatus) GetTwinBoot() []byte {
+	if x != nil {
+		return x.TwinBoot
+	}
+	return nil
+}
+
+func (x *NodeStatus) GetTwinAddress() string {
+	if x != nil {
+		return x.TwinAddress
+	}
+	return ""
 }
 
 // Certificate is the record of one issued leaf; what was prepared is kept so
@@ -4269,7 +4305,7 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\tResources\x12\x1b\n" +
 	"\tnano_cpus\x18\x01 \x01(\x03R\bnanoCpus\x12!\n" +
 	"\fmemory_bytes\x18\x02 \x01(\x03R\vmemoryBytesJ\x04\b\x03\x10\n" +
-	"\"\xa4\x02\n" +
+	"\"\xa0\x03\n" +
 	"\n" +
 	"NodeStatus\x12.\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x18.skep.model.v1.NodeStateR\x05state\x12\x18\n" +
@@ -4281,7 +4317,13 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\x10observed_address\x18\x06 \x01(\tR\x0fobservedAddress\x123\n" +
 	"\bfarewell\x18\a \x01(\x0e2\x17.skep.model.v1.FarewellR\bfarewell\x12\x1f\n" +
 	"\vrebooted_at\x18\b \x01(\x03R\n" +
-	"rebootedAt\"\xc2\x02\n" +
+	"rebootedAt\x12\x1f\n" +
+	"\vclock_ahead\x18\t \x01(\x12R\n" +
+	"clockAhead\x12\x19\n" +
+	"\bclock_by\x18\n" +
+	" \x01(\fR\aclockBy\x12\x1b\n" +
+	"\ttwin_boot\x18\v \x01(\fR\btwinBoot\x12!\n" +
+	"\ftwin_address\x18\f \x01(\tR\vtwinAddress\"\xc2\x02\n" +
 	"\vCertificate\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
