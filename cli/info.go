@@ -141,7 +141,10 @@ type clusterInfo struct {
 	MassLossGuard    bool
 	NodeCertExpiry   time.Duration
 	// ManagerCertExpiry is that of managers, which node certificates are not.
-	ManagerCertExpiry  time.Duration
+	ManagerCertExpiry time.Duration
+	// ExpiredRenewal is auto, approve or never, and ExpiredGrace how long it holds.
+	ExpiredRenewal     string
+	ExpiredGrace       time.Duration
 	DeadManagerRemoval time.Duration `json:",omitempty"`
 	// Autolock: managers start locked. DataKeyRotation says why the data key is
 	// being replaced and how far that is; empty while it is not.
@@ -222,9 +225,16 @@ func newClusterInfo(c *modelv1.Cluster) *clusterInfo {
 		NodeCertExpiry:   time.Duration(or(s.GetCertExpiry(), int64(90*24*time.Hour))),
 
 		ManagerCertExpiry:  time.Duration(or(s.GetManagerCertExpiry(), int64(7*24*time.Hour))),
+		ExpiredRenewal:     expiredRenewal(s),
+		ExpiredGrace:       time.Duration(or(s.GetExpiredGrace(), int64(30*24*time.Hour))),
 		DeadManagerRemoval: time.Duration(s.GetDeadManagerRemoval()),
 		Autolock:           s.GetAutolock(), DataKey: max(1, c.GetDataKey().GetActive()), DataKeyRotation: rotation(c),
 	}
+}
+
+func expiredRenewal(s *modelv1.ClusterSpec) string {
+	mode := or(s.GetExpiredRenewal(), modelv1.ExpiredRenewal_EXPIRED_RENEWAL_AUTO)
+	return strings.ToLower(strings.TrimPrefix(mode.String(), "EXPIRED_RENEWAL_"))
 }
 
 func newJoinTokens(g *controlv1.GetClusterResponse) joinTokens {
@@ -240,6 +250,17 @@ func newJoinTokens(g *controlv1.GetClusterResponse) joinTokens {
 		}
 	}
 	return j
+}
+
+// expired says in words how a node comes back whose certificate has ended.
+func (c clusterInfo) expired() string {
+	switch c.ExpiredRenewal {
+	case "never":
+		return "never: nodes join again"
+	case "approve":
+		return "for " + show.Age(c.ExpiredGrace) + ", when an operator accepts the node"
+	}
+	return "for " + show.Age(c.ExpiredGrace)
 }
 
 // standing says in words what there is of standing tokens.
@@ -364,6 +385,7 @@ func (w swarmInfo) clusterText(b *strings.Builder, field func(depth int, name st
 	b.WriteString(" CA Configuration:\n")
 	field(2, "Expiry Duration", show.Age(c.NodeCertExpiry))
 	field(2, "Expiry Duration of Managers", show.Age(c.ManagerCertExpiry))
+	field(2, "Renewal After Expiry", c.expired())
 	field(2, "Force Rotate", 0)
 	b.WriteString(" Join Tokens:\n")
 	field(2, "Standing Tokens", c.JoinTokens.standing())

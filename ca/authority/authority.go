@@ -104,8 +104,9 @@ type Members interface {
 	// finds, or those it makes with prepare. It refuses an invitation that is
 	// neither standing nor made by an operator, or does not let e in (RefuseToken).
 	Enrol(ctx context.Context, e Enrolment, prepare Prepare) (Admission, error)
-	// Renew returns the certificate recorded for r's key, the caller's next.
-	Renew(ctx context.Context, r Renewal, prepare Prepare) (*modelv1.Certificate, error)
+	// Renew returns the certificate recorded for r's key, the caller's next; none if
+	// an operator has to allow it first.
+	Renew(ctx context.Context, r Renewal, prepare Prepare) (Admission, error)
 	Managers() *cav1.ManagerList
 }
 
@@ -271,15 +272,11 @@ func (s *Server) Renew(ctx context.Context, req *cav1.RenewRequest) (*cav1.Renew
 	if !s.nodes.Allow(caller.Node.String()) {
 		return nil, tooFast("renew")
 	}
-	issued, err := s.renewFor(ctx, caller, req)
-	if err != nil {
-		return nil, err
-	}
-	return &cav1.RenewResponse{Issued: issued}, nil
+	return s.renewFor(ctx, caller, req)
 }
 
 // renewFor gives the node that proved who the next certificate.
-func (s *Server) renewFor(ctx context.Context, caller rpc.Caller, req *cav1.RenewRequest) (*cav1.Issued, error) {
+func (s *Server) renewFor(ctx context.Context, caller rpc.Caller, req *cav1.RenewRequest) (*cav1.RenewResponse, error) {
 	who, csr := caller.Identity, req.GetCsr()
 	key, err := ca.ParseCSR(csr)
 	if err != nil {
@@ -295,9 +292,13 @@ func (s *Server) renewFor(ctx context.Context, caller rpc.Caller, req *cav1.Rene
 			return nil, err
 		}
 	}
-	record, err := s.members.Renew(ctx, r, prepare(cluster, is, key))
+	a, err := s.members.Renew(ctx, r, prepare(cluster, is, key))
 	if err != nil {
 		return nil, fmt.Errorf("renew certificate of node %s: %w", who.Node, err)
+	}
+	record := a.Record
+	if record == nil {
+		return &cav1.RenewResponse{Pending: &cav1.Pending{Cluster: cluster.ID.Bytes(), Node: who.Node.Bytes(), Key: key.SHA256[:]}}, nil
 	}
 	issued, err := s.answer(cluster, is, who.Node, record, csr)
 	if err != nil {
@@ -305,7 +306,7 @@ func (s *Server) renewFor(ctx context.Context, caller rpc.Caller, req *cav1.Rene
 	}
 	s.log.LogAttrs(ctx, slog.LevelInfo, "certificate renewed", slog.String("node", who.Node.String()),
 		slog.String("role", record.GetRole().String()), slog.Uint64("generation", record.GetGeneration()))
-	return issued, nil
+	return &cav1.RenewResponse{Issued: issued}, nil
 }
 
 func (s *Server) open(ctx context.Context) (Cluster, *issue.Issuer, error) {

@@ -56,7 +56,7 @@ type Waiting struct {
 	Node id.ID
 	// Key is the digest of the joiner's public key, as the operator is shown it.
 	Key ca.Digest
-	// Until is when the managers forget it, by their clocks.
+	// Until is when the managers forget it, by their clocks; zero: never.
 	Until time.Time
 }
 

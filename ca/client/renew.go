@@ -21,6 +21,11 @@ const (
 	// maxRetry is the longest pause between two tries; less for a certificate that
 	// lives less than 20 hours.
 	maxRetry = time.Hour
+	// expiredRetry is the longest pause of a node whose certificate has ended.
+	expiredRetry = time.Minute
+	// waitPause is how often a node asks whether an operator has allowed what it
+	// waits for.
+	waitPause = 10 * time.Second
 	// demandPause is the least time between two renewals that were asked for.
 	demandPause = 5 * time.Second
 	tryTimeout  = 30 * time.Second
@@ -36,8 +41,12 @@ type RenewerConfig struct {
 	// Save keeps a credential and its key, durably, and forgets the pending key.
 	// managers may be nil.
 	Save func(cred *ca.Credential, key *ecdsa.PrivateKey, managers *cav1.ManagerList) error
-	// Renew asks any manager, under the present credential.
+	// Renew asks any manager, under the present credential. It returns neither a
+	// certificate nor an error if an operator has to allow it first.
 	Renew func(ctx context.Context, csr []byte) (*cav1.Issued, error)
+	// Waits is told, each time it asks, that the node waits for an operator, and with
+	// nil that it does no more. It must not block. May be nil.
+	Waits func(*Waiting)
 	// Renewed is told of the new credential once it is in use. It must not block.
 	Renewed func(cred *ca.Credential)
 	// Roll draws from [0, 1). Nil means math/rand.
@@ -51,7 +60,9 @@ type Renewer struct {
 	now  chan struct{} // capacity 1: a demand that is waiting stands for all
 	role atomic.Int32  // that the last demand was for
 	last time.Time     // of the last renewal that was demanded
-	at   atomicTime
+	// refused is set by a demand that has no role for its reason, until it is heard.
+	refused atomic.Bool
+	at      atomicTime
 }
 
 // NewRenewer returns a renewer that does nothing until Run.
@@ -61,6 +72,9 @@ func NewRenewer(cfg RenewerConfig) (*Renewer, error) {
 	}
 	if cfg.Roll == nil {
 		cfg.Roll = rand.Float64
+	}
+	if cfg.Waits == nil {
+		cfg.Waits = func(*Waiting) {}
 	}
 	if cfg.Renewed == nil {
 		cfg.Renewed = func(*ca.Credential) {}
@@ -72,6 +86,16 @@ func NewRenewer(cfg RenewerConfig) (*Renewer, error) {
 // the certificate has it by the time. Now never blocks.
 func (r *Renewer) Now(role modelv1.Role) {
 	r.role.Store(int32(role))
+	select {
+	case r.now <- struct{}{}:
+	default:
+	}
+}
+
+// Again asks for a renewal at once, whatever role the certificate has: the managers
+// refuse it. It never blocks.
+func (r *Renewer) Again() {
+	r.refused.Store(true)
 	select {
 	case r.now <- struct{}{}:
 	default:
@@ -113,7 +137,7 @@ func (r *Renewer) wait(ctx context.Context, cred *ca.Credential) bool {
 		case <-r.now:
 		}
 		// The record may have been asked for the role twice: before its answer came too.
-		if cred.Identity.Role != modelv1.Role(r.role.Load()) {
+		if again := r.refused.Swap(false); again || r.wanted(cred) {
 			pause := time.Until(r.last.Add(demandPause))
 			r.last = time.Now().Add(max(0, pause))
 			return sleep(ctx, pause)
@@ -121,17 +145,29 @@ func (r *Renewer) wait(ctx context.Context, cred *ca.Credential) bool {
 	}
 }
 
+// wanted reports whether the last demand was for a role that cred has not.
+func (r *Renewer) wanted(cred *ca.Credential) bool {
+	role := modelv1.Role(r.role.Load())
+	return role != modelv1.Role_ROLE_UNSPECIFIED && cred.Identity.Role != role
+}
+
 // renew tries until it succeeds (true) or ctx ends (false).
 func (r *Renewer) renew(ctx context.Context) bool {
 	cred := r.cfg.Holder.Get()
 	last := min(maxRetry, ca.RenewPause(cred.IssuedAt, cred.Identity.NotAfter))
 	for delay := firstRetry; ; delay = min(2*delay, last) {
+		if time.Now().After(cred.Identity.NotAfter) {
+			last = min(last, expiredRetry) // nothing goes without one
+		}
 		err := r.once(ctx)
 		if err == nil {
 			return true
 		}
 		if ctx.Err() != nil {
 			return false
+		}
+		if _, waits := errors.AsType[*Waiting](err); waits {
+			delay = min(waitPause, last)
 		}
 		// From 75 to 125 hundredths, so that nodes do not come back together.
 		pause := time.Duration((0.75 + 0.5*r.cfg.Roll()) * float64(delay))
@@ -167,6 +203,17 @@ func (r *Renewer) say(ctx context.Context, err error, pause time.Duration) {
 	r.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "certificate not renewed, trying again", facts...)
 }
 
+// waits is the error of a node that an operator has to allow its certificate.
+func (r *Renewer) waits(csr []byte) error {
+	pub, err := ca.ParseCSR(csr)
+	if err != nil {
+		return err
+	}
+	w := &Waiting{Node: r.cfg.Holder.Get().Identity.Node, Key: pub.SHA256}
+	r.cfg.Waits(w)
+	return w
+}
+
 func (r *Renewer) once(ctx context.Context) error {
 	key, err := r.cfg.Pending()
 	if err != nil {
@@ -182,6 +229,10 @@ func (r *Renewer) once(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if issued == nil {
+		return r.waits(csr)
+	}
+	r.cfg.Waits(nil)
 	cred, err := Accept(issued, key)
 	if err != nil {
 		return err

@@ -162,6 +162,9 @@ func (s *Swarm) UpdateNode(_ context.Context, q *controlv1.UpdateNodeRequest) (*
 	if q.Availability != nil {
 		n.Node.Spec.Availability = q.GetAvailability()
 	}
+	if q.GetRevoke() {
+		n.Node.Revoked, n.Node.RevokedAt = n.Node.GetCurrent().GetGeneration(), Epoch.UnixNano()
+	}
 	if s.managers() == 2 {
 		resp.Warnings = []string{"the swarm has two managers now: if either is lost, nobody can control it"}
 	}

@@ -102,10 +102,7 @@ func certRow(n *modelv1.Node, c *modelv1.Certificate, clock time.Time) show.Row 
 		"Serial": hex.EncodeToString(c.GetSerial()), "Generation": c.GetGeneration(), "Status": certStatus(n, c, clock),
 		"Expires": "", "Renews": "", "RenewsFrom": "", "RenewsBy": "",
 		"NotBefore": stamp(c.GetNotBefore()), "NotAfter": stamp(c.GetNotAfter()), "Superseded": stamp(c.GetSupersededAt()),
-		"Issuer": hex.EncodeToString(c.GetIssuer()), "Key": "",
-	}
-	if key, err := ca.DigestFromBytes(c.GetKeySha256()); err == nil {
-		row["Key"] = key.Fingerprint()
+		"Issuer": hex.EncodeToString(c.GetIssuer()), "Key": digest(c.GetKeySha256()),
 	}
 	if c.GetNotAfter() == 0 {
 		return row
@@ -123,6 +120,8 @@ func certRow(n *modelv1.Node, c *modelv1.Certificate, clock time.Time) show.Row 
 // certStatus is what a certificate is good for, in a word.
 func certStatus(n *modelv1.Node, c *modelv1.Certificate, clock time.Time) string {
 	switch {
+	case c.GetGeneration() <= n.GetRevoked():
+		return "revoked"
 	case c != n.GetCurrent():
 		return "superseded"
 	case c.GetNotAfter() != 0 && clock.UnixNano() > c.GetNotAfter():

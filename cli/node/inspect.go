@@ -74,6 +74,15 @@ func pretty(resp *controlv1.GetNodeResponse) *show.Sheet {
 	if n.GetMembership() == modelv1.Membership_MEMBERSHIP_PENDING {
 		s.Field("Waits with key", fingerprint(n))
 	}
+	if show.WaitsToRenew(n) {
+		s.Block("Waits to renew", func(s *show.Sheet) {
+			s.Field("Because", n.GetWait().GetReason())
+			s.Field("Key", digest(n.GetWait().GetKey()))
+			s.Field("From", n.GetWait().GetFrom())
+			s.Field("Since", show.When(n.GetWait().GetAskedAt()))
+		})
+	}
+	s.Field("Certificates revoked", show.When(n.GetRevokedAt()))
 	s.Block("Status", func(s *show.Sheet) {
 		s.Field("State", show.NodeState(n))
 		s.Field("Message", n.GetStatus().GetMessage())

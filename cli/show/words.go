@@ -125,10 +125,16 @@ func digits(s string) int {
 	return n
 }
 
+// WaitsToRenew reports whether a node that is in waits for an operator to allow its
+// next certificate.
+func WaitsToRenew(n *modelv1.Node) bool {
+	return n.GetWait() != nil && n.GetWait().GetVerdict() == modelv1.RenewalWait_VERDICT_UNSPECIFIED
+}
+
 // NodeState is what a list says of a node: Ready, Down, Unknown, or Pending if it
 // waits to be accepted.
 func NodeState(n *modelv1.Node) string {
-	if n.GetMembership() == modelv1.Membership_MEMBERSHIP_PENDING {
+	if n.GetMembership() == modelv1.Membership_MEMBERSHIP_PENDING || WaitsToRenew(n) {
 		return "Pending"
 	}
 	switch n.GetStatus().GetState() {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -41,6 +42,15 @@ var settings = []setting{
 	}},
 	{"manager-cert-expiry", "`TIME` a manager's certificate lives, 10m or more", "168h, which is 7 days", func(s *modelv1.ClusterSpec, text string) (err error) {
 		s.ManagerCertExpiry, err = duration(text, ca.MinExpiry, 0)
+		return err
+	}},
+	{"expired-renewal", "auto, approve or never: how a node comes back whose certificate has ended", "auto", func(s *modelv1.ClusterSpec, text string) error {
+		mode, ok := modelv1.ExpiredRenewal_value["EXPIRED_RENEWAL_"+strings.ToUpper(text)]
+		s.ExpiredRenewal = modelv1.ExpiredRenewal(mode)
+		return want(ok && mode != 0, "auto, approve or never")
+	}},
+	{"expired-grace", "`TIME` after the end of its certificate in which a node may renew it", "720h, which is 30 days", func(s *modelv1.ClusterSpec, text string) (err error) {
+		s.ExpiredGrace, err = duration(text, time.Minute, 0)
 		return err
 	}},
 	{"dispatcher-heartbeat", "`TIME` between two beats of a node; the lease becomes five of it", "2s", func(s *modelv1.ClusterSpec, text string) (err error) {

@@ -121,15 +121,22 @@ func (s *swarm) workerStepped() {
 	}
 }
 
-// workerRefuses has a worker's clock be past the end of managers' certificates for
-// longer than a lease: it is cut off, says so, and says how far it is off though it
-// has no session.
+// workerRefuses has a worker's clock be past the end of managers' certificates, for
+// longer than a lease. The session it has goes on; when its cable was out it gets no
+// other, says why, and says how far it is off though no manager serves it.
 func (s *swarm) workerRefuses() {
 	s.Helper()
 	s.step("w1", 8*24*time.Hour)
+	s.Until("m1", "ctl node inspect --pretty w1", "ahead of the swarm's, by what manager")
+	if err := s.Hosts["w1"].Unplug(); err != nil {
+		s.Fatal(err)
+	}
+	s.Until("m1", "ctl node ls --format '{{.Hostname}} {{.Status}}'", "w1 Down")
+	if err := s.Hosts["w1"].Plug(); err != nil {
+		s.Fatal(err)
+	}
 	s.Until("w1", "ctl info", "and the clock here says")
 	s.Until("w1", "ctl info", "ahead of the swarm's, by what manager")
-	s.Until("m1", "ctl node ls --format '{{.Hostname}} {{.Status}}'", "w1 Down")
 	s.step("w1", 0)
 	s.Until("m1", "ctl node ls --format '{{.Hostname}} {{.Status}}'", "w1 Ready")
 }

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"errors"
@@ -48,8 +49,10 @@ type life struct {
 	wish    *dispatchv1.Wish
 	revoked string
 	manager *manager.Manager
-	fault   error         // of the manager side
-	clock   skew          // as far as somebody told
+	fault   error // of the manager side
+	clock   skew  // as far as somebody told
+	waits   *client.Waiting
+	denied  string        // why the managers do not renew the certificate
 	changed chan struct{} // closed, and another made, when one of them changes
 
 	// untimely holds a manager whose certificate has ended by the clock here.
@@ -89,7 +92,7 @@ func (n *Node) newLife(ctx context.Context, me *keystore.Node) (*life, error) {
 		return nil, errors.Join(err, l.runtime.Close())
 	}
 	l.renewer, err = client.NewRenewer(client.RenewerConfig{
-		Holder: n.holder, Pending: n.keys.Pending, Save: l.save, Renew: l.renew,
+		Holder: n.holder, Pending: n.keys.Pending, Save: l.save, Renew: l.renew, Waits: l.onWaits,
 		Renewed: func(*ca.Credential) { l.agent.Renewed(); l.poke() }, Log: n.cfg.Log,
 	})
 	if err != nil {
@@ -257,6 +260,14 @@ func (l *life) renew(ctx context.Context, csr []byte) (issued *cav1.Issued, err 
 		issued = resp.GetIssued()
 		return err
 	})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case err == nil:
+		l.denied = ""
+	case errdefs.IsPermissionDenied(err):
+		l.denied, l.waits = err.Error(), nil
+	}
 	return issued, err
 }
 
@@ -307,7 +318,20 @@ func (l *life) onWish(w *dispatchv1.Wish) {
 func (l *life) onRevoked(words string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	// The renewer knows by itself when a certificate has ended; not that it was revoked.
+	if l.revoked == "" {
+		l.renewer.Again()
+	}
 	l.revoked = words
+	l.signal()
+}
+
+// onWaits notes that an operator has to allow this node's next certificate; nil: that
+// is over.
+func (l *life) onWaits(w *client.Waiting) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.waits = w
 	l.signal()
 }
 
@@ -328,6 +352,8 @@ func (l *life) poke() {
 type view struct {
 	wish    *dispatchv1.Wish
 	revoked string
+	waits   *client.Waiting
+	denied  string
 	manager *manager.Manager
 	fault   error
 	changed <-chan struct{}
@@ -336,7 +362,7 @@ type view struct {
 func (l *life) look() view {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return view{wish: l.wish, revoked: l.revoked, manager: l.manager, fault: l.fault, changed: l.changed}
+	return view{wish: l.wish, revoked: l.revoked, waits: l.waits, denied: l.denied, manager: l.manager, fault: l.fault, changed: l.changed}
 }
 
 // removeAll stops and removes every container of the node.
@@ -374,8 +400,10 @@ func (l *life) describe(out *localv1.InfoResponse) {
 	}
 	l.mu.Unlock()
 	switch {
+	case v.waits != nil:
+		out.State, out.Error = localv1.State_STATE_PENDING, fmt.Sprintf("%v: %v", v.revoked, v.waits)
 	case v.revoked != "":
-		out.State, out.Error = localv1.State_STATE_ERROR, v.revoked
+		out.State, out.Error = localv1.State_STATE_ERROR, cmp.Or(v.denied, v.revoked)
 	case v.fault != nil:
 		out.State, out.Error = localv1.State_STATE_ERROR, v.fault.Error()
 	case s.Session.Alone.Err != nil:

@@ -196,7 +196,7 @@ func (s *Server) authoriseNode(ctx context.Context, c *call) (modelv1.Role, erro
 	if judge == nil {
 		return 0, s.notManager()
 	}
-	if c.proof.Expired && time.Since(c.proof.NotAfter) > max(0, s.cfg.Grace) {
+	if c.proof.Expired && m.name != cav1.Authority_Renew_FullMethodName && time.Since(c.proof.NotAfter) > max(0, s.cfg.Grace) {
 		return 0, expired(c.proof, s.self())
 	}
 	if m.allows(rpcv1.Who_WHO_MEMBER) {
@@ -207,7 +207,9 @@ func (s *Server) authoriseNode(ctx context.Context, c *call) (modelv1.Role, erro
 	if !m.allows(rpcv1.Who_WHO_NODE) && !m.allows(rpcv1.Who_WHO_MANAGER) {
 		return 0, Errorf(errdefs.ErrPermissionDenied, "%s: not for nodes", m.name)
 	}
-	if c.proof.Expired && !mayRenewLate(ctx, judge, c.proof) {
+	// Who has a certificate that has ended may ask for the next one and do nothing
+	// else: whether he gets it, his record and the cluster's settings say.
+	if c.proof.Expired && m.name != cav1.Authority_Renew_FullMethodName {
 		return 0, expired(c.proof, s.self())
 	}
 	role, err := judge.Node(ctx, c.proof)
@@ -220,18 +222,11 @@ func (s *Server) authoriseNode(ctx context.Context, c *call) (modelv1.Role, erro
 	return role, nil
 }
 
-// mayRenewLate lets a member whose certificate ran out within the grace ask for
-// the next one and for nothing else: the managers of a cluster that was switched
-// off for long can only so come back, and the record still judges them.
-func mayRenewLate(ctx context.Context, judge Authorizer, p Proof) bool {
-	return p.Method == cav1.Authority_Renew_FullMethodName && judge.Member(ctx, p) == nil
-}
-
 func expired(p Proof, manager id.ID) error {
 	now := time.Now()
 	return RefuseTime(Errorf(errdefs.ErrUnauthenticated, "certificate of node %s expired at %s, and the clock of manager %s says %s",
 		p.Node, p.NotAfter.UTC().Format(time.RFC3339), manager.Short(), now.UTC().Format(time.RFC3339)),
-		`check the clocks; if they are right, leave and join again: "ctl swarm leave", then "ctl swarm join"`, manager, now)
+		`the node renews by itself, if the swarm's settings allow it; "ctl info" there says how far it is`, manager, now)
 }
 
 // self is the node this server is of; zero before it is in a cluster.

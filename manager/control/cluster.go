@@ -47,7 +47,7 @@ func (s *Server) GetCluster(context.Context, *controlv1.GetClusterRequest) (*con
 		if n.GetRole() == modelv1.Role_ROLE_MANAGER {
 			resp.Managers++
 		}
-		if n.GetMembership() == waiting {
+		if membership(n) == waiting {
 			resp.PendingNodes++
 		}
 	}
@@ -135,6 +135,9 @@ func checkCluster(spec *modelv1.ClusterSpec) error {
 	f.check(dead == 0 || dead >= minDeadManager, "dead manager removal %v: at least %v, or 0 for never", dead, minDeadManager)
 	rotation := time.Duration(spec.GetTokenRotation())
 	f.check(rotation == 0 || rotation >= minTokenRotation, "token rotation %v: at least %v, or 0 for never", rotation, minTokenRotation)
+	_, known := modelv1.ExpiredRenewal_name[int32(spec.GetExpiredRenewal())]
+	f.check(known, "expired renewal: want auto, approve or never")
+	f.check(spec.GetExpiredGrace() >= 0, "expired grace %v: less than nothing", time.Duration(spec.GetExpiredGrace()))
 	f.labels("label", spec.GetLabels())
 	return f.refusal("swarm")
 }

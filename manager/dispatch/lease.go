@@ -49,6 +49,9 @@ type lease struct {
 	former [][]byte
 	// clone is said of a node of which two machines take turns.
 	clone bool
+	// clocks is how far its clock was ahead at the last beats, of which there were told.
+	clocks [maxClocks]time.Duration
+	told   int
 	// closed is the session that was heard to end; it does not come back.
 	closed uint64
 	// waived says that the guard of R3 has granted this loss one more lease.
@@ -163,10 +166,21 @@ func (l *leases) hear(h heard, now time.Time) bool {
 	return true
 }
 
+// maxClocks is of how many beats the one counts that blames a clock least: a beat
+// may have been held up, or its manager's clock been set just then.
+const maxClocks = 4
+
 // clock notes how far a node's clock is off, if that is news: it begins or ends to be
 // more than the tolerance, or has changed by a tenth and the tolerance.
 func (l *leases) clock(n *lease, h heard) {
+	n.clocks[n.told%maxClocks] = h.ahead
+	n.told++
 	was := time.Duration(n.status.GetClockAhead())
+	for _, ahead := range n.clocks[:min(n.told, maxClocks)] {
+		if ahead.Abs() < h.ahead.Abs() {
+			h.ahead = ahead
+		}
+	}
 	if h.ahead.Abs() <= rpc.ClockTolerance {
 		h.ahead = 0
 	}

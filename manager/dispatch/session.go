@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"sync"
 	"time"
 
@@ -33,7 +32,7 @@ type session struct {
 	former      *session // that this one replaces once it is counted; nil if there is none
 	beat        uint64
 	beatAt      time.Time
-	clock       clockReadings
+	ahead       time.Duration // the node's clock, of the one here; at the beat
 	description *modelv1.NodeDescription
 	described   bool // the present desk has the description
 	farewell    modelv1.Farewell
@@ -63,33 +62,17 @@ func (x *session) liveness(now time.Time) *dispatchv1.Liveness {
 	return &dispatchv1.Liveness{
 		Node: x.node.Bytes(), Boot: x.boot, Session: x.counter, Beat: x.beat,
 		Age: int64(now.Sub(x.beatAt)), Farewell: x.farewell,
-		Description: x.description, ObservedAddress: x.address, ClockAhead: int64(x.clock.ahead()),
+		Description: x.description, ObservedAddress: x.address, ClockAhead: int64(x.ahead),
 	}
 }
 
-// clockReadings is how far a node's clock was ahead of the one here at its last
-// beats, newest last.
-type clockReadings []time.Duration
-
-// maxReadings is more than the beats that queue up while a process is held for as
-// long as a clock may be off.
-const maxReadings = 4
-
-// take adds what a node told at now; 0: it did not.
-func (c *clockReadings) take(clock int64, now time.Time) {
-	if clock != 0 {
-		*c = append(*c, time.Unix(0, clock).Sub(now))
-		*c = (*c)[max(0, len(*c)-maxReadings):]
-	}
-}
-
-// ahead is the greatest of the readings: a beat that was late says that the clock
-// is further behind than it is, and never the opposite.
-func (c clockReadings) ahead() time.Duration {
-	if len(c) == 0 {
+// aheadOf is how far a node's clock, as it told, is ahead of the one here; 0 if it
+// does not tell.
+func aheadOf(clock int64, now time.Time) time.Duration {
+	if clock == 0 {
 		return 0
 	}
-	return slices.Max(c)
+	return time.Unix(0, clock).Sub(now)
 }
 
 // confirm notes a counted beat and a committed report.
@@ -136,7 +119,7 @@ func (s *Server) Session(stream dispatchv1.Dispatch_SessionServer) error {
 		beat: first.GetBeat(), beatAt: time.Now(), description: first.GetDescription(),
 		slots: make(chan struct{}, maxHeld), wake: make(chan struct{}, 1),
 	}
-	x.clock.take(first.GetClock(), x.beatAt)
+	x.ahead = aheadOf(first.GetClock(), x.beatAt)
 	if why := s.sessions.begin(x); why != "" {
 		return stream.Send(&dispatchv1.SessionResponse{End: &dispatchv1.End{Reason: dispatchv1.End_REASON_REPLACED, Words: why}})
 	}

@@ -145,8 +145,7 @@ func (s *sessions) finish(x *session, now time.Time) {
 func (s *sessions) beat(x *session, req *dispatchv1.SessionRequest, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	x.beat, x.beatAt = max(x.beat, req.GetBeat()), now
-	x.clock.take(req.GetClock(), now)
+	x.beat, x.beatAt, x.ahead = max(x.beat, req.GetBeat()), now, aheadOf(req.GetClock(), now)
 	if s.byNode[x.node] != x {
 		return
 	}

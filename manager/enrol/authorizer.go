@@ -53,6 +53,7 @@ const (
 	current verdict = iota
 	former          // the slot before the current one
 	older           // superseded and forgotten, or another key of that generation
+	void            // one of the slots, and revoked
 	newer           // this replica is behind, or the certificate is of another time
 	unknown         // there is no record
 )
@@ -67,7 +68,11 @@ func judge(n *modelv1.Node, p rpc.Proof) verdict {
 	if n == nil {
 		return unknown
 	}
-	return compare(n, p.Generation, p.KeySHA256)
+	v := compare(n, p.Generation, p.KeySHA256)
+	if (v == current || v == former) && p.Generation <= n.GetRevoked() {
+		return void
+	}
+	return v
 }
 
 // compare says which of a record's slots a certificate is.
@@ -145,6 +150,12 @@ func conclude(n *modelv1.Node, v verdict, p rpc.Proof) (modelv1.Role, error) {
 			return n.GetRole(), nil // Members.Renew wants a join token besides
 		}
 		return 0, newerThanRecord(p.Identity, n)
+	case void:
+		if p.Method == cav1.Authority_Renew_FullMethodName {
+			return n.GetRole(), nil // Members.Renew has it wait for an operator
+		}
+		return 0, revoked(n)
+	case older:
 	}
 	return 0, superseded(p.Identity)
 }
@@ -187,6 +198,8 @@ func (a *Authorizer) Member(_ context.Context, p rpc.Proof) error {
 		return nil
 	case former:
 		return formerSlot(n, p)
+	case void:
+		return revoked(n)
 	case unknown, older:
 	}
 	return superseded(p.Identity)

@@ -35,6 +35,25 @@ func (s *step) node(x id.ID, old, n *modelv1.Node) {
 		s.nodeEdit(x, old, n)
 	}
 	s.nodeTurn(x, old, n)
+	s.nodeTrust(x, old, n)
+}
+
+// nodeTrust tells that a node's certificates were revoked, and that it waits for an
+// operator to allow it another.
+func (s *step) nodeTrust(x id.ID, old, n *modelv1.Node) {
+	if n.GetRevoked() > old.GetRevoked() {
+		s.add(s.nodeEntry(x), "revoke", "", map[string]string{"generation": decimal(n.GetRevoked())})
+	}
+	is, was := n.GetWait(), old.GetWait()
+	switch {
+	case is == nil || is.GetVerdict() == was.GetVerdict() && string(is.GetKey()) == string(was.GetKey()):
+	case is.GetVerdict() == modelv1.RenewalWait_VERDICT_UNSPECIFIED:
+		s.add(s.nodeEntry(x), "pending", is.GetReason(), map[string]string{"address": is.GetFrom()})
+	case is.GetVerdict() == modelv1.RenewalWait_VERDICT_ACCEPTED:
+		s.add(s.nodeEntry(x), "accept", is.GetReason(), nil)
+	case is.GetVerdict() == modelv1.RenewalWait_VERDICT_REJECTED:
+		s.add(s.nodeEntry(x), "reject", is.GetReason(), nil)
+	}
 }
 
 // nodeTurn tells of a node's life.

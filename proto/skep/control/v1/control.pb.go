@@ -992,11 +992,13 @@ type UpdateNodeRequest struct {
 	// 0: whatever it is now.
 	Version uint64 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
 	// Absent fields stay as they are.
-	Role          *v1.Role          `protobuf:"varint,4,opt,name=role,proto3,enum=skep.model.v1.Role,oneof" json:"role,omitempty"`
-	Availability  *v1.Availability  `protobuf:"varint,5,opt,name=availability,proto3,enum=skep.model.v1.Availability,oneof" json:"availability,omitempty"`
-	LabelsAdd     map[string]string `protobuf:"bytes,6,rep,name=labels_add,json=labelsAdd,proto3" json:"labels_add,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	LabelsRm      []string          `protobuf:"bytes,7,rep,name=labels_rm,json=labelsRm,proto3" json:"labels_rm,omitempty"`
-	Name          *string           `protobuf:"bytes,8,opt,name=name,proto3,oneof" json:"name,omitempty"`
+	Role         *v1.Role          `protobuf:"varint,4,opt,name=role,proto3,enum=skep.model.v1.Role,oneof" json:"role,omitempty"`
+	Availability *v1.Availability  `protobuf:"varint,5,opt,name=availability,proto3,enum=skep.model.v1.Availability,oneof" json:"availability,omitempty"`
+	LabelsAdd    map[string]string `protobuf:"bytes,6,rep,name=labels_add,json=labelsAdd,proto3" json:"labels_add,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	LabelsRm     []string          `protobuf:"bytes,7,rep,name=labels_rm,json=labelsRm,proto3" json:"labels_rm,omitempty"`
+	Name         *string           `protobuf:"bytes,8,opt,name=name,proto3,oneof" json:"name,omitempty"`
+	// All certificates that the node has are void from now on.
+	Revoke        bool `protobuf:"varint,9,opt,name=revoke,proto3" json:"revoke,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1085,6 +1087,13 @@ func (x *UpdateNodeRequest) GetName() string {
 		return *x.Name
 	}
 	return ""
+}
+
+func (x *UpdateNodeRequest) GetRevoke() bool {
+	if x != nil {
+		return x.Revoke
+	}
+	return false
 }
 
 type UpdateNodeResponse struct {
@@ -4629,7 +4638,7 @@ const file_skep_control_v1_control_proto_rawDesc = "" +
 	"\x0fGetNodeResponse\x12-\n" +
 	"\x04node\x18\x01 \x01(\v2\x19.skep.control.v1.NodeViewR\x04node\x12\x14\n" +
 	"\x05roots\x18\x02 \x03(\fR\x05roots\x12\x14\n" +
-	"\x05clock\x18\x03 \x01(\x03R\x05clock\"\xbb\x03\n" +
+	"\x05clock\x18\x03 \x01(\x03R\x05clock\"\xd3\x03\n" +
 	"\x11UpdateNodeRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\fR\trequestId\x12\x10\n" +
@@ -4640,7 +4649,8 @@ const file_skep_control_v1_control_proto_rawDesc = "" +
 	"\n" +
 	"labels_add\x18\x06 \x03(\v21.skep.control.v1.UpdateNodeRequest.LabelsAddEntryR\tlabelsAdd\x12\x1b\n" +
 	"\tlabels_rm\x18\a \x03(\tR\blabelsRm\x12\x17\n" +
-	"\x04name\x18\b \x01(\tH\x02R\x04name\x88\x01\x01\x1a<\n" +
+	"\x04name\x18\b \x01(\tH\x02R\x04name\x88\x01\x01\x12\x16\n" +
+	"\x06revoke\x18\t \x01(\bR\x06revoke\x1a<\n" +
 	"\x0eLabelsAddEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\a\n" +

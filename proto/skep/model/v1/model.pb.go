@@ -177,6 +177,63 @@ func (Membership) EnumDescriptor() ([]byte, []int) {
 	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{2}
 }
 
+// ExpiredRenewal is how a node comes back whose certificate has ended.
+type ExpiredRenewal int32
+
+const (
+	// As AUTO.
+	ExpiredRenewal_EXPIRED_RENEWAL_UNSPECIFIED ExpiredRenewal = 0
+	// It renews by itself, within the grace.
+	ExpiredRenewal_EXPIRED_RENEWAL_AUTO ExpiredRenewal = 1
+	// It waits until an operator accepts it.
+	ExpiredRenewal_EXPIRED_RENEWAL_APPROVE ExpiredRenewal = 2
+	// It joins anew.
+	ExpiredRenewal_EXPIRED_RENEWAL_NEVER ExpiredRenewal = 3
+)
+
+// Enum value maps for ExpiredRenewal.
+var (
+	ExpiredRenewal_name = map[int32]string{
+		0: "EXPIRED_RENEWAL_UNSPECIFIED",
+		1: "EXPIRED_RENEWAL_AUTO",
+		2: "EXPIRED_RENEWAL_APPROVE",
+		3: "EXPIRED_RENEWAL_NEVER",
+	}
+	ExpiredRenewal_value = map[string]int32{
+		"EXPIRED_RENEWAL_UNSPECIFIED": 0,
+		"EXPIRED_RENEWAL_AUTO":        1,
+		"EXPIRED_RENEWAL_APPROVE":     2,
+		"EXPIRED_RENEWAL_NEVER":       3,
+	}
+)
+
+func (x ExpiredRenewal) Enum() *ExpiredRenewal {
+	p := new(ExpiredRenewal)
+	*p = x
+	return p
+}
+
+func (x ExpiredRenewal) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ExpiredRenewal) Descriptor() protoreflect.EnumDescriptor {
+	return file_skep_model_v1_model_proto_enumTypes[3].Descriptor()
+}
+
+func (ExpiredRenewal) Type() protoreflect.EnumType {
+	return &file_skep_model_v1_model_proto_enumTypes[3]
+}
+
+func (x ExpiredRenewal) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ExpiredRenewal.Descriptor instead.
+func (ExpiredRenewal) EnumDescriptor() ([]byte, []int) {
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{3}
+}
+
 type NodeState int32
 
 const (
@@ -214,11 +271,11 @@ func (x NodeState) String() string {
 }
 
 func (NodeState) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[3].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[4].Descriptor()
 }
 
 func (NodeState) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[3]
+	return &file_skep_model_v1_model_proto_enumTypes[4]
 }
 
 func (x NodeState) Number() protoreflect.EnumNumber {
@@ -227,7 +284,7 @@ func (x NodeState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use NodeState.Descriptor instead.
 func (NodeState) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{3}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{4}
 }
 
 type Farewell int32
@@ -267,11 +324,11 @@ func (x Farewell) String() string {
 }
 
 func (Farewell) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[4].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[5].Descriptor()
 }
 
 func (Farewell) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[4]
+	return &file_skep_model_v1_model_proto_enumTypes[5]
 }
 
 func (x Farewell) Number() protoreflect.EnumNumber {
@@ -280,7 +337,7 @@ func (x Farewell) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Farewell.Descriptor instead.
 func (Farewell) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{4}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{5}
 }
 
 type MemberKind int32
@@ -316,11 +373,11 @@ func (x MemberKind) String() string {
 }
 
 func (MemberKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[5].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[6].Descriptor()
 }
 
 func (MemberKind) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[5]
+	return &file_skep_model_v1_model_proto_enumTypes[6]
 }
 
 func (x MemberKind) Number() protoreflect.EnumNumber {
@@ -329,7 +386,7 @@ func (x MemberKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MemberKind.Descriptor instead.
 func (MemberKind) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{5}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{6}
 }
 
 type UpdateOrder int32
@@ -365,11 +422,11 @@ func (x UpdateOrder) String() string {
 }
 
 func (UpdateOrder) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[6].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[7].Descriptor()
 }
 
 func (UpdateOrder) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[6]
+	return &file_skep_model_v1_model_proto_enumTypes[7]
 }
 
 func (x UpdateOrder) Number() protoreflect.EnumNumber {
@@ -378,7 +435,7 @@ func (x UpdateOrder) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UpdateOrder.Descriptor instead.
 func (UpdateOrder) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{6}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{7}
 }
 
 type FailureAction int32
@@ -417,11 +474,11 @@ func (x FailureAction) String() string {
 }
 
 func (FailureAction) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[7].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[8].Descriptor()
 }
 
 func (FailureAction) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[7]
+	return &file_skep_model_v1_model_proto_enumTypes[8]
 }
 
 func (x FailureAction) Number() protoreflect.EnumNumber {
@@ -430,7 +487,7 @@ func (x FailureAction) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FailureAction.Descriptor instead.
 func (FailureAction) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{7}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{8}
 }
 
 type RestartCondition int32
@@ -469,11 +526,11 @@ func (x RestartCondition) String() string {
 }
 
 func (RestartCondition) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[8].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[9].Descriptor()
 }
 
 func (RestartCondition) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[8]
+	return &file_skep_model_v1_model_proto_enumTypes[9]
 }
 
 func (x RestartCondition) Number() protoreflect.EnumNumber {
@@ -482,7 +539,7 @@ func (x RestartCondition) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RestartCondition.Descriptor instead.
 func (RestartCondition) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{8}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{9}
 }
 
 type UpdateState int32
@@ -530,11 +587,11 @@ func (x UpdateState) String() string {
 }
 
 func (UpdateState) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[9].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[10].Descriptor()
 }
 
 func (UpdateState) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[9]
+	return &file_skep_model_v1_model_proto_enumTypes[10]
 }
 
 func (x UpdateState) Number() protoreflect.EnumNumber {
@@ -543,7 +600,7 @@ func (x UpdateState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UpdateState.Descriptor instead.
 func (UpdateState) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{9}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{10}
 }
 
 type MountType int32
@@ -582,11 +639,11 @@ func (x MountType) String() string {
 }
 
 func (MountType) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[10].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[11].Descriptor()
 }
 
 func (MountType) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[10]
+	return &file_skep_model_v1_model_proto_enumTypes[11]
 }
 
 func (x MountType) Number() protoreflect.EnumNumber {
@@ -595,7 +652,7 @@ func (x MountType) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MountType.Descriptor instead.
 func (MountType) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{10}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{11}
 }
 
 // TaskState is a lattice's chain: a task only moves forward. The numbers are
@@ -666,11 +723,11 @@ func (x TaskState) String() string {
 }
 
 func (TaskState) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[11].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[12].Descriptor()
 }
 
 func (TaskState) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[11]
+	return &file_skep_model_v1_model_proto_enumTypes[12]
 }
 
 func (x TaskState) Number() protoreflect.EnumNumber {
@@ -679,7 +736,7 @@ func (x TaskState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TaskState.Descriptor instead.
 func (TaskState) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{11}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{12}
 }
 
 type UserRole int32
@@ -718,11 +775,11 @@ func (x UserRole) String() string {
 }
 
 func (UserRole) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[12].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[13].Descriptor()
 }
 
 func (UserRole) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[12]
+	return &file_skep_model_v1_model_proto_enumTypes[13]
 }
 
 func (x UserRole) Number() protoreflect.EnumNumber {
@@ -731,7 +788,7 @@ func (x UserRole) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UserRole.Descriptor instead.
 func (UserRole) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{12}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{13}
 }
 
 type TokenEnd int32
@@ -772,11 +829,11 @@ func (x TokenEnd) String() string {
 }
 
 func (TokenEnd) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[13].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[14].Descriptor()
 }
 
 func (TokenEnd) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[13]
+	return &file_skep_model_v1_model_proto_enumTypes[14]
 }
 
 func (x TokenEnd) Number() protoreflect.EnumNumber {
@@ -785,7 +842,7 @@ func (x TokenEnd) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TokenEnd.Descriptor instead.
 func (TokenEnd) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{13}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{14}
 }
 
 type TokenVerdict int32
@@ -826,11 +883,11 @@ func (x TokenVerdict) String() string {
 }
 
 func (TokenVerdict) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[14].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[15].Descriptor()
 }
 
 func (TokenVerdict) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[14]
+	return &file_skep_model_v1_model_proto_enumTypes[15]
 }
 
 func (x TokenVerdict) Number() protoreflect.EnumNumber {
@@ -839,7 +896,58 @@ func (x TokenVerdict) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TokenVerdict.Descriptor instead.
 func (TokenVerdict) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{14}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{15}
+}
+
+type RenewalWait_Verdict int32
+
+const (
+	// Nobody has decided.
+	RenewalWait_VERDICT_UNSPECIFIED RenewalWait_Verdict = 0
+	// The key gets its certificate when it asks next.
+	RenewalWait_VERDICT_ACCEPTED RenewalWait_Verdict = 1
+	RenewalWait_VERDICT_REJECTED RenewalWait_Verdict = 2
+)
+
+// Enum value maps for RenewalWait_Verdict.
+var (
+	RenewalWait_Verdict_name = map[int32]string{
+		0: "VERDICT_UNSPECIFIED",
+		1: "VERDICT_ACCEPTED",
+		2: "VERDICT_REJECTED",
+	}
+	RenewalWait_Verdict_value = map[string]int32{
+		"VERDICT_UNSPECIFIED": 0,
+		"VERDICT_ACCEPTED":    1,
+		"VERDICT_REJECTED":    2,
+	}
+)
+
+func (x RenewalWait_Verdict) Enum() *RenewalWait_Verdict {
+	p := new(RenewalWait_Verdict)
+	*p = x
+	return p
+}
+
+func (x RenewalWait_Verdict) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RenewalWait_Verdict) Descriptor() protoreflect.EnumDescriptor {
+	return file_skep_model_v1_model_proto_enumTypes[16].Descriptor()
+}
+
+func (RenewalWait_Verdict) Type() protoreflect.EnumType {
+	return &file_skep_model_v1_model_proto_enumTypes[16]
+}
+
+func (x RenewalWait_Verdict) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RenewalWait_Verdict.Descriptor instead.
+func (RenewalWait_Verdict) EnumDescriptor() ([]byte, []int) {
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{7, 0}
 }
 
 // Meta is written by apply only.
@@ -1285,7 +1393,11 @@ type ClusterSpec struct {
 	// There are no standing tokens: nodes join with tokens made for them.
 	NoStandingTokens bool `protobuf:"varint,13,opt,name=no_standing_tokens,json=noStandingTokens,proto3" json:"no_standing_tokens,omitempty"`
 	// Managers start locked, until they are given the unlock key.
-	Autolock      bool `protobuf:"varint,14,opt,name=autolock,proto3" json:"autolock,omitempty"`
+	Autolock       bool           `protobuf:"varint,14,opt,name=autolock,proto3" json:"autolock,omitempty"`
+	ExpiredRenewal ExpiredRenewal `protobuf:"varint,20,opt,name=expired_renewal,json=expiredRenewal,proto3,enum=skep.model.v1.ExpiredRenewal" json:"expired_renewal,omitempty"`
+	// Nanoseconds after the end of its certificate in which a node may renew it.
+	// Zero: 30 days.
+	ExpiredGrace  int64 `protobuf:"varint,21,opt,name=expired_grace,json=expiredGrace,proto3" json:"expired_grace,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1418,6 +1530,20 @@ func (x *ClusterSpec) GetAutolock() bool {
 	return false
 }
 
+func (x *ClusterSpec) GetExpiredRenewal() ExpiredRenewal {
+	if x != nil {
+		return x.ExpiredRenewal
+	}
+	return ExpiredRenewal_EXPIRED_RENEWAL_UNSPECIFIED
+}
+
+func (x *ClusterSpec) GetExpiredGrace() int64 {
+	if x != nil {
+		return x.ExpiredGrace
+	}
+	return 0
+}
+
 // RootCA holds what signs nodes. Written by init and by rotation.
 type RootCA struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1496,7 +1622,12 @@ type Node struct {
 	EnrolmentKey []byte `protobuf:"bytes,12,opt,name=enrolment_key,json=enrolmentKey,proto3" json:"enrolment_key,omitempty"`
 	// Why the role was changed by nobody's wish; empty if it was somebody's.
 	// Written with role.
-	RoleReason    string `protobuf:"bytes,20,opt,name=role_reason,json=roleReason,proto3" json:"role_reason,omitempty"`
+	RoleReason string `protobuf:"bytes,20,opt,name=role_reason,json=roleReason,proto3" json:"role_reason,omitempty"`
+	// It has asked for a certificate that an operator has to allow. Absent: it has not.
+	Wait *RenewalWait `protobuf:"bytes,21,opt,name=wait,proto3" json:"wait,omitempty"`
+	// Its certificates of this generation and older are void; 0: none are.
+	Revoked       uint64 `protobuf:"varint,22,opt,name=revoked,proto3" json:"revoked,omitempty"`
+	RevokedAt     int64  `protobuf:"varint,23,opt,name=revoked_at,json=revokedAt,proto3" json:"revoked_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1622,6 +1753,116 @@ func (x *Node) GetRoleReason() string {
 	return ""
 }
 
+func (x *Node) GetWait() *RenewalWait {
+	if x != nil {
+		return x.Wait
+	}
+	return nil
+}
+
+func (x *Node) GetRevoked() uint64 {
+	if x != nil {
+		return x.Revoked
+	}
+	return 0
+}
+
+func (x *Node) GetRevokedAt() int64 {
+	if x != nil {
+		return x.RevokedAt
+	}
+	return 0
+}
+
+// RenewalWait is a node that is in the cluster and whose certificate counts no
+// more, because it has ended or was revoked.
+type RenewalWait struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SHA-256 of the public key it asks for a certificate of, and the host it asks from.
+	Key     []byte `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	From    string `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
+	AskedAt int64  `protobuf:"varint,3,opt,name=asked_at,json=askedAt,proto3" json:"asked_at,omitempty"`
+	// Why it may not renew by itself, for people.
+	Reason  string              `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	Verdict RenewalWait_Verdict `protobuf:"varint,5,opt,name=verdict,proto3,enum=skep.model.v1.RenewalWait_Verdict" json:"verdict,omitempty"`
+	// Who decided.
+	DecidedBy     string `protobuf:"bytes,6,opt,name=decided_by,json=decidedBy,proto3" json:"decided_by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewalWait) Reset() {
+	*x = RenewalWait{}
+	mi := &file_skep_model_v1_model_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewalWait) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewalWait) ProtoMessage() {}
+
+func (x *RenewalWait) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_model_v1_model_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewalWait.ProtoReflect.Descriptor instead.
+func (*RenewalWait) Descriptor() ([]byte, []int) {
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *RenewalWait) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *RenewalWait) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *RenewalWait) GetAskedAt() int64 {
+	if x != nil {
+		return x.AskedAt
+	}
+	return 0
+}
+
+func (x *RenewalWait) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RenewalWait) GetVerdict() RenewalWait_Verdict {
+	if x != nil {
+		return x.Verdict
+	}
+	return RenewalWait_VERDICT_UNSPECIFIED
+}
+
+func (x *RenewalWait) GetDecidedBy() string {
+	if x != nil {
+		return x.DecidedBy
+	}
+	return ""
+}
+
 // NodeSpec is what the operator wants.
 type NodeSpec struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -1636,7 +1877,7 @@ type NodeSpec struct {
 
 func (x *NodeSpec) Reset() {
 	*x = NodeSpec{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[7]
+	mi := &file_skep_model_v1_model_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1648,7 +1889,7 @@ func (x *NodeSpec) String() string {
 func (*NodeSpec) ProtoMessage() {}
 
 func (x *NodeSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[7]
+	mi := &file_skep_model_v1_model_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1661,7 +1902,7 @@ func (x *NodeSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeSpec.ProtoReflect.Descriptor instead.
 func (*NodeSpec) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{7}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *NodeSpec) GetName() string {
@@ -1710,7 +1951,7 @@ type NodeDescription struct {
 
 func (x *NodeDescription) Reset() {
 	*x = NodeDescription{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[8]
+	mi := &file_skep_model_v1_model_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1722,7 +1963,7 @@ func (x *NodeDescription) String() string {
 func (*NodeDescription) ProtoMessage() {}
 
 func (x *NodeDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[8]
+	mi := &file_skep_model_v1_model_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1735,7 +1976,7 @@ func (x *NodeDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeDescription.ProtoReflect.Descriptor instead.
 func (*NodeDescription) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{8}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *NodeDescription) GetHostname() string {
@@ -1805,7 +2046,7 @@ type Resources struct {
 
 func (x *Resources) Reset() {
 	*x = Resources{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[9]
+	mi := &file_skep_model_v1_model_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1817,7 +2058,7 @@ func (x *Resources) String() string {
 func (*Resources) ProtoMessage() {}
 
 func (x *Resources) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[9]
+	mi := &file_skep_model_v1_model_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1830,7 +2071,7 @@ func (x *Resources) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resources.ProtoReflect.Descriptor instead.
 func (*Resources) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{9}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Resources) GetNanoCpus() int64 {
@@ -1877,7 +2118,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[10]
+	mi := &file_skep_model_v1_model_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1889,7 +2130,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[10]
+	mi := &file_skep_model_v1_model_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1902,7 +2143,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{10}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *NodeStatus) GetState() NodeState {
@@ -2013,7 +2254,7 @@ type Certificate struct {
 
 func (x *Certificate) Reset() {
 	*x = Certificate{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[11]
+	mi := &file_skep_model_v1_model_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2025,7 +2266,7 @@ func (x *Certificate) String() string {
 func (*Certificate) ProtoMessage() {}
 
 func (x *Certificate) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[11]
+	mi := &file_skep_model_v1_model_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2038,7 +2279,7 @@ func (x *Certificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
 func (*Certificate) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{11}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Certificate) GetGeneration() uint64 {
@@ -2129,7 +2370,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[12]
+	mi := &file_skep_model_v1_model_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2141,7 +2382,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[12]
+	mi := &file_skep_model_v1_model_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2154,7 +2395,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{12}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Member) GetMeta() *Meta {
@@ -2220,7 +2461,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[13]
+	mi := &file_skep_model_v1_model_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2232,7 +2473,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[13]
+	mi := &file_skep_model_v1_model_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2245,7 +2486,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{13}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Claim) GetKind() string {
@@ -2302,7 +2543,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[14]
+	mi := &file_skep_model_v1_model_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2314,7 +2555,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[14]
+	mi := &file_skep_model_v1_model_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2327,7 +2568,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{14}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Service) GetMeta() *Meta {
@@ -2418,7 +2659,7 @@ type RegistryAuth struct {
 
 func (x *RegistryAuth) Reset() {
 	*x = RegistryAuth{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[15]
+	mi := &file_skep_model_v1_model_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2430,7 +2671,7 @@ func (x *RegistryAuth) String() string {
 func (*RegistryAuth) ProtoMessage() {}
 
 func (x *RegistryAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[15]
+	mi := &file_skep_model_v1_model_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2443,7 +2684,7 @@ func (x *RegistryAuth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegistryAuth.ProtoReflect.Descriptor instead.
 func (*RegistryAuth) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{15}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RegistryAuth) GetRegistry() string {
@@ -2500,7 +2741,7 @@ type ServiceSpec struct {
 
 func (x *ServiceSpec) Reset() {
 	*x = ServiceSpec{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[16]
+	mi := &file_skep_model_v1_model_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2512,7 +2753,7 @@ func (x *ServiceSpec) String() string {
 func (*ServiceSpec) ProtoMessage() {}
 
 func (x *ServiceSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[16]
+	mi := &file_skep_model_v1_model_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2525,7 +2766,7 @@ func (x *ServiceSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceSpec.ProtoReflect.Descriptor instead.
 func (*ServiceSpec) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{16}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ServiceSpec) GetName() string {
@@ -2613,7 +2854,7 @@ type Replicated struct {
 
 func (x *Replicated) Reset() {
 	*x = Replicated{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[17]
+	mi := &file_skep_model_v1_model_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2625,7 +2866,7 @@ func (x *Replicated) String() string {
 func (*Replicated) ProtoMessage() {}
 
 func (x *Replicated) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[17]
+	mi := &file_skep_model_v1_model_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2638,7 +2879,7 @@ func (x *Replicated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replicated.ProtoReflect.Descriptor instead.
 func (*Replicated) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{17}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Replicated) GetReplicas() uint64 {
@@ -2656,7 +2897,7 @@ type Global struct {
 
 func (x *Global) Reset() {
 	*x = Global{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[18]
+	mi := &file_skep_model_v1_model_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2668,7 +2909,7 @@ func (x *Global) String() string {
 func (*Global) ProtoMessage() {}
 
 func (x *Global) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[18]
+	mi := &file_skep_model_v1_model_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2681,7 +2922,7 @@ func (x *Global) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Global.ProtoReflect.Descriptor instead.
 func (*Global) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{18}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{19}
 }
 
 // UpdateConfig is complete as stored: control fills the defaults in.
@@ -2703,7 +2944,7 @@ type UpdateConfig struct {
 
 func (x *UpdateConfig) Reset() {
 	*x = UpdateConfig{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[19]
+	mi := &file_skep_model_v1_model_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2715,7 +2956,7 @@ func (x *UpdateConfig) String() string {
 func (*UpdateConfig) ProtoMessage() {}
 
 func (x *UpdateConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[19]
+	mi := &file_skep_model_v1_model_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2728,7 +2969,7 @@ func (x *UpdateConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateConfig.ProtoReflect.Descriptor instead.
 func (*UpdateConfig) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{19}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *UpdateConfig) GetParallelism() uint64 {
@@ -2788,7 +3029,7 @@ type RestartPolicy struct {
 
 func (x *RestartPolicy) Reset() {
 	*x = RestartPolicy{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[20]
+	mi := &file_skep_model_v1_model_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2800,7 +3041,7 @@ func (x *RestartPolicy) String() string {
 func (*RestartPolicy) ProtoMessage() {}
 
 func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[20]
+	mi := &file_skep_model_v1_model_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2813,7 +3054,7 @@ func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartPolicy.ProtoReflect.Descriptor instead.
 func (*RestartPolicy) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{20}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RestartPolicy) GetCondition() RestartCondition {
@@ -2856,7 +3097,7 @@ type UpdateStatus struct {
 
 func (x *UpdateStatus) Reset() {
 	*x = UpdateStatus{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[21]
+	mi := &file_skep_model_v1_model_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2868,7 +3109,7 @@ func (x *UpdateStatus) String() string {
 func (*UpdateStatus) ProtoMessage() {}
 
 func (x *UpdateStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[21]
+	mi := &file_skep_model_v1_model_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2881,7 +3122,7 @@ func (x *UpdateStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateStatus.ProtoReflect.Descriptor instead.
 func (*UpdateStatus) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{21}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *UpdateStatus) GetState() UpdateState {
@@ -2925,7 +3166,7 @@ type Revision struct {
 
 func (x *Revision) Reset() {
 	*x = Revision{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[22]
+	mi := &file_skep_model_v1_model_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2937,7 +3178,7 @@ func (x *Revision) String() string {
 func (*Revision) ProtoMessage() {}
 
 func (x *Revision) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[22]
+	mi := &file_skep_model_v1_model_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2950,7 +3191,7 @@ func (x *Revision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revision.ProtoReflect.Descriptor instead.
 func (*Revision) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{22}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Revision) GetMeta() *Meta {
@@ -2996,7 +3237,7 @@ type TaskTemplate struct {
 
 func (x *TaskTemplate) Reset() {
 	*x = TaskTemplate{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[23]
+	mi := &file_skep_model_v1_model_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3008,7 +3249,7 @@ func (x *TaskTemplate) String() string {
 func (*TaskTemplate) ProtoMessage() {}
 
 func (x *TaskTemplate) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[23]
+	mi := &file_skep_model_v1_model_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3021,7 +3262,7 @@ func (x *TaskTemplate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskTemplate.ProtoReflect.Descriptor instead.
 func (*TaskTemplate) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{23}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *TaskTemplate) GetContainer() *ContainerSpec {
@@ -3070,7 +3311,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[24]
+	mi := &file_skep_model_v1_model_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3082,7 +3323,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[24]
+	mi := &file_skep_model_v1_model_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3095,7 +3336,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{24}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Limits) GetNanoCpus() int64 {
@@ -3133,7 +3374,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[25]
+	mi := &file_skep_model_v1_model_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3145,7 +3386,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[25]
+	mi := &file_skep_model_v1_model_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3158,7 +3399,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{25}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Placement) GetConstraints() []string {
@@ -3216,7 +3457,7 @@ type ContainerSpec struct {
 
 func (x *ContainerSpec) Reset() {
 	*x = ContainerSpec{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[26]
+	mi := &file_skep_model_v1_model_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3228,7 +3469,7 @@ func (x *ContainerSpec) String() string {
 func (*ContainerSpec) ProtoMessage() {}
 
 func (x *ContainerSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[26]
+	mi := &file_skep_model_v1_model_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3241,7 +3482,7 @@ func (x *ContainerSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerSpec.ProtoReflect.Descriptor instead.
 func (*ContainerSpec) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{26}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ContainerSpec) GetImage() string {
@@ -3402,7 +3643,7 @@ type Ulimit struct {
 
 func (x *Ulimit) Reset() {
 	*x = Ulimit{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[27]
+	mi := &file_skep_model_v1_model_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3414,7 +3655,7 @@ func (x *Ulimit) String() string {
 func (*Ulimit) ProtoMessage() {}
 
 func (x *Ulimit) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[27]
+	mi := &file_skep_model_v1_model_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3427,7 +3668,7 @@ func (x *Ulimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ulimit.ProtoReflect.Descriptor instead.
 func (*Ulimit) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{27}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Ulimit) GetName() string {
@@ -3470,7 +3711,7 @@ type Mount struct {
 
 func (x *Mount) Reset() {
 	*x = Mount{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[28]
+	mi := &file_skep_model_v1_model_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3482,7 +3723,7 @@ func (x *Mount) String() string {
 func (*Mount) ProtoMessage() {}
 
 func (x *Mount) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[28]
+	mi := &file_skep_model_v1_model_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3495,7 +3736,7 @@ func (x *Mount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mount.ProtoReflect.Descriptor instead.
 func (*Mount) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{28}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Mount) GetType() MountType {
@@ -3583,7 +3824,7 @@ type Task struct {
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[29]
+	mi := &file_skep_model_v1_model_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3595,7 +3836,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[29]
+	mi := &file_skep_model_v1_model_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3608,7 +3849,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{29}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Task) GetId() []byte {
@@ -3716,7 +3957,7 @@ type TaskStatus struct {
 
 func (x *TaskStatus) Reset() {
 	*x = TaskStatus{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[30]
+	mi := &file_skep_model_v1_model_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3728,7 +3969,7 @@ func (x *TaskStatus) String() string {
 func (*TaskStatus) ProtoMessage() {}
 
 func (x *TaskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[30]
+	mi := &file_skep_model_v1_model_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3741,7 +3982,7 @@ func (x *TaskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStatus.ProtoReflect.Descriptor instead.
 func (*TaskStatus) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{30}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *TaskStatus) GetState() TaskState {
@@ -3816,7 +4057,7 @@ type User struct {
 
 func (x *User) Reset() {
 	*x = User{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[31]
+	mi := &file_skep_model_v1_model_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3828,7 +4069,7 @@ func (x *User) String() string {
 func (*User) ProtoMessage() {}
 
 func (x *User) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[31]
+	mi := &file_skep_model_v1_model_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3841,7 +4082,7 @@ func (x *User) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use User.ProtoReflect.Descriptor instead.
 func (*User) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{31}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *User) GetMeta() *Meta {
@@ -3943,7 +4184,7 @@ type JoinToken struct {
 
 func (x *JoinToken) Reset() {
 	*x = JoinToken{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[32]
+	mi := &file_skep_model_v1_model_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3955,7 +4196,7 @@ func (x *JoinToken) String() string {
 func (*JoinToken) ProtoMessage() {}
 
 func (x *JoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[32]
+	mi := &file_skep_model_v1_model_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3968,7 +4209,7 @@ func (x *JoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
 func (*JoinToken) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{32}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *JoinToken) GetMeta() *Meta {
@@ -4117,7 +4358,7 @@ type TokenUse struct {
 
 func (x *TokenUse) Reset() {
 	*x = TokenUse{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[33]
+	mi := &file_skep_model_v1_model_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4129,7 +4370,7 @@ func (x *TokenUse) String() string {
 func (*TokenUse) ProtoMessage() {}
 
 func (x *TokenUse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[33]
+	mi := &file_skep_model_v1_model_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4142,7 +4383,7 @@ func (x *TokenUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenUse.ProtoReflect.Descriptor instead.
 func (*TokenUse) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{33}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *TokenUse) GetNode() []byte {
@@ -4237,7 +4478,7 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x12\n" +
 	"\x04kept\x18\x02 \x01(\rR\x04kept\x12\x14\n" +
 	"\x05clean\x18\x03 \x01(\rR\x05clean\x12\x16\n" +
-	"\x06locked\x18\x04 \x01(\x04R\x06locked\"\xff\x04\n" +
+	"\x06locked\x18\x04 \x01(\x04R\x06locked\"\xf2\x05\n" +
 	"\vClusterSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12>\n" +
 	"\x06labels\x18\x02 \x03(\v2&.skep.model.v1.ClusterSpec.LabelsEntryR\x06labels\x12)\n" +
@@ -4254,14 +4495,16 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\x14dead_manager_removal\x18\v \x01(\x03R\x12deadManagerRemoval\x12%\n" +
 	"\x0etoken_rotation\x18\f \x01(\x03R\rtokenRotation\x12,\n" +
 	"\x12no_standing_tokens\x18\r \x01(\bR\x10noStandingTokens\x12\x1a\n" +
-	"\bautolock\x18\x0e \x01(\bR\bautolock\x1a9\n" +
+	"\bautolock\x18\x0e \x01(\bR\bautolock\x12F\n" +
+	"\x0fexpired_renewal\x18\x14 \x01(\x0e2\x1d.skep.model.v1.ExpiredRenewalR\x0eexpiredRenewal\x12#\n" +
+	"\rexpired_grace\x18\x15 \x01(\x03R\fexpiredGrace\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\x0f\x10\x1e\"D\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\x0f\x10\x14J\x04\b\x16\x10\x1e\"D\n" +
 	"\x06RootCA\x12\"\n" +
 	"\fcertificates\x18\x01 \x03(\fR\fcertificates\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03keyJ\x04\b\x03\x10\n" +
-	"\"\xc5\x04\n" +
+	"\"\xae\x05\n" +
 	"\x04Node\x12'\n" +
 	"\x04meta\x18\x01 \x01(\v2\x13.skep.model.v1.MetaR\x04meta\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12+\n" +
@@ -4281,7 +4524,23 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"joinedFrom\x12#\n" +
 	"\renrolment_key\x18\f \x01(\fR\fenrolmentKey\x12\x1f\n" +
 	"\vrole_reason\x18\x14 \x01(\tR\n" +
-	"roleReasonJ\x04\b\r\x10\x14J\x04\b\x15\x10\x1e\"\x80\x02\n" +
+	"roleReason\x12.\n" +
+	"\x04wait\x18\x15 \x01(\v2\x1a.skep.model.v1.RenewalWaitR\x04wait\x12\x18\n" +
+	"\arevoked\x18\x16 \x01(\x04R\arevoked\x12\x1d\n" +
+	"\n" +
+	"revoked_at\x18\x17 \x01(\x03R\trevokedAtJ\x04\b\r\x10\x14J\x04\b\x18\x10\x1e\"\x93\x02\n" +
+	"\vRenewalWait\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\x12\x19\n" +
+	"\basked_at\x18\x03 \x01(\x03R\aaskedAt\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12<\n" +
+	"\averdict\x18\x05 \x01(\x0e2\".skep.model.v1.RenewalWait.VerdictR\averdict\x12\x1d\n" +
+	"\n" +
+	"decided_by\x18\x06 \x01(\tR\tdecidedBy\"N\n" +
+	"\aVerdict\x12\x17\n" +
+	"\x13VERDICT_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10VERDICT_ACCEPTED\x10\x01\x12\x14\n" +
+	"\x10VERDICT_REJECTED\x10\x02\"\x80\x02\n" +
 	"\bNodeSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12;\n" +
 	"\x06labels\x18\x02 \x03(\v2#.skep.model.v1.NodeSpec.LabelsEntryR\x06labels\x12'\n" +
@@ -4558,7 +4817,12 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"Membership\x12\x1a\n" +
 	"\x16MEMBERSHIP_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13MEMBERSHIP_ACCEPTED\x10\x01\x12\x16\n" +
-	"\x12MEMBERSHIP_PENDING\x10\x02*j\n" +
+	"\x12MEMBERSHIP_PENDING\x10\x02*\x83\x01\n" +
+	"\x0eExpiredRenewal\x12\x1f\n" +
+	"\x1bEXPIRED_RENEWAL_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14EXPIRED_RENEWAL_AUTO\x10\x01\x12\x1b\n" +
+	"\x17EXPIRED_RENEWAL_APPROVE\x10\x02\x12\x19\n" +
+	"\x15EXPIRED_RENEWAL_NEVER\x10\x03*j\n" +
 	"\tNodeState\x12\x1a\n" +
 	"\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12NODE_STATE_UNKNOWN\x10\x01\x12\x13\n" +
@@ -4644,134 +4908,140 @@ func file_skep_model_v1_model_proto_rawDescGZIP() []byte {
 	return file_skep_model_v1_model_proto_rawDescData
 }
 
-var file_skep_model_v1_model_proto_enumTypes = make([]protoimpl.EnumInfo, 15)
-var file_skep_model_v1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_skep_model_v1_model_proto_enumTypes = make([]protoimpl.EnumInfo, 17)
+var file_skep_model_v1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_skep_model_v1_model_proto_goTypes = []any{
-	(Role)(0),               // 0: skep.model.v1.Role
-	(Availability)(0),       // 1: skep.model.v1.Availability
-	(Membership)(0),         // 2: skep.model.v1.Membership
-	(NodeState)(0),          // 3: skep.model.v1.NodeState
-	(Farewell)(0),           // 4: skep.model.v1.Farewell
-	(MemberKind)(0),         // 5: skep.model.v1.MemberKind
-	(UpdateOrder)(0),        // 6: skep.model.v1.UpdateOrder
-	(FailureAction)(0),      // 7: skep.model.v1.FailureAction
-	(RestartCondition)(0),   // 8: skep.model.v1.RestartCondition
-	(UpdateState)(0),        // 9: skep.model.v1.UpdateState
-	(MountType)(0),          // 10: skep.model.v1.MountType
-	(TaskState)(0),          // 11: skep.model.v1.TaskState
-	(UserRole)(0),           // 12: skep.model.v1.UserRole
-	(TokenEnd)(0),           // 13: skep.model.v1.TokenEnd
-	(TokenVerdict)(0),       // 14: skep.model.v1.TokenVerdict
-	(*Meta)(nil),            // 15: skep.model.v1.Meta
-	(*Cluster)(nil),         // 16: skep.model.v1.Cluster
-	(*DataKey)(nil),         // 17: skep.model.v1.DataKey
-	(*KeyHolder)(nil),       // 18: skep.model.v1.KeyHolder
-	(*ClusterSpec)(nil),     // 19: skep.model.v1.ClusterSpec
-	(*RootCA)(nil),          // 20: skep.model.v1.RootCA
-	(*Node)(nil),            // 21: skep.model.v1.Node
-	(*NodeSpec)(nil),        // 22: skep.model.v1.NodeSpec
-	(*NodeDescription)(nil), // 23: skep.model.v1.NodeDescription
-	(*Resources)(nil),       // 24: skep.model.v1.Resources
-	(*NodeStatus)(nil),      // 25: skep.model.v1.NodeStatus
-	(*Certificate)(nil),     // 26: skep.model.v1.Certificate
-	(*Member)(nil),          // 27: skep.model.v1.Member
-	(*Claim)(nil),           // 28: skep.model.v1.Claim
-	(*Service)(nil),         // 29: skep.model.v1.Service
-	(*RegistryAuth)(nil),    // 30: skep.model.v1.RegistryAuth
-	(*ServiceSpec)(nil),     // 31: skep.model.v1.ServiceSpec
-	(*Replicated)(nil),      // 32: skep.model.v1.Replicated
-	(*Global)(nil),          // 33: skep.model.v1.Global
-	(*UpdateConfig)(nil),    // 34: skep.model.v1.UpdateConfig
-	(*RestartPolicy)(nil),   // 35: skep.model.v1.RestartPolicy
-	(*UpdateStatus)(nil),    // 36: skep.model.v1.UpdateStatus
-	(*Revision)(nil),        // 37: skep.model.v1.Revision
-	(*TaskTemplate)(nil),    // 38: skep.model.v1.TaskTemplate
-	(*Limits)(nil),          // 39: skep.model.v1.Limits
-	(*Placement)(nil),       // 40: skep.model.v1.Placement
-	(*ContainerSpec)(nil),   // 41: skep.model.v1.ContainerSpec
-	(*Ulimit)(nil),          // 42: skep.model.v1.Ulimit
-	(*Mount)(nil),           // 43: skep.model.v1.Mount
-	(*Task)(nil),            // 44: skep.model.v1.Task
-	(*TaskStatus)(nil),      // 45: skep.model.v1.TaskStatus
-	(*User)(nil),            // 46: skep.model.v1.User
-	(*JoinToken)(nil),       // 47: skep.model.v1.JoinToken
-	(*TokenUse)(nil),        // 48: skep.model.v1.TokenUse
-	nil,                     // 49: skep.model.v1.ClusterSpec.LabelsEntry
-	nil,                     // 50: skep.model.v1.NodeSpec.LabelsEntry
-	nil,                     // 51: skep.model.v1.NodeDescription.EngineLabelsEntry
-	nil,                     // 52: skep.model.v1.ServiceSpec.LabelsEntry
-	nil,                     // 53: skep.model.v1.ContainerSpec.LabelsEntry
-	nil,                     // 54: skep.model.v1.ContainerSpec.SysctlsEntry
-	nil,                     // 55: skep.model.v1.JoinToken.LabelsEntry
+	(Role)(0),                // 0: skep.model.v1.Role
+	(Availability)(0),        // 1: skep.model.v1.Availability
+	(Membership)(0),          // 2: skep.model.v1.Membership
+	(ExpiredRenewal)(0),      // 3: skep.model.v1.ExpiredRenewal
+	(NodeState)(0),           // 4: skep.model.v1.NodeState
+	(Farewell)(0),            // 5: skep.model.v1.Farewell
+	(MemberKind)(0),          // 6: skep.model.v1.MemberKind
+	(UpdateOrder)(0),         // 7: skep.model.v1.UpdateOrder
+	(FailureAction)(0),       // 8: skep.model.v1.FailureAction
+	(RestartCondition)(0),    // 9: skep.model.v1.RestartCondition
+	(UpdateState)(0),         // 10: skep.model.v1.UpdateState
+	(MountType)(0),           // 11: skep.model.v1.MountType
+	(TaskState)(0),           // 12: skep.model.v1.TaskState
+	(UserRole)(0),            // 13: skep.model.v1.UserRole
+	(TokenEnd)(0),            // 14: skep.model.v1.TokenEnd
+	(TokenVerdict)(0),        // 15: skep.model.v1.TokenVerdict
+	(RenewalWait_Verdict)(0), // 16: skep.model.v1.RenewalWait.Verdict
+	(*Meta)(nil),             // 17: skep.model.v1.Meta
+	(*Cluster)(nil),          // 18: skep.model.v1.Cluster
+	(*DataKey)(nil),          // 19: skep.model.v1.DataKey
+	(*KeyHolder)(nil),        // 20: skep.model.v1.KeyHolder
+	(*ClusterSpec)(nil),      // 21: skep.model.v1.ClusterSpec
+	(*RootCA)(nil),           // 22: skep.model.v1.RootCA
+	(*Node)(nil),             // 23: skep.model.v1.Node
+	(*RenewalWait)(nil),      // 24: skep.model.v1.RenewalWait
+	(*NodeSpec)(nil),         // 25: skep.model.v1.NodeSpec
+	(*NodeDescription)(nil),  // 26: skep.model.v1.NodeDescription
+	(*Resources)(nil),        // 27: skep.model.v1.Resources
+	(*NodeStatus)(nil),       // 28: skep.model.v1.NodeStatus
+	(*Certificate)(nil),      // 29: skep.model.v1.Certificate
+	(*Member)(nil),           // 30: skep.model.v1.Member
+	(*Claim)(nil),            // 31: skep.model.v1.Claim
+	(*Service)(nil),          // 32: skep.model.v1.Service
+	(*RegistryAuth)(nil),     // 33: skep.model.v1.RegistryAuth
+	(*ServiceSpec)(nil),      // 34: skep.model.v1.ServiceSpec
+	(*Replicated)(nil),       // 35: skep.model.v1.Replicated
+	(*Global)(nil),           // 36: skep.model.v1.Global
+	(*UpdateConfig)(nil),     // 37: skep.model.v1.UpdateConfig
+	(*RestartPolicy)(nil),    // 38: skep.model.v1.RestartPolicy
+	(*UpdateStatus)(nil),     // 39: skep.model.v1.UpdateStatus
+	(*Revision)(nil),         // 40: skep.model.v1.Revision
+	(*TaskTemplate)(nil),     // 41: skep.model.v1.TaskTemplate
+	(*Limits)(nil),           // 42: skep.model.v1.Limits
+	(*Placement)(nil),        // 43: skep.model.v1.Placement
+	(*ContainerSpec)(nil),    // 44: skep.model.v1.ContainerSpec
+	(*Ulimit)(nil),           // 45: skep.model.v1.Ulimit
+	(*Mount)(nil),            // 46: skep.model.v1.Mount
+	(*Task)(nil),             // 47: skep.model.v1.Task
+	(*TaskStatus)(nil),       // 48: skep.model.v1.TaskStatus
+	(*User)(nil),             // 49: skep.model.v1.User
+	(*JoinToken)(nil),        // 50: skep.model.v1.JoinToken
+	(*TokenUse)(nil),         // 51: skep.model.v1.TokenUse
+	nil,                      // 52: skep.model.v1.ClusterSpec.LabelsEntry
+	nil,                      // 53: skep.model.v1.NodeSpec.LabelsEntry
+	nil,                      // 54: skep.model.v1.NodeDescription.EngineLabelsEntry
+	nil,                      // 55: skep.model.v1.ServiceSpec.LabelsEntry
+	nil,                      // 56: skep.model.v1.ContainerSpec.LabelsEntry
+	nil,                      // 57: skep.model.v1.ContainerSpec.SysctlsEntry
+	nil,                      // 58: skep.model.v1.JoinToken.LabelsEntry
 }
 var file_skep_model_v1_model_proto_depIdxs = []int32{
-	15, // 0: skep.model.v1.Cluster.meta:type_name -> skep.model.v1.Meta
-	19, // 1: skep.model.v1.Cluster.spec:type_name -> skep.model.v1.ClusterSpec
-	20, // 2: skep.model.v1.Cluster.root:type_name -> skep.model.v1.RootCA
-	17, // 3: skep.model.v1.Cluster.data_key:type_name -> skep.model.v1.DataKey
-	18, // 4: skep.model.v1.Cluster.key_holders:type_name -> skep.model.v1.KeyHolder
-	49, // 5: skep.model.v1.ClusterSpec.labels:type_name -> skep.model.v1.ClusterSpec.LabelsEntry
-	15, // 6: skep.model.v1.Node.meta:type_name -> skep.model.v1.Meta
-	22, // 7: skep.model.v1.Node.spec:type_name -> skep.model.v1.NodeSpec
-	0,  // 8: skep.model.v1.Node.role:type_name -> skep.model.v1.Role
-	2,  // 9: skep.model.v1.Node.membership:type_name -> skep.model.v1.Membership
-	23, // 10: skep.model.v1.Node.description:type_name -> skep.model.v1.NodeDescription
-	25, // 11: skep.model.v1.Node.status:type_name -> skep.model.v1.NodeStatus
-	26, // 12: skep.model.v1.Node.current:type_name -> skep.model.v1.Certificate
-	26, // 13: skep.model.v1.Node.previous:type_name -> skep.model.v1.Certificate
-	50, // 14: skep.model.v1.NodeSpec.labels:type_name -> skep.model.v1.NodeSpec.LabelsEntry
-	0,  // 15: skep.model.v1.NodeSpec.role:type_name -> skep.model.v1.Role
-	1,  // 16: skep.model.v1.NodeSpec.availability:type_name -> skep.model.v1.Availability
-	24, // 17: skep.model.v1.NodeDescription.resources:type_name -> skep.model.v1.Resources
-	51, // 18: skep.model.v1.NodeDescription.engine_labels:type_name -> skep.model.v1.NodeDescription.EngineLabelsEntry
-	3,  // 19: skep.model.v1.NodeStatus.state:type_name -> skep.model.v1.NodeState
-	4,  // 20: skep.model.v1.NodeStatus.farewell:type_name -> skep.model.v1.Farewell
-	0,  // 21: skep.model.v1.Certificate.role:type_name -> skep.model.v1.Role
-	15, // 22: skep.model.v1.Member.meta:type_name -> skep.model.v1.Meta
-	5,  // 23: skep.model.v1.Member.kind:type_name -> skep.model.v1.MemberKind
-	15, // 24: skep.model.v1.Service.meta:type_name -> skep.model.v1.Meta
-	31, // 25: skep.model.v1.Service.spec:type_name -> skep.model.v1.ServiceSpec
-	36, // 26: skep.model.v1.Service.update:type_name -> skep.model.v1.UpdateStatus
-	30, // 27: skep.model.v1.Service.registry_auths:type_name -> skep.model.v1.RegistryAuth
-	52, // 28: skep.model.v1.ServiceSpec.labels:type_name -> skep.model.v1.ServiceSpec.LabelsEntry
-	32, // 29: skep.model.v1.ServiceSpec.replicated:type_name -> skep.model.v1.Replicated
-	33, // 30: skep.model.v1.ServiceSpec.global:type_name -> skep.model.v1.Global
-	34, // 31: skep.model.v1.ServiceSpec.update:type_name -> skep.model.v1.UpdateConfig
-	34, // 32: skep.model.v1.ServiceSpec.rollback:type_name -> skep.model.v1.UpdateConfig
-	35, // 33: skep.model.v1.ServiceSpec.restart:type_name -> skep.model.v1.RestartPolicy
-	7,  // 34: skep.model.v1.UpdateConfig.failure_action:type_name -> skep.model.v1.FailureAction
-	6,  // 35: skep.model.v1.UpdateConfig.order:type_name -> skep.model.v1.UpdateOrder
-	8,  // 36: skep.model.v1.RestartPolicy.condition:type_name -> skep.model.v1.RestartCondition
-	9,  // 37: skep.model.v1.UpdateStatus.state:type_name -> skep.model.v1.UpdateState
-	15, // 38: skep.model.v1.Revision.meta:type_name -> skep.model.v1.Meta
-	38, // 39: skep.model.v1.Revision.template:type_name -> skep.model.v1.TaskTemplate
-	41, // 40: skep.model.v1.TaskTemplate.container:type_name -> skep.model.v1.ContainerSpec
-	24, // 41: skep.model.v1.TaskTemplate.reservations:type_name -> skep.model.v1.Resources
-	39, // 42: skep.model.v1.TaskTemplate.limits:type_name -> skep.model.v1.Limits
-	40, // 43: skep.model.v1.TaskTemplate.placement:type_name -> skep.model.v1.Placement
-	53, // 44: skep.model.v1.ContainerSpec.labels:type_name -> skep.model.v1.ContainerSpec.LabelsEntry
-	43, // 45: skep.model.v1.ContainerSpec.mounts:type_name -> skep.model.v1.Mount
-	54, // 46: skep.model.v1.ContainerSpec.sysctls:type_name -> skep.model.v1.ContainerSpec.SysctlsEntry
-	42, // 47: skep.model.v1.ContainerSpec.ulimits:type_name -> skep.model.v1.Ulimit
-	10, // 48: skep.model.v1.Mount.type:type_name -> skep.model.v1.MountType
-	11, // 49: skep.model.v1.Task.desired:type_name -> skep.model.v1.TaskState
-	45, // 50: skep.model.v1.Task.status:type_name -> skep.model.v1.TaskStatus
-	11, // 51: skep.model.v1.TaskStatus.state:type_name -> skep.model.v1.TaskState
-	15, // 52: skep.model.v1.User.meta:type_name -> skep.model.v1.Meta
-	12, // 53: skep.model.v1.User.role:type_name -> skep.model.v1.UserRole
-	26, // 54: skep.model.v1.User.current:type_name -> skep.model.v1.Certificate
-	26, // 55: skep.model.v1.User.previous:type_name -> skep.model.v1.Certificate
-	15, // 56: skep.model.v1.JoinToken.meta:type_name -> skep.model.v1.Meta
-	0,  // 57: skep.model.v1.JoinToken.role:type_name -> skep.model.v1.Role
-	55, // 58: skep.model.v1.JoinToken.labels:type_name -> skep.model.v1.JoinToken.LabelsEntry
-	48, // 59: skep.model.v1.JoinToken.used:type_name -> skep.model.v1.TokenUse
-	13, // 60: skep.model.v1.JoinToken.end:type_name -> skep.model.v1.TokenEnd
-	14, // 61: skep.model.v1.TokenUse.verdict:type_name -> skep.model.v1.TokenVerdict
-	62, // [62:62] is the sub-list for method output_type
-	62, // [62:62] is the sub-list for method input_type
-	62, // [62:62] is the sub-list for extension type_name
-	62, // [62:62] is the sub-list for extension extendee
-	0,  // [0:62] is the sub-list for field type_name
+	17, // 0: skep.model.v1.Cluster.meta:type_name -> skep.model.v1.Meta
+	21, // 1: skep.model.v1.Cluster.spec:type_name -> skep.model.v1.ClusterSpec
+	22, // 2: skep.model.v1.Cluster.root:type_name -> skep.model.v1.RootCA
+	19, // 3: skep.model.v1.Cluster.data_key:type_name -> skep.model.v1.DataKey
+	20, // 4: skep.model.v1.Cluster.key_holders:type_name -> skep.model.v1.KeyHolder
+	52, // 5: skep.model.v1.ClusterSpec.labels:type_name -> skep.model.v1.ClusterSpec.LabelsEntry
+	3,  // 6: skep.model.v1.ClusterSpec.expired_renewal:type_name -> skep.model.v1.ExpiredRenewal
+	17, // 7: skep.model.v1.Node.meta:type_name -> skep.model.v1.Meta
+	25, // 8: skep.model.v1.Node.spec:type_name -> skep.model.v1.NodeSpec
+	0,  // 9: skep.model.v1.Node.role:type_name -> skep.model.v1.Role
+	2,  // 10: skep.model.v1.Node.membership:type_name -> skep.model.v1.Membership
+	26, // 11: skep.model.v1.Node.description:type_name -> skep.model.v1.NodeDescription
+	28, // 12: skep.model.v1.Node.status:type_name -> skep.model.v1.NodeStatus
+	29, // 13: skep.model.v1.Node.current:type_name -> skep.model.v1.Certificate
+	29, // 14: skep.model.v1.Node.previous:type_name -> skep.model.v1.Certificate
+	24, // 15: skep.model.v1.Node.wait:type_name -> skep.model.v1.RenewalWait
+	16, // 16: skep.model.v1.RenewalWait.verdict:type_name -> skep.model.v1.RenewalWait.Verdict
+	53, // 17: skep.model.v1.NodeSpec.labels:type_name -> skep.model.v1.NodeSpec.LabelsEntry
+	0,  // 18: skep.model.v1.NodeSpec.role:type_name -> skep.model.v1.Role
+	1,  // 19: skep.model.v1.NodeSpec.availability:type_name -> skep.model.v1.Availability
+	27, // 20: skep.model.v1.NodeDescription.resources:type_name -> skep.model.v1.Resources
+	54, // 21: skep.model.v1.NodeDescription.engine_labels:type_name -> skep.model.v1.NodeDescription.EngineLabelsEntry
+	4,  // 22: skep.model.v1.NodeStatus.state:type_name -> skep.model.v1.NodeState
+	5,  // 23: skep.model.v1.NodeStatus.farewell:type_name -> skep.model.v1.Farewell
+	0,  // 24: skep.model.v1.Certificate.role:type_name -> skep.model.v1.Role
+	17, // 25: skep.model.v1.Member.meta:type_name -> skep.model.v1.Meta
+	6,  // 26: skep.model.v1.Member.kind:type_name -> skep.model.v1.MemberKind
+	17, // 27: skep.model.v1.Service.meta:type_name -> skep.model.v1.Meta
+	34, // 28: skep.model.v1.Service.spec:type_name -> skep.model.v1.ServiceSpec
+	39, // 29: skep.model.v1.Service.update:type_name -> skep.model.v1.UpdateStatus
+	33, // 30: skep.model.v1.Service.registry_auths:type_name -> skep.model.v1.RegistryAuth
+	55, // 31: skep.model.v1.ServiceSpec.labels:type_name -> skep.model.v1.ServiceSpec.LabelsEntry
+	35, // 32: skep.model.v1.ServiceSpec.replicated:type_name -> skep.model.v1.Replicated
+	36, // 33: skep.model.v1.ServiceSpec.global:type_name -> skep.model.v1.Global
+	37, // 34: skep.model.v1.ServiceSpec.update:type_name -> skep.model.v1.UpdateConfig
+	37, // 35: skep.model.v1.ServiceSpec.rollback:type_name -> skep.model.v1.UpdateConfig
+	38, // 36: skep.model.v1.ServiceSpec.restart:type_name -> skep.model.v1.RestartPolicy
+	8,  // 37: skep.model.v1.UpdateConfig.failure_action:type_name -> skep.model.v1.FailureAction
+	7,  // 38: skep.model.v1.UpdateConfig.order:type_name -> skep.model.v1.UpdateOrder
+	9,  // 39: skep.model.v1.RestartPolicy.condition:type_name -> skep.model.v1.RestartCondition
+	10, // 40: skep.model.v1.UpdateStatus.state:type_name -> skep.model.v1.UpdateState
+	17, // 41: skep.model.v1.Revision.meta:type_name -> skep.model.v1.Meta
+	41, // 42: skep.model.v1.Revision.template:type_name -> skep.model.v1.TaskTemplate
+	44, // 43: skep.model.v1.TaskTemplate.container:type_name -> skep.model.v1.ContainerSpec
+	27, // 44: skep.model.v1.TaskTemplate.reservations:type_name -> skep.model.v1.Resources
+	42, // 45: skep.model.v1.TaskTemplate.limits:type_name -> skep.model.v1.Limits
+	43, // 46: skep.model.v1.TaskTemplate.placement:type_name -> skep.model.v1.Placement
+	56, // 47: skep.model.v1.ContainerSpec.labels:type_name -> skep.model.v1.ContainerSpec.LabelsEntry
+	46, // 48: skep.model.v1.ContainerSpec.mounts:type_name -> skep.model.v1.Mount
+	57, // 49: skep.model.v1.ContainerSpec.sysctls:type_name -> skep.model.v1.ContainerSpec.SysctlsEntry
+	45, // 50: skep.model.v1.ContainerSpec.ulimits:type_name -> skep.model.v1.Ulimit
+	11, // 51: skep.model.v1.Mount.type:type_name -> skep.model.v1.MountType
+	12, // 52: skep.model.v1.Task.desired:type_name -> skep.model.v1.TaskState
+	48, // 53: skep.model.v1.Task.status:type_name -> skep.model.v1.TaskStatus
+	12, // 54: skep.model.v1.TaskStatus.state:type_name -> skep.model.v1.TaskState
+	17, // 55: skep.model.v1.User.meta:type_name -> skep.model.v1.Meta
+	13, // 56: skep.model.v1.User.role:type_name -> skep.model.v1.UserRole
+	29, // 57: skep.model.v1.User.current:type_name -> skep.model.v1.Certificate
+	29, // 58: skep.model.v1.User.previous:type_name -> skep.model.v1.Certificate
+	17, // 59: skep.model.v1.JoinToken.meta:type_name -> skep.model.v1.Meta
+	0,  // 60: skep.model.v1.JoinToken.role:type_name -> skep.model.v1.Role
+	58, // 61: skep.model.v1.JoinToken.labels:type_name -> skep.model.v1.JoinToken.LabelsEntry
+	51, // 62: skep.model.v1.JoinToken.used:type_name -> skep.model.v1.TokenUse
+	14, // 63: skep.model.v1.JoinToken.end:type_name -> skep.model.v1.TokenEnd
+	15, // 64: skep.model.v1.TokenUse.verdict:type_name -> skep.model.v1.TokenVerdict
+	65, // [65:65] is the sub-list for method output_type
+	65, // [65:65] is the sub-list for method input_type
+	65, // [65:65] is the sub-list for extension type_name
+	65, // [65:65] is the sub-list for extension extendee
+	0,  // [0:65] is the sub-list for field type_name
 }
 
 func init() { file_skep_model_v1_model_proto_init() }
@@ -4779,18 +5049,18 @@ func file_skep_model_v1_model_proto_init() {
 	if File_skep_model_v1_model_proto != nil {
 		return
 	}
-	file_skep_model_v1_model_proto_msgTypes[16].OneofWrappers = []any{
+	file_skep_model_v1_model_proto_msgTypes[17].OneofWrappers = []any{
 		(*ServiceSpec_Replicated)(nil),
 		(*ServiceSpec_Global)(nil),
 	}
-	file_skep_model_v1_model_proto_msgTypes[30].OneofWrappers = []any{}
+	file_skep_model_v1_model_proto_msgTypes[31].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_skep_model_v1_model_proto_rawDesc), len(file_skep_model_v1_model_proto_rawDesc)),
-			NumEnums:      15,
-			NumMessages:   41,
+			NumEnums:      17,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
