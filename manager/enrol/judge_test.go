@@ -183,6 +183,34 @@ func TestDemotionAndRemovalCutStreams(t *testing.T) {
 	}
 }
 
+// TestAStreamThatWasCutTakesNothingInAnyMore, though its handler waits for the next
+// word and has not noticed: a manager that was demoted might say its vote.
+func TestAStreamThatWasCutTakesNothingInAnyMore(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	m := w.serve(t, w.node(t, asManager))
+	manager := w.node(t, asManager)
+	relay, err := dispatchv1.NewDispatchClient(w.dial(t, m, manager)).Relay(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := relay.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	w.editNode(t, manager.Get().Identity.Node, func(n *modelv1.Node) { n.Role = asWorker })
+	m.server.Recheck()
+	before := m.relayed.Load()
+	if err := relay.Send(&dispatchv1.RelayRequest{}); err != nil && !errors.Is(err, io.EOF) {
+		t.Fatal(err)
+	}
+	if _, err := relay.Recv(); err == nil {
+		t.Error("it goes on")
+	}
+	if now := m.relayed.Load(); now != before {
+		t.Errorf("%d messages were taken in after the cut", now-before)
+	}
+}
+
 func TestOutOfContactKeepsStreamsAndStartsNone(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
