@@ -87,6 +87,7 @@ func pretty(resp *controlv1.GetNodeResponse) *show.Sheet {
 		s.Field("State", show.NodeState(n))
 		s.Field("Message", n.GetStatus().GetMessage())
 		s.Field("Not heard since", show.When(n.GetStatus().GetLostSince()))
+		s.Field("Used also at", n.GetStatus().GetTwinAddress())
 		s.Field("Clock", show.Clock(n.GetStatus().GetClockAhead(), n.GetStatus().GetClockBy()))
 		s.Field("Availability", show.Title(availability(n)))
 		s.Field("Address", address(n))

@@ -58,6 +58,8 @@ type nodeStatus struct {
 	Message   string     `json:",omitempty"`
 	Addr      string     `json:",omitempty"`
 	LostSince *time.Time `json:",omitempty"`
+	// TwinAddr is where another machine uses its identity; empty if none does.
+	TwinAddr string `json:",omitempty"`
 	// Clock says how far its clock is off the swarm's; empty if it is not.
 	Clock string `json:",omitempty"`
 }
@@ -85,7 +87,8 @@ func newObject(resp *controlv1.GetNodeResponse) object {
 		Description: newDescription(n.GetDescription(), resp.GetRoots()),
 		Status: nodeStatus{State: lower(show.NodeState(n)), Message: n.GetStatus().GetMessage(),
 			Addr: address(n), LostSince: show.Time(n.GetStatus().GetLostSince()),
-			Clock: show.Clock(n.GetStatus().GetClockAhead(), n.GetStatus().GetClockBy())},
+			TwinAddr: n.GetStatus().GetTwinAddress(),
+			Clock:    show.Clock(n.GetStatus().GetClockAhead(), n.GetStatus().GetClockBy())},
 	}
 	if m := resp.GetNode().GetManager(); m != nil {
 		o.ManagerStatus = &managerState{Leader: m.GetLeader(), Reachability: reachability(m), Addr: m.GetAddress(), Voter: m.GetVoter(), UnreachableSince: show.Time(m.GetUnreachableSince())}

@@ -134,7 +134,8 @@ func WaitsToRenew(n *modelv1.Node) bool {
 // NodeState is what a list says of a node: Ready, Down, Unknown, or Pending if it
 // waits to be accepted.
 func NodeState(n *modelv1.Node) string {
-	if n.GetMembership() == modelv1.Membership_MEMBERSHIP_PENDING || WaitsToRenew(n) {
+	ready := n.GetStatus().GetState() == modelv1.NodeState_NODE_STATE_READY
+	if n.GetMembership() == modelv1.Membership_MEMBERSHIP_PENDING || WaitsToRenew(n) && !ready {
 		return "Pending"
 	}
 	switch n.GetStatus().GetState() {

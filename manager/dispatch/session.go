@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -114,6 +115,9 @@ func (s *Server) Session(stream dispatchv1.Dispatch_SessionServer) error {
 	if end := s.catchUp(ctx, open); end != nil {
 		return stream.Send(&dispatchv1.SessionResponse{End: end})
 	}
+	if end := s.twin(caller.Node, open); end != nil {
+		return stream.Send(&dispatchv1.SessionResponse{End: end})
+	}
 	x := &session{
 		node: caller.Node, boot: open.GetHello().GetBoot(), counter: open.GetSession(), address: caller.Address,
 		beat: first.GetBeat(), beatAt: time.Now(), description: first.GetDescription(),
@@ -145,6 +149,17 @@ func (s *Server) catchUp(ctx context.Context, open *dispatchv1.Open) *dispatchv1
 			Words: fmt.Sprintf("this manager is at index %d, the node has obeyed %d", snap.Index(), open.GetIndex())}
 	}
 	return nil
+}
+
+// twin refuses a machine that takes turns with another as one node, as long as the
+// other is heard: they would replace each other's sessions without a pause.
+func (s *Server) twin(node id.ID, open *dispatchv1.Open) *dispatchv1.End {
+	status := s.cfg.Store.Snapshot().Node(node).GetStatus()
+	if len(status.GetTwinBoot()) == 0 || status.GetState() != modelv1.NodeState_NODE_STATE_READY ||
+		bytes.Equal(status.GetBoot(), open.GetHello().GetBoot()) {
+		return nil
+	}
+	return &dispatchv1.End{Reason: dispatchv1.End_REASON_REPLACED, Words: status.GetMessage()}
 }
 
 // errEnded says that the session was told to end.

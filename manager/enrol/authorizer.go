@@ -156,6 +156,9 @@ func conclude(n *modelv1.Node, v verdict, p rpc.Proof) (modelv1.Role, error) {
 		}
 		return 0, revoked(n)
 	case older:
+		if p.Method == cav1.Authority_Renew_FullMethodName {
+			return n.GetRole(), nil // Members.Renew has it wait for an operator
+		}
 	}
 	return 0, superseded(p.Identity)
 }

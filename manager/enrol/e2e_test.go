@@ -91,8 +91,19 @@ func TestTokenBuysACertificateThatWorksAndRenews(t *testing.T) {
 	if _, err := renew(t, w.dial(t, m, h), next); err != nil {
 		t.Errorf("repeating a renewal under the former certificate: %v", err)
 	}
-	if _, err := renew(t, w.dial(t, m, h), newKey(t)); !errdefs.IsUnauthorized(err) {
-		t.Errorf("a former certificate got another key certified: %v", err)
+	if issued, err := renew(t, w.dial(t, m, h), newKey(t)); err != nil || issued != nil {
+		t.Errorf("a former certificate with another key: %v, %v; want that it waits for an operator", issued, err)
+	}
+	if wait := w.store.Snapshot().Node(who.Node).GetWait(); !strings.Contains(wait.GetReason(), "restored from an older image, or is a copy") {
+		t.Errorf("the operator is told %q", wait.GetReason())
+	}
+	if _, err := renew(t, w.dial(t, m, h), newKey(t)); !errdefs.IsPermissionDenied(err) || !strings.Contains(err.Error(), "another machine at 127.0.0.1 waits with this identity") {
+		t.Errorf("a third machine: %v, want to be told of the second", err)
+	}
+	fresh := &ca.Holder{}
+	fresh.Set(cred)
+	if _, err := session(t, w.dial(t, m, fresh)); err != nil {
+		t.Errorf("the one whose certificate is current: %v", err)
 	}
 }
 

@@ -56,9 +56,6 @@ func renew(tx *store.Tx, r authority.Renewal, prepare authority.Prepare, now tim
 		if err := vouch(tx, old, r); err != nil {
 			return authority.Admission{}, err
 		}
-	case !again && !bytes.Equal(current.GetKeySha256(), r.Caller.KeySHA256[:]):
-		// The former slot may only repeat the request that superseded it.
-		return authority.Admission{}, superseded(r.Caller)
 	}
 	n := proto.CloneOf(old)
 	if !ahead {
@@ -98,9 +95,12 @@ func allowed(tx *store.Tx, n *modelv1.Node, r authority.Renewal, now time.Time) 
 // certificate was revoked, or has ended and the cluster wants an operator to look. It
 // refuses what nobody can allow.
 func late(tx *store.Tx, n *modelv1.Node, r authority.Renewal, now time.Time) (why string, err error) {
-	since, spec := now.Sub(r.Caller.NotAfter), tx.Cluster().GetSpec()
+	since := now.Sub(r.Caller.NotAfter)
 	revoked := r.Caller.Generation <= n.GetRevoked()
-	if !revoked && since <= 0 {
+	current := n.GetCurrent().GetKeySha256()
+	// The former slot may repeat the request that superseded it, and no other.
+	old := !bytes.Equal(current, r.Caller.KeySHA256[:]) && !bytes.Equal(current, r.Key.SHA256[:])
+	if !revoked && !old && since <= 0 {
 		return "", nil
 	}
 	if w := n.GetWait(); w.GetVerdict() == modelv1.RenewalWait_VERDICT_ACCEPTED && bytes.Equal(w.GetKey(), r.Key.SHA256[:]) {
@@ -109,21 +109,34 @@ func late(tx *store.Tx, n *modelv1.Node, r authority.Renewal, now time.Time) (wh
 	if revoked {
 		return "its certificates were revoked", nil
 	}
-	ended := "its certificate ended at " + r.Caller.NotAfter.UTC().Format(time.RFC3339)
+	if since > 0 {
+		if why, err = ended(tx, r, since); why != "" || err != nil {
+			return why, err
+		}
+	}
+	if old {
+		return "a newer certificate has taken the place of this one: the host was restored from an older image, or is a copy", nil
+	}
+	return "", nil
+}
+
+// ended is late for a certificate that has ended so long ago.
+func ended(tx *store.Tx, r authority.Renewal, since time.Duration) (why string, err error) {
+	why = "its certificate ended at " + r.Caller.NotAfter.UTC().Format(time.RFC3339)
 	if tx.MemberByNode(r.Caller.Node) != nil && since <= rpc.ExpiredGrace {
 		return "", nil // or a swarm that was off for long could not come back
 	}
-	grace := ExpiredGrace
+	spec, grace := tx.Cluster().GetSpec(), ExpiredGrace
 	if d := time.Duration(spec.GetExpiredGrace()); d > 0 {
 		grace = d
 	}
 	switch mode := spec.GetExpiredRenewal(); {
 	case mode == modelv1.ExpiredRenewal_EXPIRED_RENEWAL_NEVER:
-		return "", tooLate(r, ended+", and the swarm lets no node renew after that")
+		return "", tooLate(r, why+", and the swarm lets no node renew after that")
 	case since > grace:
-		return "", tooLate(r, fmt.Sprintf("%s, and the swarm lets nodes renew for %v after that", ended, grace))
+		return "", tooLate(r, fmt.Sprintf("%s, and the swarm lets nodes renew for %v after that", why, grace))
 	case mode == modelv1.ExpiredRenewal_EXPIRED_RENEWAL_APPROVE:
-		return ended, nil
+		return why, nil
 	}
 	return "", nil
 }
@@ -143,6 +156,12 @@ func wait(tx *store.Tx, n *modelv1.Node, r authority.Renewal, why string) error 
 	}
 	if bytes.Equal(w.GetKey(), r.Key.SHA256[:]) {
 		return nil
+	}
+	// Of two machines with one identity the first holds the place: what the operator
+	// is shown must not change under his hands.
+	if at := tx.Base().Now(); w != nil && w.GetVerdict() == modelv1.RenewalWait_VERDICT_UNSPECIFIED && at.UnixNano() < w.GetAskedAt()+int64(PendingFor) {
+		return rpc.Refuse(rpc.Errorf(errdefs.ErrPermissionDenied, "node %s: %s, and another machine at %s waits with this identity to be accepted",
+			r.Caller.Node, why, w.GetFrom()), `an operator decides with "ctl node accept" or "ctl node reject"`)
 	}
 	n.Wait = &modelv1.RenewalWait{Key: r.Key.SHA256[:], From: r.Address, AskedAt: tx.Base().Now().UnixNano(), Reason: why}
 	return tx.PutNode(n)

@@ -65,9 +65,11 @@ func (s *step) nodeTurn(x id.ID, old, n *modelv1.Node) {
 		s.add(s.nodeEntry(x), nodeState(n), is.GetMessage(), attributes)
 	}
 	s.nodeClock(x, was, is)
-	// Of a node that is there nothing is said but that it seems to be there twice.
-	if text := is.GetMessage(); is.GetState() == stateReady && text != "" && text != was.GetMessage() {
-		s.add(s.nodeEntry(x), "clone", text, nil)
+	switch twin, before := len(is.GetTwinBoot()) > 0, len(was.GetTwinBoot()) > 0; {
+	case twin && !before:
+		s.add(s.nodeEntry(x), "clone", is.GetMessage(), map[string]string{"address": is.GetObservedAddress(), "other": is.GetTwinAddress()})
+	case before && !twin && is != nil:
+		s.add(s.nodeEntry(x), "clone", "one machine alone has been heard of late", nil)
 	}
 }
 
