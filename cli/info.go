@@ -146,12 +146,12 @@ type clusterInfo struct {
 	ExpiredRenewal     string
 	ExpiredGrace       time.Duration
 	DeadManagerRemoval time.Duration `json:",omitempty"`
+	JoinTokens         joinTokens
 	// Autolock: managers start locked. DataKeyRotation says why the data key is
 	// being replaced and how far that is; empty while it is not.
 	Autolock        bool
 	DataKey         uint32
 	DataKeyRotation string `json:",omitempty"`
-	JoinTokens      joinTokens
 }
 
 // joinTokens is what nodes join with.

@@ -136,7 +136,7 @@ func TestARevokedNodeIsOutAtOnceAndComesBackWhenItIsAccepted(t *testing.T) {
 		})
 		c.until(30*time.Second, "it waits", func() bool { return ms[2].pending() == 1 })
 		time.Sleep(30 * time.Second)
-		if n := c.log.sessionsOf(w, began); n > 0 || ms[0].state(w) == ready {
+		if n := c.log.sessionsOf(w, began.Add(revokedIn)); n > 0 || ms[0].state(w) == ready {
 			t.Errorf("it opened %d sessions", n)
 		}
 		if _, err := ms[0].control().AcceptNode(t.Context(), &controlv1.AcceptNodeRequest{RequestId: requestID(), Ref: w.id.String()}); err != nil {
