@@ -64,8 +64,9 @@ func TestANodeWhoseCertificateExpiredWaitsToBeAccepted(t *testing.T) {
 		if m.state(w) == ready || identityOf(t, w).Generation != 1 {
 			t.Error("it came in and nobody accepted it")
 		}
-		if now := m.info().GetApplied(); now != index {
-			t.Errorf("%d entries were written while it asked again and again", now-index)
+		// Its refused sessions are in the audit trail, some at a time; its questions are not.
+		if now := m.info().GetApplied(); now > index+10 {
+			t.Errorf("%d entries were written in a minute while it asked again and again", now-index)
 		}
 		if _, err := m.control().AcceptNode(t.Context(), &controlv1.AcceptNodeRequest{RequestId: requestID(), Ref: w.id.String()}); err != nil {
 			t.Fatal(err)
