@@ -122,7 +122,7 @@ func TestRenewAtStaysInItsWindow(t *testing.T) {
 func TestBackdateIsAnHourAtMost(t *testing.T) {
 	t.Parallel()
 	for life, want := range map[time.Duration]time.Duration{
-		time.Minute: 6 * time.Second, 10 * time.Hour: time.Hour, ca.WorkerLifetime: time.Hour,
+		time.Minute: 6 * time.Second, ca.MinExpiry: time.Minute, 10 * time.Hour: time.Hour, ca.WorkerLifetime: time.Hour,
 	} {
 		if got := ca.Backdate(life); got != want {
 			t.Errorf("life %v: backdated %v, want %v", life, got, want)

@@ -14,8 +14,12 @@ const (
 	WorkerLifetime = 90 * 24 * time.Hour
 	// ManagerLifetime is the same for a manager's, whatever the workers' (R15).
 	ManagerLifetime = 7 * 24 * time.Hour
-	// MinLifetime is the shortest life a cluster may be set to.
+	// MinLifetime is the shortest life that any leaf has.
 	MinLifetime = time.Minute
+	// MinExpiry is the shortest life of nodes' leaves that a cluster may be set to.
+	// Below it the minute that a superseded leaf still opens connections, and the
+	// clocks of its hosts, would be no small part of it.
+	MinExpiry = 10 * time.Minute
 	// RootLifetime is how long a root lives.
 	RootLifetime = 20 * 365 * 24 * time.Hour
 	maxBackdate  = time.Hour
@@ -82,6 +86,12 @@ func Backdate(lifetime time.Duration) time.Duration { return min(maxBackdate, li
 func RenewAt(issued, notAfter time.Time, roll float64) time.Time {
 	life := notAfter.Sub(issued)
 	return issued.Add(time.Duration((0.5 + 0.3*roll) * float64(life)))
+}
+
+// RenewWindow returns between which moments RenewAt draws. A certificate that is
+// not renewed at the end of it is late: its node reaches no manager, or is refused.
+func RenewWindow(issued, notAfter time.Time) (from, to time.Time) {
+	return RenewAt(issued, notAfter, 0), RenewAt(issued, notAfter, 1)
 }
 
 // RenewPause is the time that must pass between two renewals of one node: 5 %

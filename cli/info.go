@@ -118,9 +118,11 @@ type swarmInfo struct {
 	OutOfContact       bool   `json:",omitempty"`
 	CertificateExpires *time.Time
 	CertificateRenews  *time.Time
-	ElectionTick       int64  `json:",omitempty"`
-	Nodes              uint32 `json:",omitempty"`
-	Managers           uint32 `json:",omitempty"`
+	// Clock says how far this host's is off the swarm's; empty if it is not.
+	Clock        string `json:",omitempty"`
+	ElectionTick int64  `json:",omitempty"`
+	Nodes        uint32 `json:",omitempty"`
+	Managers     uint32 `json:",omitempty"`
 	// Leader and States, how many nodes are in which state, are of a manager that
 	// was asked over the network.
 	Leader  string            `json:",omitempty"`
@@ -139,8 +141,12 @@ type clusterInfo struct {
 	MassLossGuard    bool
 	NodeCertExpiry   time.Duration
 	// ManagerCertExpiry is that of managers, which node certificates are not.
-	ManagerCertExpiry  time.Duration
+	ManagerCertExpiry time.Duration
+	// ExpiredRenewal is auto, approve or never, and ExpiredGrace how long it holds.
+	ExpiredRenewal     string
+	ExpiredGrace       time.Duration
 	DeadManagerRemoval time.Duration `json:",omitempty"`
+	JoinTokens         joinTokens
 	// Autolock: managers start locked. DataKeyRotation says why the data key is
 	// being replaced and how far that is; empty while it is not.
 	Autolock        bool
@@ -148,6 +154,21 @@ type clusterInfo struct {
 	DataKeyRotation string `json:",omitempty"`
 	// RootRotation: the root is being rotated.
 	RootRotation bool `json:",omitempty"`
+}
+
+// joinTokens is what nodes join with.
+type joinTokens struct {
+	// Standing: there are tokens that let any number of nodes in. RotationInterval
+	// is 0 if they are good until somebody rotates them; else NextRotation is when
+	// these end, and PreviousUntil until when those before them still work.
+	Standing         bool
+	RotationInterval time.Duration
+	NextRotation     *time.Time `json:",omitempty"`
+	PreviousUntil    *time.Time `json:",omitempty"`
+	// Made is how many made for certain nodes are not over; Pending how many nodes
+	// that came with one wait to be accepted.
+	Made    uint32
+	Pending uint32
 }
 
 func newInfo(l *localv1.InfoResponse, g *controlv1.GetClusterResponse) info {
@@ -166,7 +187,7 @@ func newInfo(l *localv1.InfoResponse, g *controlv1.GetClusterResponse) info {
 			CertificateExpires: show.Time(l.GetCertNotAfter()), CertificateRenews: show.Time(l.GetCertRenewAt()),
 		},
 	}
-	i.Swarm.KeysAtRest = keysAtRest(l)
+	i.Swarm.KeysAtRest, i.Swarm.Clock = keysAtRest(l), show.Clock(l.GetClockAhead(), l.GetClockBy())
 	for _, ns := range l.GetUnreachableSince() {
 		i.Swarm.UnreachableSince = append(i.Swarm.UnreachableSince, time.Unix(0, ns).UTC())
 	}
@@ -186,6 +207,7 @@ func newInfo(l *localv1.InfoResponse, g *controlv1.GetClusterResponse) info {
 func (w *swarmInfo) learn(g *controlv1.GetClusterResponse) {
 	w.Nodes, w.Managers, w.known = g.GetNodes(), g.GetManagers(), true
 	w.Cluster = newClusterInfo(g.GetCluster())
+	w.Cluster.JoinTokens = newJoinTokens(g)
 	if len(g.GetManagerAddresses()) > 0 {
 		w.RemoteManagers = g.GetManagerAddresses()
 	}
@@ -205,10 +227,61 @@ func newClusterInfo(c *modelv1.Cluster) *clusterInfo {
 		NodeCertExpiry:   time.Duration(or(s.GetCertExpiry(), int64(90*24*time.Hour))),
 
 		ManagerCertExpiry:  time.Duration(or(s.GetManagerCertExpiry(), int64(7*24*time.Hour))),
+		ExpiredRenewal:     expiredRenewal(s),
+		ExpiredGrace:       time.Duration(or(s.GetExpiredGrace(), int64(30*24*time.Hour))),
 		DeadManagerRemoval: time.Duration(s.GetDeadManagerRemoval()),
 		Autolock:           s.GetAutolock(), DataKey: max(1, c.GetDataKey().GetActive()), DataKeyRotation: rotation(c),
 		RootRotation: c.GetRoot().GetRotation() != nil,
 	}
+}
+
+func expiredRenewal(s *modelv1.ClusterSpec) string {
+	mode := or(s.GetExpiredRenewal(), modelv1.ExpiredRenewal_EXPIRED_RENEWAL_AUTO)
+	return strings.ToLower(strings.TrimPrefix(mode.String(), "EXPIRED_RENEWAL_"))
+}
+
+func newJoinTokens(g *controlv1.GetClusterResponse) joinTokens {
+	c := g.GetCluster()
+	j := joinTokens{
+		Standing: !c.GetSpec().GetNoStandingTokens(), Made: g.GetActiveTokens(), Pending: g.GetPendingNodes(),
+		PreviousUntil: show.Time(c.GetPreviousUntil()),
+	}
+	if every := c.GetSpec().GetTokenRotation(); every > 0 && j.Standing {
+		j.RotationInterval = time.Duration(every)
+		if c.GetTokensRotatedAt() > 0 {
+			j.NextRotation = show.Time(c.GetTokensRotatedAt() + every)
+		}
+	}
+	return j
+}
+
+// expired says in words how a node comes back whose certificate has ended.
+func (c clusterInfo) expired() string {
+	switch c.ExpiredRenewal {
+	case "never":
+		return "never: nodes join again"
+	case "approve":
+		return "for " + show.Age(c.ExpiredGrace) + ", when an operator accepts the node"
+	}
+	return "for " + show.Age(c.ExpiredGrace)
+}
+
+// standing says in words what there is of standing tokens.
+func (j joinTokens) standing() string {
+	switch {
+	case !j.Standing:
+		return "none"
+	case j.RotationInterval == 0:
+		return "work until they are rotated by hand"
+	}
+	text := "rotated every " + show.Age(j.RotationInterval)
+	if j.NextRotation != nil {
+		text += ", next at " + j.NextRotation.Format(time.RFC3339)
+	}
+	if j.PreviousUntil != nil {
+		text += "; the former ones work until " + j.PreviousUntil.Format(time.RFC3339)
+	}
+	return text
 }
 
 func or[T comparable](v, fallback T) T {
@@ -256,6 +329,9 @@ func (i info) text() string {
 func (w swarmInfo) text(b *strings.Builder, field func(depth int, name string, value any)) {
 	field(1, "NodeID", w.NodeID)
 	field(1, "Error", w.Error)
+	if w.Clock != "" {
+		field(1, "Clock", w.Clock+"; "+rpc.ClockHint)
+	}
 	if w.LocalNodeState == "inactive" {
 		return
 	}
@@ -312,7 +388,12 @@ func (w swarmInfo) clusterText(b *strings.Builder, field func(depth int, name st
 	b.WriteString(" CA Configuration:\n")
 	field(2, "Expiry Duration", show.Age(c.NodeCertExpiry))
 	field(2, "Expiry Duration of Managers", show.Age(c.ManagerCertExpiry))
+	field(2, "Renewal After Expiry", c.expired())
 	field(2, "Force Rotate", 0)
+	b.WriteString(" Join Tokens:\n")
+	field(2, "Standing Tokens", c.JoinTokens.standing())
+	field(2, "Tokens Made For Nodes", c.JoinTokens.Made)
+	field(2, "Nodes To Be Accepted", c.JoinTokens.Pending)
 	field(1, "Autolock Managers", c.Autolock)
 	field(1, "Data Key Rotation", c.DataKeyRotation)
 	field(1, "Root Rotation In Progress", c.RootRotation)

@@ -47,7 +47,7 @@ func (c counted) Apply(index uint64, clock int64, txs [][]byte) []error {
 
 // Meters returns what was counted. It waits for no disk and no peer.
 func (m *Manager) Meters() Meters {
-	out := Meters{Raft: m.raft.Meters(), Tally: m.tally.Read(), Census: tally.Count(m.store.Snapshot())}
+	out := Meters{Raft: m.raft.Meters(), Tally: m.tally.Read(), Census: tally.Count(m.store.Snapshot(), time.Now())}
 	trail := m.store.Snapshot().Trail()
 	out.Audit = AuditMeters{Last: trail.Last(), Records: trail.Len(), Bytes: trail.Bytes(), Witness: m.witness.Meters()}
 	s, o := out.Raft.Status, office{m}

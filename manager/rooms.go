@@ -58,7 +58,7 @@ func (m *Manager) furnish() (r rooms, err error) {
 	})
 	r.reconcile = reconcile.New(reconcile.Config{DB: m.db, Store: m.store, OnRound: m.tally.Round, Log: m.cfg.Log})
 	r.members = enrol.NewMembers(m.db)
-	if r.authority, err = authority.New(authority.Config{Members: r.members, Log: m.cfg.Log}); err != nil {
+	if r.authority, err = authority.New(authority.Config{Members: r.members, Self: m.cfg.Node, Log: m.cfg.Log}); err != nil {
 		return rooms{}, err
 	}
 	r.rotation = rotation.New(rotation.Config{Store: m.store, Log: m.cfg.Log, Update: func(ctx context.Context, fn func(*store.Tx) error) error {

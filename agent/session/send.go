@@ -15,7 +15,7 @@ import (
 // What comes while a send is in flight goes with the next one.
 func (l *link) send(ctx context.Context, s stream, open *dispatchv1.Open) error {
 	w := writer{link: l, stream: s}
-	if err := w.write(&dispatchv1.SessionRequest{Open: open, Beat: l.pulse.next(time.Now())}); err != nil {
+	if err := w.write(&dispatchv1.SessionRequest{Open: open, Beat: l.pulse.next(time.Now()), Clock: time.Now().UnixNano()}); err != nil {
 		return unlessOver(err)
 	}
 	period, _ := l.pulse.times()
@@ -42,7 +42,7 @@ func (l *link) send(ctx context.Context, s stream, open *dispatchv1.Open) error 
 			}
 			continue
 		case <-beats.C:
-			m.Beat = l.pulse.next(time.Now())
+			m.Beat, m.Clock = l.pulse.next(time.Now()), time.Now().UnixNano()
 		case <-l.wake:
 		case m.Farewell = <-l.farewell:
 			if err := w.write(m); err != nil {

@@ -109,8 +109,9 @@ type Members interface {
 	// finds, or those it makes with prepare. It refuses an invitation that is
 	// neither standing nor made by an operator, or does not let e in (RefuseToken).
 	Enrol(ctx context.Context, e Enrolment, prepare Prepare) (Admission, error)
-	// Renew returns the certificate recorded for r's key, the caller's next.
-	Renew(ctx context.Context, r Renewal, prepare Prepare) (*modelv1.Certificate, error)
+	// Renew returns the certificate recorded for r's key, the caller's next; none if
+	// an operator has to allow it first.
+	Renew(ctx context.Context, r Renewal, prepare Prepare) (Admission, error)
 	Managers() *cav1.ManagerList
 }
 
@@ -119,6 +120,8 @@ type Members interface {
 type Config struct {
 	// Members records. Required.
 	Members Members
+	// Self is the manager this is, for words.
+	Self id.ID
 	// PerAddress and Total limit Enroll, in requests a second; their bursts are
 	// ten times that. Zero means 5 and 100.
 	PerAddress rate.Limit
@@ -133,6 +136,7 @@ type Config struct {
 type Server struct {
 	cav1.UnimplementedAuthorityServer
 	members   Members
+	self      id.ID
 	log       *slog.Logger
 	strangers *limiter
 	total     *rate.Limiter
@@ -154,7 +158,7 @@ func New(cfg Config) (*Server, error) {
 		cfg.PerNode = 0.5
 	}
 	return &Server{
-		members: cfg.Members, log: cfg.Log,
+		members: cfg.Members, self: cfg.Self, log: cfg.Log,
 		strangers: newLimiter(cfg.PerAddress, burst(cfg.PerAddress)),
 		total:     rate.NewLimiter(cfg.Total, burst(cfg.Total)),
 		nodes:     newLimiter(cfg.PerNode, 5),
@@ -183,7 +187,7 @@ func (s *Server) Enroll(ctx context.Context, req *cav1.EnrollRequest) (*cav1.Enr
 		return nil, err
 	}
 	e := Enrolment{Invitation: *shown, Key: key, Availability: req.GetAvailability(), Hostname: req.GetHostname(), Address: host}
-	a, err := s.members.Enrol(ctx, e, prepare(cluster, is, key))
+	a, err := s.members.Enrol(ctx, e, s.inTime(req.GetClock(), prepare(cluster, is, key)))
 	if err != nil {
 		return nil, fmt.Errorf("enrol: %w", err)
 	}
@@ -274,15 +278,11 @@ func (s *Server) Renew(ctx context.Context, req *cav1.RenewRequest) (*cav1.Renew
 	if !s.nodes.Allow(caller.Node.String()) {
 		return nil, tooFast("renew")
 	}
-	issued, err := s.renewFor(ctx, caller, req)
-	if err != nil {
-		return nil, err
-	}
-	return &cav1.RenewResponse{Issued: issued}, nil
+	return s.renewFor(ctx, caller, req)
 }
 
 // renewFor gives the node that proved who the next certificate.
-func (s *Server) renewFor(ctx context.Context, caller rpc.Caller, req *cav1.RenewRequest) (*cav1.Issued, error) {
+func (s *Server) renewFor(ctx context.Context, caller rpc.Caller, req *cav1.RenewRequest) (*cav1.RenewResponse, error) {
 	who, csr := caller.Identity, req.GetCsr()
 	key, err := ca.ParseCSR(csr)
 	if err != nil {
@@ -298,9 +298,13 @@ func (s *Server) renewFor(ctx context.Context, caller rpc.Caller, req *cav1.Rene
 			return nil, err
 		}
 	}
-	record, err := s.members.Renew(ctx, r, prepare(cluster, is, key))
+	a, err := s.members.Renew(ctx, r, prepare(cluster, is, key))
 	if err != nil {
 		return nil, fmt.Errorf("renew certificate of node %s: %w", who.Node, err)
+	}
+	record := a.Record
+	if record == nil {
+		return &cav1.RenewResponse{Pending: &cav1.Pending{Cluster: cluster.ID.Bytes(), Node: who.Node.Bytes(), Key: key.SHA256[:]}}, nil
 	}
 	issued, err := s.answer(cluster, is, who.Node, record, csr)
 	if err != nil {
@@ -308,7 +312,7 @@ func (s *Server) renewFor(ctx context.Context, caller rpc.Caller, req *cav1.Rene
 	}
 	s.log.LogAttrs(ctx, slog.LevelInfo, "certificate renewed", slog.String("node", who.Node.String()),
 		slog.String("role", record.GetRole().String()), slog.Uint64("generation", record.GetGeneration()))
-	return issued, nil
+	return &cav1.RenewResponse{Issued: issued}, nil
 }
 
 func (s *Server) open(ctx context.Context) (Cluster, *issue.Issuer, error) {
@@ -328,6 +332,19 @@ func prepare(cluster Cluster, is *issue.Issuer, key ca.PublicKey) Prepare {
 	return func(node id.ID, role modelv1.Role, generation uint64, now time.Time) (*modelv1.Certificate, error) {
 		return is.Prepare(ca.Profile{Cluster: cluster.ID, Node: node, Role: role, Generation: generation,
 			Lifetime: ca.Lifetime(role, cluster.Spec)}, key, now)
+	}
+}
+
+// inTime has prepare refuse a certificate that would be of another time by the
+// joiner's clock: nothing is recorded, and no token is used, for a host that could
+// not begin with what it gets. 0: the joiner does not tell.
+func (s *Server) inTime(clock int64, next Prepare) Prepare {
+	return func(node id.ID, role modelv1.Role, generation uint64, now time.Time) (*modelv1.Certificate, error) {
+		record, err := next(node, role, generation, now)
+		if err != nil || clock == 0 || record.GetNotBefore() <= clock && clock < record.GetNotAfter() {
+			return record, err
+		}
+		return nil, rpc.Refuse(rpc.Errorf(errdefs.ErrFailedPrecondition, "%s", rpc.ClockWords(time.Unix(0, clock).Sub(now), s.self)), rpc.ClockHint)
 	}
 }
 

@@ -49,8 +49,9 @@ func (b *book) Enrol(_ context.Context, e Enrolment, prepare Prepare) (Admission
 	return Admission{Node: b.nodes[e.Key.SHA256], Record: b.records[e.Key.SHA256]}, b.err
 }
 
-func (b *book) Renew(_ context.Context, r Renewal, prepare Prepare) (*modelv1.Certificate, error) {
-	return prepare(r.Caller.Node, modelv1.Role_ROLE_MANAGER, r.Caller.Generation+1, time.Now())
+func (b *book) Renew(_ context.Context, r Renewal, prepare Prepare) (Admission, error) {
+	record, err := prepare(r.Caller.Node, modelv1.Role_ROLE_MANAGER, r.Caller.Generation+1, time.Now())
+	return Admission{Node: r.Caller.Node, Record: record}, err
 }
 
 func newBook(t *testing.T) (*Server, *book) {

@@ -30,6 +30,7 @@ import (
 	"github.com/skep-project/skep/internal/rpc"
 	cav1 "github.com/skep-project/skep/proto/skep/ca/v1"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
+	raftv1 "github.com/skep-project/skep/proto/skep/raft/v1"
 )
 
 const (
@@ -55,7 +56,7 @@ type Waiting struct {
 	Node id.ID
 	// Key is the digest of the joiner's public key, as the operator is shown it.
 	Key ca.Digest
-	// Until is when the managers forget it, by their clocks.
+	// Until is when the managers forget it, by their clocks; zero: never.
 	Until time.Time
 }
 
@@ -141,7 +142,7 @@ func (j Join) at(ctx context.Context, remote string) (*Result, error) {
 	ctx, stop := context.WithTimeout(ctx, enrollTimeout)
 	defer stop()
 	resp, err := cav1.NewAuthorityClient(cc).Enroll(ctx, &cav1.EnrollRequest{
-		Token: j.Token.Reveal(), Csr: csr, Availability: j.Availability, Hostname: j.Hostname,
+		Token: j.Token.Reveal(), Csr: csr, Availability: j.Availability, Hostname: j.Hostname, Clock: time.Now().UnixNano(),
 	})
 	if err != nil {
 		return nil, err
@@ -183,6 +184,9 @@ func (j Join) waits(p *cav1.Pending, csr []byte) error {
 // pinned judges a handshake by the token's digest.
 type pinned struct {
 	digest ca.Digest
+	// anyTime takes a certificate that is out of its time, to ask who has it for
+	// the clock.
+	anyTime bool
 
 	mu  sync.Mutex // guards the fields below; held for memory only
 	who ca.Identity
@@ -210,6 +214,9 @@ func (p *pinned) vouches(cred *ca.Credential) error {
 
 func (p *pinned) verify(state tls.ConnectionState) error {
 	root, who, err := p.judge(state.PeerCertificates, time.Now())
+	if p.anyTime && errors.Is(err, ca.ErrClock) {
+		err = nil
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.who, p.err, p.root, p.shown = who, err, root, state.PeerCertificates
@@ -238,26 +245,72 @@ func (p *pinned) judge(chain []*x509.Certificate, now time.Time) (root *ca.Bundl
 		return nil, ca.Identity{}, ErrOtherCluster
 	}
 	who, err = root.Verify(chain, now)
+	untimely := errors.Is(err, ca.ErrClock)
 	switch {
-	case errors.Is(err, ca.ErrClock):
-		return nil, ca.Identity{}, fmt.Errorf("%w; set the clocks right and try again", err)
-	case err != nil:
+	case err != nil && !untimely:
 		return nil, ca.Identity{}, fmt.Errorf("%w: %w", ErrOtherCluster, err)
+	case untimely && !now.Before(who.NotBefore):
+		return root, who, err
 	case who.Role != modelv1.Role_ROLE_MANAGER:
 		return nil, ca.Identity{}, fmt.Errorf("node %s answers: %w", who.Node, ErrNotManager)
 	}
 	return root, who, nil
 }
 
-// handshake dials remote and returns a connection whose peer was judged.
+// handshake dials remote and returns a connection whose peer was judged. If its
+// certificate has ended by the clock here it is asked what its own clock says.
 func (j Join) handshake(ctx context.Context, remote string) (*tls.Conn, *pinned, error) {
+	conn, p, err := j.greet(ctx, remote, &pinned{digest: j.Token.Digest})
+	if errors.Is(err, ca.ErrClock) {
+		err = j.blameClock(ctx, remote, err)
+	}
+	return conn, p, err
+}
+
+// blameClock adds to why a manager's certificate is out of its time how far the
+// clock here is off that manager's, if the manager tells.
+func (j Join) blameClock(ctx context.Context, remote string, why error) error {
+	why = rpc.Refuse(why, rpc.ClockHint)
+	conn, p, err := j.greet(ctx, remote, &pinned{digest: j.Token.Digest, anyTime: true})
+	if err != nil {
+		return why
+	}
+	defer func() { _ = conn.Close() }() // nothing was sent but a question
+	cc, err := over(conn)
+	if err != nil {
+		return why
+	}
+	defer func() { _ = cc.Close() }()
+	ahead, err := AskClock(ctx, cc)
+	if words := rpc.ClockWords(ahead, p.who.Node); err == nil && words != "" {
+		return rpc.Refuse(fmt.Errorf("%s: %w", words, why), rpc.ClockHint)
+	}
+	return why
+}
+
+// AskClock asks a manager what its clock says, and returns how far the one here is
+// ahead of it, to within the time that the answer took.
+func AskClock(ctx context.Context, cc grpc.ClientConnInterface) (ahead time.Duration, err error) {
+	ctx, stop := context.WithTimeout(ctx, dialTimeout)
+	defer stop()
+	resp, err := raftv1.NewRaftClient(cc).Ping(ctx, &raftv1.PingRequest{})
+	switch {
+	case err != nil:
+		return 0, err
+	case resp.GetClock() == 0:
+		return 0, rpc.Errorf(errdefs.ErrNotImplemented, "the manager does not tell its clock")
+	}
+	return time.Since(time.Unix(0, resp.GetClock())), nil
+}
+
+// greet dials remote and has p judge who answers.
+func (j Join) greet(ctx context.Context, remote string, p *pinned) (*tls.Conn, *pinned, error) {
 	ctx, stop := context.WithTimeout(ctx, dialTimeout)
 	defer stop()
 	raw, err := j.Dial(ctx, remote)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
-	p := &pinned{digest: j.Token.Digest}
 	conn := tls.Client(raw, &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		NextProtos: []string{"h2"},
@@ -312,8 +365,9 @@ func Accept(issued *cav1.Issued, key *ecdsa.PrivateKey) (*ca.Credential, error) 
 		return nil, fmt.Errorf("the authority's answer: the certificate is of %v %s of cluster %s, the answer of %v %s of %s",
 			who.Role, who.Node, who.Cluster, issued.GetRole(), node, cluster)
 	}
-	if err := ca.InTime(cred.Leaf, time.Now()); err != nil {
-		return nil, fmt.Errorf("the authority's answer: %w; set the clocks right and try again", err)
+	// One that is not valid yet is taken: managers let it in by its record.
+	if now := time.Now(); now.After(cred.Identity.NotAfter) {
+		return nil, rpc.Refuse(fmt.Errorf("the authority's answer: %w", ca.InTime(cred.Leaf, now)), rpc.ClockHint)
 	}
 	return cred, nil
 }

@@ -18,7 +18,14 @@ import (
 
 const (
 	firstRetry = time.Second
-	lastRetry  = time.Hour
+	// maxRetry is the longest pause between two tries; less for a certificate that
+	// lives less than 20 hours.
+	maxRetry = time.Hour
+	// expiredRetry is the longest pause of a node whose certificate has ended.
+	expiredRetry = time.Minute
+	// waitPause is how often a node asks whether an operator has allowed what it
+	// waits for.
+	waitPause = 10 * time.Second
 	// demandPause is the least time between two renewals that were asked for.
 	demandPause = 5 * time.Second
 	tryTimeout  = 30 * time.Second
@@ -34,8 +41,12 @@ type RenewerConfig struct {
 	// Save keeps a credential and its key, durably, and forgets the pending key.
 	// managers may be nil.
 	Save func(cred *ca.Credential, key *ecdsa.PrivateKey, managers *cav1.ManagerList) error
-	// Renew asks any manager, under the present credential.
+	// Renew asks any manager, under the present credential. It returns neither a
+	// certificate nor an error if an operator has to allow it first.
 	Renew func(ctx context.Context, csr []byte) (*cav1.Issued, error)
+	// Waits is told, each time it asks, that the node waits for an operator, and with
+	// nil that it does no more. It must not block. May be nil.
+	Waits func(*Waiting)
 	// Renewed is told of the new credential once it is in use. It must not block.
 	Renewed func(cred *ca.Credential)
 	// Roll draws from [0, 1). Nil means math/rand.
@@ -50,7 +61,9 @@ type Renewer struct {
 	role atomic.Int32  // that the last demand was for
 	root atomic.Pointer[underRoot]
 	last time.Time // of the last renewal that was demanded
-	at   atomicTime
+	// refused is set by a demand that has no role for its reason, until it is heard.
+	refused atomic.Bool
+	at      atomicTime
 }
 
 // NewRenewer returns a renewer that does nothing until Run.
@@ -60,6 +73,9 @@ func NewRenewer(cfg RenewerConfig) (*Renewer, error) {
 	}
 	if cfg.Roll == nil {
 		cfg.Roll = rand.Float64
+	}
+	if cfg.Waits == nil {
+		cfg.Waits = func(*Waiting) {}
 	}
 	if cfg.Renewed == nil {
 		cfg.Renewed = func(*ca.Credential) {}
@@ -71,10 +87,7 @@ func NewRenewer(cfg RenewerConfig) (*Renewer, error) {
 // the certificate has it by the time. Now never blocks.
 func (r *Renewer) Now(role modelv1.Role) {
 	r.role.Store(int32(role))
-	select {
-	case r.now <- struct{}{}:
-	default:
-	}
+	r.wake()
 }
 
 // underRoot is a demand for a certificate of one root.
@@ -88,6 +101,18 @@ type underRoot struct {
 // it is so by the time. Under never blocks.
 func (r *Renewer) Under(root ca.Digest, spread time.Duration) {
 	r.root.Store(&underRoot{root, spread})
+	r.wake()
+}
+
+// Again asks for a renewal at once, whatever role the certificate has: the managers
+// refuse it. It never blocks.
+func (r *Renewer) Again() {
+	r.refused.Store(true)
+	r.wake()
+}
+
+// wake has Run look at what is demanded.
+func (r *Renewer) wake() {
 	select {
 	case r.now <- struct{}{}:
 	default:
@@ -141,7 +166,8 @@ func (r *Renewer) wait(ctx context.Context, cred *ca.Credential) bool {
 		case <-r.now:
 		}
 		// The record may have been asked for the role twice: before its answer came too.
-		if spread, yes := r.demanded(cred); yes {
+		spread, yes := r.demanded(cred)
+		if again := r.refused.Swap(false); again || yes {
 			pause := max(0, time.Until(r.last.Add(demandPause))) + time.Duration(r.cfg.Roll()*float64(spread))
 			r.last = time.Now().Add(pause)
 			return sleep(ctx, pause)
@@ -151,13 +177,21 @@ func (r *Renewer) wait(ctx context.Context, cred *ca.Credential) bool {
 
 // renew tries until it succeeds (true) or ctx ends (false).
 func (r *Renewer) renew(ctx context.Context) bool {
-	for delay := firstRetry; ; delay = min(2*delay, lastRetry) {
+	cred := r.cfg.Holder.Get()
+	last := min(maxRetry, ca.RenewPause(cred.IssuedAt, cred.Identity.NotAfter))
+	for delay := firstRetry; ; delay = min(2*delay, last) {
+		if time.Now().After(cred.Identity.NotAfter) {
+			last = min(last, expiredRetry) // nothing goes without one
+		}
 		err := r.once(ctx)
 		if err == nil {
 			return true
 		}
 		if ctx.Err() != nil {
 			return false
+		}
+		if _, waits := errors.AsType[*Waiting](err); waits {
+			delay = min(waitPause, last)
 		}
 		// From 75 to 125 hundredths, so that nodes do not come back together.
 		pause := time.Duration((0.75 + 0.5*r.cfg.Roll()) * float64(delay))
@@ -193,6 +227,17 @@ func (r *Renewer) say(ctx context.Context, err error, pause time.Duration) {
 	r.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "certificate not renewed, trying again", facts...)
 }
 
+// waits is the error of a node that an operator has to allow its certificate.
+func (r *Renewer) waits(csr []byte) error {
+	pub, err := ca.ParseCSR(csr)
+	if err != nil {
+		return err
+	}
+	w := &Waiting{Node: r.cfg.Holder.Get().Identity.Node, Key: pub.SHA256}
+	r.cfg.Waits(w)
+	return w
+}
+
 func (r *Renewer) once(ctx context.Context) error {
 	key, err := r.cfg.Pending()
 	if err != nil {
@@ -208,6 +253,10 @@ func (r *Renewer) once(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if issued == nil {
+		return r.waits(csr)
+	}
+	r.cfg.Waits(nil)
 	cred, err := Accept(issued, key)
 	if err != nil {
 		return err

@@ -28,6 +28,8 @@ type office struct {
 	issuer  *issue.Issuer
 	holder  ca.Holder
 
+	life time.Duration // of what it issues
+
 	mu      sync.Mutex // guards what follows against the test's changes
 	role    modelv1.Role
 	records map[ca.Digest]*modelv1.Certificate
@@ -40,9 +42,11 @@ type office struct {
 	asked []time.Time
 }
 
-func newOffice(t *testing.T) *office {
+func newOffice(t *testing.T) *office { return officeOf(t, life) }
+
+func officeOf(t *testing.T, life time.Duration) *office {
 	t.Helper()
-	o := &office{t: t, cluster: id.New(), node: id.New(), role: modelv1.Role_ROLE_WORKER, records: map[ca.Digest]*modelv1.Certificate{}}
+	o := &office{t: t, life: life, cluster: id.New(), node: id.New(), role: modelv1.Role_ROLE_WORKER, records: map[ca.Digest]*modelv1.Certificate{}}
 	root, key, err := issue.NewRoot(o.cluster, time.Now())
 	if err != nil {
 		t.Fatal(err)
@@ -94,7 +98,7 @@ func (o *office) renew(_ context.Context, csr []byte) (*cav1.Issued, error) {
 	record := o.records[pub.SHA256]
 	if record == nil {
 		o.last++
-		p := ca.Profile{Cluster: o.cluster, Node: o.node, Role: o.role, Generation: o.last, Lifetime: life}
+		p := ca.Profile{Cluster: o.cluster, Node: o.node, Role: o.role, Generation: o.last, Lifetime: o.life}
 		if record, err = o.issuer.Prepare(p, pub, time.Now()); err != nil {
 			return nil, err
 		}
@@ -181,6 +185,26 @@ func TestRenewerBacksOffWithTheSameKey(t *testing.T) {
 		synctest.Wait()
 		if o.saved != 1 || time.Now().After(o.holder.Get().Identity.NotAfter) {
 			t.Errorf("saved %d times once the authority was back, want 1", o.saved)
+		}
+	})
+}
+
+// TestAShortCertificateIsTriedForUntilItsEnd: nobody answers from before the first
+// try until 45 seconds before the end.
+func TestAShortCertificateIsTriedForUntilItsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, roll := range []float64{0, 0.5, 0.999} {
+			o := officeOf(t, ca.MinExpiry)
+			o.fail = func(bool) error { return errors.New("nobody is there") }
+			o.start(func() float64 { return roll })
+			end := o.holder.Get().Identity.NotAfter
+			time.Sleep(time.Until(end) - 45*time.Second)
+			o.set(func() { o.fail = nil })
+			time.Sleep(time.Until(end))
+			synctest.Wait()
+			if who := o.holder.Get().Identity; who.Generation != 2 {
+				t.Errorf("roll %v: generation %d when the first one ended, want 2", roll, who.Generation)
+			}
 		}
 	})
 }

@@ -221,6 +221,15 @@ func (s *Swarm) fail(method string) error {
 	return nil
 }
 
+// certificate is one of a node, made some time ago.
+func certificate(name string, role modelv1.Role, ago, life time.Duration) *modelv1.Certificate {
+	key, issuer := sha256.Sum256([]byte(name)), sha256.Sum256([]byte("root"))
+	return &modelv1.Certificate{
+		Generation: 1, Role: role, Serial: key[:16], KeySha256: key[:], Issuer: issuer[:],
+		IssuedAt: Ago(ago), NotBefore: Ago(ago + time.Hour), NotAfter: Ago(ago - life),
+	}
+}
+
 // Three returns the swarm of the walkthrough: three managers and a worker, one
 // service with history.
 func Three() *Swarm {
@@ -235,12 +244,15 @@ func Three() *Swarm {
 				Runtime: "containerd 2.3.7, runc 1.5.2", Address: fmt.Sprintf("192.0.2.%d", i+1),
 				Resources: &modelv1.Resources{NanoCpus: 4e9, MemoryBytes: 8271986688}},
 			Status:  &modelv1.NodeStatus{State: modelv1.NodeState_NODE_STATE_READY},
-			Current: &modelv1.Certificate{Generation: 1, Role: modelv1.Role_ROLE_MANAGER},
+			Current: certificate(name, modelv1.Role_ROLE_MANAGER, 48*time.Hour, 7*24*time.Hour),
 		}, Manager: &controlv1.ManagerStatus{Reachability: controlv1.ManagerStatus_REACHABILITY_REACHABLE,
 			Leader: i == 0, Address: fmt.Sprintf("192.0.2.%d:2377", i+1), Voter: true, RaftId: uint64(i + 1)}}
 		if name == "dev10" {
 			n.Manager, n.Node.Role, n.Node.Spec.Role = nil, modelv1.Role_ROLE_WORKER, modelv1.Role_ROLE_WORKER
-			n.Node.Current.Role = modelv1.Role_ROLE_WORKER
+			n.Node.Current = certificate(name, modelv1.Role_ROLE_WORKER, 24*time.Hour, 90*24*time.Hour)
+			n.Node.Current.Generation = 2
+			n.Node.Previous = certificate(name+" before", modelv1.Role_ROLE_WORKER, 48*time.Hour, 2*time.Hour)
+			n.Node.Previous.SupersededAt = n.Node.Current.IssuedAt
 		}
 		s.Nodes = append(s.Nodes, n)
 	}

@@ -105,7 +105,7 @@ func (s *Swarm) RotateJoinToken(_ context.Context, q *controlv1.RotateJoinTokenR
 func (s *Swarm) ListNodes(_ context.Context, q *controlv1.ListNodesRequest) (*controlv1.ListNodesResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	resp := &controlv1.ListNodesResponse{}
+	resp := &controlv1.ListNodesResponse{Clock: Epoch.UnixNano()}
 	for _, n := range s.Nodes {
 		f := q.GetFilter()
 		named := len(f.GetNames()) == 0 || slices.ContainsFunc(f.GetNames(), func(p string) bool {
@@ -135,7 +135,7 @@ func (s *Swarm) GetNode(_ context.Context, q *controlv1.GetNodeRequest) (*contro
 			n.Manager = nil
 		}
 	}
-	return &controlv1.GetNodeResponse{Node: proto.CloneOf(n)}, err
+	return &controlv1.GetNodeResponse{Node: proto.CloneOf(n), Clock: Epoch.UnixNano()}, err
 }
 
 // UpdateNode implements the Control service. A new role is there at once.
@@ -161,6 +161,9 @@ func (s *Swarm) UpdateNode(_ context.Context, q *controlv1.UpdateNodeRequest) (*
 	}
 	if q.Availability != nil {
 		n.Node.Spec.Availability = q.GetAvailability()
+	}
+	if q.GetRevoke() {
+		n.Node.Revoked, n.Node.RevokedAt = n.Node.GetCurrent().GetGeneration(), Epoch.UnixNano()
 	}
 	if s.managers() == 2 {
 		resp.Warnings = []string{"the swarm has two managers now: if either is lost, nobody can control it"}

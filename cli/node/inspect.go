@@ -74,10 +74,21 @@ func pretty(resp *controlv1.GetNodeResponse) *show.Sheet {
 	if n.GetMembership() == modelv1.Membership_MEMBERSHIP_PENDING {
 		s.Field("Waits with key", fingerprint(n))
 	}
+	if show.WaitsToRenew(n) {
+		s.Block("Waits to renew", func(s *show.Sheet) {
+			s.Field("Because", n.GetWait().GetReason())
+			s.Field("Key", digest(n.GetWait().GetKey()))
+			s.Field("From", n.GetWait().GetFrom())
+			s.Field("Since", show.When(n.GetWait().GetAskedAt()))
+		})
+	}
+	s.Field("Certificates revoked", show.When(n.GetRevokedAt()))
 	s.Block("Status", func(s *show.Sheet) {
 		s.Field("State", show.NodeState(n))
 		s.Field("Message", n.GetStatus().GetMessage())
 		s.Field("Not heard since", show.When(n.GetStatus().GetLostSince()))
+		s.Field("Used also at", n.GetStatus().GetTwinAddress())
+		s.Field("Clock", show.Clock(n.GetStatus().GetClockAhead(), n.GetStatus().GetClockBy()))
 		s.Field("Availability", show.Title(availability(n)))
 		s.Field("Address", address(n))
 	})

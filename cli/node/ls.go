@@ -59,9 +59,18 @@ func row(n *controlv1.NodeView) show.Row {
 
 func hostname(n *controlv1.NodeView) string { return n.GetNode().GetDescription().GetHostname() }
 
-// fingerprint is the key a node enrolled with, as "ctl swarm join" shows it there.
+// fingerprint is the key a node enrolled with, or waits to renew with, as "ctl swarm
+// join" or "ctl info" shows it there.
 func fingerprint(n *modelv1.Node) string {
-	key, err := ca.DigestFromBytes(n.GetEnrolmentKey())
+	if show.WaitsToRenew(n) {
+		return digest(n.GetWait().GetKey())
+	}
+	return digest(n.GetEnrolmentKey())
+}
+
+// digest is a key's as people compare it, "" for none.
+func digest(b []byte) string {
+	key, err := ca.DigestFromBytes(b)
 	if err != nil {
 		return "" // the first manager did not enrol
 	}

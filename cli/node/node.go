@@ -21,7 +21,7 @@ func Command(s *say.Streams) *cli.Command {
 		Name:  "node",
 		Usage: "list, inspect and change the nodes of a swarm",
 		Subcommands: []*cli.Command{
-			accept(s), demote(s), inspect(s), ls(s), promote(s), ps(s), reject(s), rm(s), update(s),
+			accept(s), cert(s), demote(s), inspect(s), ls(s), promote(s), ps(s), reject(s), rm(s), update(s),
 		},
 	}
 }

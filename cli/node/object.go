@@ -58,6 +58,10 @@ type nodeStatus struct {
 	Message   string     `json:",omitempty"`
 	Addr      string     `json:",omitempty"`
 	LostSince *time.Time `json:",omitempty"`
+	// TwinAddr is where another machine uses its identity; empty if none does.
+	TwinAddr string `json:",omitempty"`
+	// Clock says how far its clock is off the swarm's; empty if it is not.
+	Clock string `json:",omitempty"`
 }
 
 type managerState struct {
@@ -82,7 +86,9 @@ func newObject(resp *controlv1.GetNodeResponse) object {
 		RoleReason:  n.GetRoleReason(),
 		Description: newDescription(n.GetDescription(), resp.GetRoots()),
 		Status: nodeStatus{State: lower(show.NodeState(n)), Message: n.GetStatus().GetMessage(),
-			Addr: address(n), LostSince: show.Time(n.GetStatus().GetLostSince())},
+			Addr: address(n), LostSince: show.Time(n.GetStatus().GetLostSince()),
+			TwinAddr: n.GetStatus().GetTwinAddress(),
+			Clock:    show.Clock(n.GetStatus().GetClockAhead(), n.GetStatus().GetClockBy())},
 	}
 	if m := resp.GetNode().GetManager(); m != nil {
 		o.ManagerStatus = &managerState{Leader: m.GetLeader(), Reachability: reachability(m), Addr: m.GetAddress(), Voter: m.GetVoter(), UnreachableSince: show.Time(m.GetUnreachableSince())}

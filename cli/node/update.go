@@ -22,6 +22,7 @@ func update(s *say.Streams) *cli.Command {
 			&cli.StringSliceFlag{Name: "label-add", KeepSpace: true, Usage: "`KEY=VALUE` to add or change"},
 			&cli.StringSliceFlag{Name: "label-rm", KeepSpace: true, Usage: "`KEY` to take out"},
 			&cli.StringFlag{Name: "role", Usage: "worker or manager"},
+			&cli.BoolFlag{Name: "revoke", Usage: "make all certificates of the node void; it waits for \"ctl node accept\" to get another"},
 			conn.TimeoutFlag(conn.ForAnswer),
 		},
 		Action: conn.With(s, func(ctx context.Context, c *cli.Context, api *conn.Conn) error {
@@ -44,7 +45,7 @@ func updateRequest(c *cli.Context) (*controlv1.UpdateNodeRequest, error) {
 	if c.Args().Len() != 1 {
 		return nil, say.Misuse("node update: want one node, got %d", c.Args().Len())
 	}
-	req := &controlv1.UpdateNodeRequest{RequestId: conn.RequestID(), Ref: c.Args().First(), LabelsRm: c.StringSlice("label-rm")}
+	req := &controlv1.UpdateNodeRequest{RequestId: conn.RequestID(), Ref: c.Args().First(), LabelsRm: c.StringSlice("label-rm"), Revoke: c.Bool("revoke")}
 	for _, text := range c.StringSlice("label-add") {
 		k, v, _ := strings.Cut(text, "=")
 		if k == "" {

@@ -14,6 +14,7 @@ import (
 	units "github.com/docker/go-units"
 
 	"github.com/skep-project/skep/internal/id"
+	"github.com/skep-project/skep/internal/rpc"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
 
@@ -49,6 +50,15 @@ func Ago(at, now int64) string {
 
 // Age returns d in words of a person: "3 months".
 func Age(d time.Duration) string { return strings.ToLower(units.HumanDuration(d)) }
+
+// Clock says how far a clock is ahead of that of the manager by, in nanoseconds:
+// "3h0m0s behind the swarm's, by what manager 0123456789ab says". "" for 0.
+func Clock(ahead int64, by []byte) string {
+	if ahead == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s the swarm's, by what manager %s says", rpc.OffBy(time.Duration(ahead)), ShortID(by))
+}
 
 // Bytes returns n as "7.704GiB".
 func Bytes(n int64) string { return units.BytesSize(float64(n)) }
@@ -115,10 +125,17 @@ func digits(s string) int {
 	return n
 }
 
+// WaitsToRenew reports whether a node that is in waits for an operator to allow its
+// next certificate.
+func WaitsToRenew(n *modelv1.Node) bool {
+	return n.GetWait() != nil && n.GetWait().GetVerdict() == modelv1.RenewalWait_VERDICT_UNSPECIFIED
+}
+
 // NodeState is what a list says of a node: Ready, Down, Unknown, or Pending if it
 // waits to be accepted.
 func NodeState(n *modelv1.Node) string {
-	if n.GetMembership() == modelv1.Membership_MEMBERSHIP_PENDING {
+	ready := n.GetStatus().GetState() == modelv1.NodeState_NODE_STATE_READY
+	if n.GetMembership() == modelv1.Membership_MEMBERSHIP_PENDING || WaitsToRenew(n) && !ready {
 		return "Pending"
 	}
 	switch n.GetStatus().GetState() {

@@ -4,17 +4,18 @@ import (
 	"cmp"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/skep-project/skep/ca"
 	"github.com/skep-project/skep/cli/say"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
 
 // Bounds of the settings: below them a swarm cannot work.
 const (
-	minCertExpiry    = time.Hour
 	minHeartbeat     = 100 * time.Millisecond
 	minTokenRotation = 10 * time.Minute
 	minDeadManager   = time.Minute // a daemon that restarts is back by then
@@ -35,12 +36,21 @@ type setting struct {
 // settings are in the order in which they are set: a lease after the heartbeat
 // that it would follow otherwise.
 var settings = []setting{
-	{"cert-expiry", "`TIME` a worker's certificate lives", "2160h, which is 90 days", func(s *modelv1.ClusterSpec, text string) (err error) {
-		s.CertExpiry, err = duration(text, minCertExpiry, 0)
+	{"cert-expiry", "`TIME` a worker's certificate lives, 10m or more", "2160h, which is 90 days", func(s *modelv1.ClusterSpec, text string) (err error) {
+		s.CertExpiry, err = duration(text, ca.MinExpiry, 0)
 		return err
 	}},
-	{"manager-cert-expiry", "`TIME` a manager's certificate lives", "168h, which is 7 days", func(s *modelv1.ClusterSpec, text string) (err error) {
-		s.ManagerCertExpiry, err = duration(text, minCertExpiry, 0)
+	{"manager-cert-expiry", "`TIME` a manager's certificate lives, 10m or more", "168h, which is 7 days", func(s *modelv1.ClusterSpec, text string) (err error) {
+		s.ManagerCertExpiry, err = duration(text, ca.MinExpiry, 0)
+		return err
+	}},
+	{"expired-renewal", "auto, approve or never: how a node comes back whose certificate has ended", "auto", func(s *modelv1.ClusterSpec, text string) error {
+		mode, ok := modelv1.ExpiredRenewal_value["EXPIRED_RENEWAL_"+strings.ToUpper(text)]
+		s.ExpiredRenewal = modelv1.ExpiredRenewal(mode)
+		return want(ok && mode != 0, "auto, approve or never")
+	}},
+	{"expired-grace", "`TIME` after the end of its certificate in which a node may renew it", "720h, which is 30 days", func(s *modelv1.ClusterSpec, text string) (err error) {
+		s.ExpiredGrace, err = duration(text, time.Minute, 0)
 		return err
 	}},
 	{"dispatcher-heartbeat", "`TIME` between two beats of a node; the lease becomes five of it", "2s", func(s *modelv1.ClusterSpec, text string) (err error) {

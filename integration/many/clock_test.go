@@ -26,7 +26,7 @@ func TestClocks(t *testing.T) {
 		s.delaysEnd("behind")
 		s.followerStepped(24 * time.Hour)
 		s.followerStepped(-30 * time.Minute)
-		s.followerRefuses()
+		s.followerBehind()
 		s.workerStepped()
 	})
 	s.workerRefuses()
@@ -76,19 +76,20 @@ func (s *swarm) followerStepped(d time.Duration) {
 	}
 }
 
-// followerRefuses has a follower whose clock is a day behind lose its connections,
-// as gRPC gives up each of which it cannot tell by the time of day that it lives.
-// It makes no other while certificates are not valid yet, says that it is the
-// clock, and is back as soon as that is right. The others go on without it.
-func (s *swarm) followerRefuses() {
+// followerBehind has a follower's clock be a day behind: it makes the connections
+// anew that gRPC gives up, though certificates are not valid yet by its clock, and
+// the swarm and the host itself say whose clock it is.
+func (s *swarm) followerBehind() {
 	s.Helper()
 	lead := s.leader("m1")
 	late := s.others(lead)[0]
-	s.writing(s.others(late)...)
+	s.writing(s.names...)
 	s.step(late, -24*time.Hour)
-	s.Until(late, "ctl info", "but the clock here says")
-	s.more(20)
+	s.Until(lead, "ctl node inspect --pretty "+late, "behind the swarm's, by what manager")
+	s.Until(late, "ctl info", "behind the swarm's, by what manager")
+	s.more(400)
 	s.step(late, 0)
+	s.Until(late, "ctl info | grep -c Clock: || true", "0")
 	s.whole(late)
 	s.rested("a follower's clock a day behind")
 	if now := s.leader("m1"); now != lead {
@@ -120,13 +121,22 @@ func (s *swarm) workerStepped() {
 	}
 }
 
-// workerRefuses has a worker's clock be a day behind for longer than a lease: it is
-// cut off as a manager is by that, and says so.
+// workerRefuses has a worker's clock be past the end of managers' certificates, for
+// longer than a lease. The session it has goes on; when its cable was out it gets no
+// other, says why, and says how far it is off though no manager serves it.
 func (s *swarm) workerRefuses() {
 	s.Helper()
-	s.step("w1", -24*time.Hour)
-	s.Until("w1", "ctl info", "but the clock here says")
+	s.step("w1", 8*24*time.Hour)
+	s.Until("m1", "ctl node inspect --pretty w1", "ahead of the swarm's, by what manager")
+	if err := s.Hosts["w1"].Unplug(); err != nil {
+		s.Fatal(err)
+	}
 	s.Until("m1", "ctl node ls --format '{{.Hostname}} {{.Status}}'", "w1 Down")
+	if err := s.Hosts["w1"].Plug(); err != nil {
+		s.Fatal(err)
+	}
+	s.Until("w1", "ctl info", "and the clock here says")
+	s.Until("w1", "ctl info", "ahead of the swarm's, by what manager")
 	s.step("w1", 0)
 	s.Until("m1", "ctl node ls --format '{{.Hostname}} {{.Status}}'", "w1 Ready")
 }

@@ -26,6 +26,8 @@ var clusterFigures = []figure{
 		each(func(m *manager.Meters) map[string]int { return m.Census.Nodes })),
 	values(prometheus.GaugeValue, "cluster_nodes_availability", "Nodes of the swarm by availability.", []string{"availability"},
 		each(func(m *manager.Meters) map[string]int { return m.Census.Availability })),
+	values(prometheus.GaugeValue, "cluster_certificates", "Certificates of nodes by how they are: good, late (not renewed when it was to be) or expired.", []string{"state"},
+		each(func(m *manager.Meters) map[string]int { return m.Census.Certificates })),
 	gauge("cluster_soonest_certificate_expiry_timestamp_seconds", "When the first of all nodes' certificates ends.", func(f *Facts, say say) {
 		if f.Manager != nil && !f.Manager.Census.Soonest.IsZero() {
 			say(moment(f.Manager.Census.Soonest))

@@ -23,7 +23,7 @@ func full() Facts {
 	var d meter.Durations
 	d.Observe(3 * time.Millisecond)
 	var counts tally.Tally
-	m := &manager.Meters{Tally: counts.Read(), Census: tally.Count(store.New().Snapshot())}
+	m := &manager.Meters{Tally: counts.Read(), Census: tally.Count(store.New().Snapshot(), time.Now())}
 	m.Raft.Free, m.Raft.Status.Leading, m.Raft.Fsync = 1<<30, true, d.Read()
 	m.Census.Soonest = time.Unix(2e9, 0)
 	return Facts{

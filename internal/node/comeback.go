@@ -82,6 +82,9 @@ func (n *Node) comeBackBy(ctx context.Context, remote string, token ca.Token, me
 	if err != nil {
 		return err
 	}
+	if resp.GetIssued() == nil {
+		return rpc.Errorf(errdefs.ErrFailedPrecondition, "an operator has to accept node %s first", n.holder.Get().Identity.Node)
+	}
 	cred, err := client.Accept(resp.GetIssued(), key)
 	if err != nil {
 		return err

@@ -83,7 +83,7 @@ type pinged struct {
 
 // Ping says hello.
 func (p *pinged) Ping(context.Context, *raftv1.PingRequest) (*raftv1.PingResponse, error) {
-	return &raftv1.PingResponse{Hello: p.node.hello()}, nil
+	return &raftv1.PingResponse{Hello: p.node.hello(), Clock: time.Now().UnixNano()}, nil
 }
 
 // finishJoin runs the member that is installed and has it made a learner. It may

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"errors"
@@ -49,8 +50,14 @@ type life struct {
 	wish    *dispatchv1.Wish
 	revoked string
 	manager *manager.Manager
-	fault   error         // of the manager side
+	fault   error // of the manager side
+	clock   skew  // as far as somebody told
+	waits   *client.Waiting
+	denied  string        // why the managers do not renew the certificate
 	changed chan struct{} // closed, and another made, when one of them changes
+
+	// untimely holds a manager whose certificate has ended by the clock here.
+	untimely chan *cav1.Manager // capacity 1: one is asked as well as all
 }
 
 // newLife puts together what lives with an identity. It starts nothing.
@@ -63,7 +70,7 @@ func (n *Node) newLife(ctx context.Context, me *keystore.Node) (*life, error) {
 	me = n.readdress(ctx, me)
 	trusts := cred.Roots.Digest()
 	l := &life{
-		node: n, who: cred.Identity, me: me, changed: make(chan struct{}),
+		node: n, who: cred.Identity, me: me, changed: make(chan struct{}), untimely: make(chan *cav1.Manager, 1),
 		farewell: modelv1.Farewell_FAREWELL_RESTARTING,
 	}
 	if l.runtime, err = n.newRuntime(l.who); err != nil {
@@ -88,7 +95,7 @@ func (n *Node) newLife(ctx context.Context, me *keystore.Node) (*life, error) {
 	}
 	l.agent.Trusts(trusts[:])
 	l.renewer, err = client.NewRenewer(client.RenewerConfig{
-		Holder: n.holder, Pending: n.keys.Pending, Save: l.save, Renew: l.renew,
+		Holder: n.holder, Pending: n.keys.Pending, Save: l.save, Renew: l.renew, Waits: l.onWaits,
 		Renewed: func(cred *ca.Credential) { l.tellTrust(cred.Roots); l.agent.Renewed(); l.poke() }, Log: n.cfg.Log,
 	})
 	if err != nil {
@@ -106,6 +113,7 @@ func (l *life) run(ctx context.Context) error {
 	defer stopAgent()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return l.renewer.Run(ctx) })
+	g.Go(func() error { return l.keepClock(ctx) })
 	g.Go(func() error {
 		defer l.bye(agentCtx, stopAgent)
 		return l.keepManager(ctx)
@@ -177,15 +185,24 @@ func (l *life) dialSession(_ context.Context, m *cav1.Manager) (*grpc.ClientConn
 // dial opens a connection to a manager of the newest list, and to no one else
 // (R15).
 func (l *life) dial(m *cav1.Manager, more ...grpc.DialOption) (*grpc.ClientConn, error) {
+	address, peer, err := l.peer(m)
+	if err != nil {
+		return nil, err
+	}
+	return rpc.Dial(address, rpc.ClientTLS(l.node.holder, peer), append(more, rpc.Through(l.node.cfg.Outside.dial())...)...)
+}
+
+// peer is who must answer where for a manager of the list.
+func (l *life) peer(m *cav1.Manager) (address string, peer rpc.Peer, err error) {
 	node, err := id.FromBytes(m.GetNode())
 	if err != nil {
-		return nil, fmt.Errorf("manager at %s: %w", m.GetAddress(), err)
+		return "", peer, fmt.Errorf("manager at %s: %w", m.GetAddress(), err)
 	}
-	address := m.GetAddress()
+	address = m.GetAddress()
 	if node == l.who.Node {
 		address = l.advertised() // which the list may not say yet
 	}
-	peer := rpc.Peer{Node: node, ListedAt: l.listedAt()}
+	peer = rpc.Peer{Node: node, ListedAt: l.listedAt(), Untimely: func() { l.doubtClock(m) }}
 	if l.isManager() {
 		// A swarm that was off for longer than its managers' certificates live
 		// comes back because managers still renew with each other (R14).
@@ -194,11 +211,11 @@ func (l *life) dial(m *cav1.Manager, more ...grpc.DialOption) (*grpc.ClientConn,
 	for _, k := range m.GetKeys() {
 		d, err := ca.DigestFromBytes(k)
 		if err != nil {
-			return nil, fmt.Errorf("manager at %s: %w", m.GetAddress(), err)
+			return "", peer, fmt.Errorf("manager at %s: %w", m.GetAddress(), err)
 		}
 		peer.Keys = append(peer.Keys, d)
 	}
-	return rpc.Dial(address, rpc.ClientTLS(l.node.holder, peer), append(more, rpc.Through(l.node.cfg.Outside.dial())...)...)
+	return address, peer, nil
 }
 
 func (l *life) listedAt() time.Time {
@@ -246,6 +263,14 @@ func (l *life) renew(ctx context.Context, csr []byte) (issued *cav1.Issued, err 
 		issued = resp.GetIssued()
 		return err
 	})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case err == nil:
+		l.denied = ""
+	case errdefs.IsPermissionDenied(err):
+		l.denied, l.waits = err.Error(), nil
+	}
 	return issued, err
 }
 
@@ -286,6 +311,7 @@ func (l *life) onWish(w *dispatchv1.Wish) {
 	l.signal()
 	l.mu.Unlock()
 	l.onRoots(w)
+	l.tellClock(w)
 	if w.GetRenew() && l.node.holder.Get().Identity.Role != w.GetRole() {
 		l.renewer.Now(w.GetRole())
 	}
@@ -296,7 +322,20 @@ func (l *life) onWish(w *dispatchv1.Wish) {
 func (l *life) onRevoked(words string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	// The renewer knows by itself when a certificate has ended; not that it was revoked.
+	if l.revoked == "" {
+		l.renewer.Again()
+	}
 	l.revoked = words
+	l.signal()
+}
+
+// onWaits notes that an operator has to allow this node's next certificate; nil: that
+// is over.
+func (l *life) onWaits(w *client.Waiting) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.waits = w
 	l.signal()
 }
 
@@ -317,6 +356,8 @@ func (l *life) poke() {
 type view struct {
 	wish    *dispatchv1.Wish
 	revoked string
+	waits   *client.Waiting
+	denied  string
 	manager *manager.Manager
 	fault   error
 	changed <-chan struct{}
@@ -325,7 +366,7 @@ type view struct {
 func (l *life) look() view {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return view{wish: l.wish, revoked: l.revoked, manager: l.manager, fault: l.fault, changed: l.changed}
+	return view{wish: l.wish, revoked: l.revoked, waits: l.waits, denied: l.denied, manager: l.manager, fault: l.fault, changed: l.changed}
 }
 
 // removeAll stops and removes every container of the node.
@@ -358,10 +399,15 @@ func (l *life) describe(out *localv1.InfoResponse) {
 	out.Running = uint32(s.Running) //nolint:gosec // a host runs fewer than 2^32 containers
 	l.mu.Lock()
 	out.Address = endpoint{advertise: l.me.Facts.Advertise}.host()
+	if l.clock.ahead != 0 {
+		out.ClockAhead, out.ClockBy = int64(l.clock.ahead), l.clock.by.Bytes()
+	}
 	l.mu.Unlock()
 	switch {
+	case v.waits != nil:
+		out.State, out.Error = localv1.State_STATE_PENDING, fmt.Sprintf("%v: %v", v.revoked, v.waits)
 	case v.revoked != "":
-		out.State, out.Error = localv1.State_STATE_ERROR, v.revoked
+		out.State, out.Error = localv1.State_STATE_ERROR, cmp.Or(v.denied, v.revoked)
 	case v.fault != nil:
 		out.State, out.Error = localv1.State_STATE_ERROR, v.fault.Error()
 	case s.Session.Alone.Err != nil:

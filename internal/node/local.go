@@ -84,8 +84,10 @@ func checkSpec(s *modelv1.ClusterSpec) error {
 	switch {
 	case s.GetHeartbeatPeriod() != 0 && time.Duration(s.GetHeartbeatPeriod()) < 100*time.Millisecond:
 		return rpc.Errorf(errdefs.ErrInvalidArgument, "heartbeat period %v: below 100ms", time.Duration(s.GetHeartbeatPeriod()))
-	case s.GetCertExpiry() != 0 && time.Duration(s.GetCertExpiry()) < 10*time.Minute:
-		return rpc.Errorf(errdefs.ErrInvalidArgument, "certificate expiry %v: below 10m", time.Duration(s.GetCertExpiry()))
+	case s.GetCertExpiry() != 0 && time.Duration(s.GetCertExpiry()) < ca.MinExpiry:
+		return rpc.Errorf(errdefs.ErrInvalidArgument, "certificate expiry %v: below %v", time.Duration(s.GetCertExpiry()), ca.MinExpiry)
+	case s.GetManagerCertExpiry() != 0 && time.Duration(s.GetManagerCertExpiry()) < ca.MinExpiry:
+		return rpc.Errorf(errdefs.ErrInvalidArgument, "manager certificate expiry %v: below %v", time.Duration(s.GetManagerCertExpiry()), ca.MinExpiry)
 	case s.GetDeadManagerRemoval() != 0 && time.Duration(s.GetDeadManagerRemoval()) < time.Minute:
 		return rpc.Errorf(errdefs.ErrInvalidArgument, "dead manager removal %v: below 1m", time.Duration(s.GetDeadManagerRemoval()))
 	}

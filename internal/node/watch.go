@@ -72,6 +72,8 @@ func (n *Node) standing() (state string, l *life, fault string) {
 	}
 	if l != nil {
 		switch v := l.look(); {
+		case v.waits != nil:
+			phase, fault = localv1.State_STATE_PENDING, v.waits.Error()
 		case v.revoked != "":
 			phase, fault = localv1.State_STATE_ERROR, v.revoked
 		case v.fault != nil:

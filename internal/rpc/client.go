@@ -32,6 +32,16 @@ type Peer struct {
 	// Grace is how long past its end the peer's certificate is taken: for Raft
 	// traffic and for a manager's own renewal (R14). Zero: not at all.
 	Grace time.Duration
+	// Untimely is called, and must not block, when the peer's certificate is refused
+	// because it ended, by the clock of this host. May be nil.
+	Untimely func()
+}
+
+// AskClock is a Peer whose certificate may be out of its time, as that of p may not:
+// it may be asked for its clock, and is told nothing.
+func (p Peer) AskClock() Peer {
+	p.Grace, p.Untimely = anyTime, nil
+	return p
 }
 
 // ClientTLS returns the configuration of a node that dials the manager want: the
@@ -52,6 +62,9 @@ func ClientTLS(h *ca.Holder, want Peer) *tls.Config {
 		VerifyConnection: func(state tls.ConnectionState) error {
 			who, err := verify(h, state, want.Grace)
 			if err != nil {
+				if errors.Is(err, ca.ErrClock) && want.Untimely != nil {
+					want.Untimely()
+				}
 				return err
 			}
 			return want.check(who)

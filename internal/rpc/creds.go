@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -52,8 +53,8 @@ type tlsCreds struct {
 	strangers chan struct{}
 }
 
-func newTLSCreds(h *ca.Holder, grace time.Duration) transportCreds {
-	return tlsCreds{credentials.NewTLS(ServerTLS(h, grace)), make(chan struct{}, maxStrangers)}
+func newTLSCreds(h *ca.Holder) transportCreds {
+	return tlsCreds{credentials.NewTLS(ServerTLS(h)), make(chan struct{}, maxStrangers)}
 }
 
 func (c tlsCreds) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
@@ -175,10 +176,11 @@ func peerUID(c net.Conn) (uint32, error) {
 }
 
 // ServerTLS returns the configuration of a node that is dialled. Whoever shows a
-// certificate must hold one of this cluster, at most grace past its end; whoever
-// shows none is Anyone. What the holder holds when a handshake happens counts,
-// so renewals and new roots need no restart.
-func ServerTLS(h *ca.Holder, grace time.Duration) *tls.Config {
+// certificate must hold one of this cluster; whoever shows none is Anyone. A
+// certificate that is out of its time is let in to be told so: its calls are judged
+// by the time. What the holder holds when a handshake happens counts, so renewals
+// and new roots need no restart.
+func ServerTLS(h *ca.Holder) *tls.Config {
 	return &tls.Config{
 		MinVersion:             tls.VersionTLS13,
 		NextProtos:             []string{"h2"},
@@ -196,16 +198,20 @@ func ServerTLS(h *ca.Holder, grace time.Duration) *tls.Config {
 				return nil
 			}
 			if ca.IsUser(state.PeerCertificates[0]) {
-				_, err := verifyUser(h, state, grace)
+				_, err := verifyUser(h, state)
 				return err
 			}
-			_, err := verify(h, state, grace)
+			_, err := verify(h, state, anyTime)
 			return err
 		},
 	}
 }
 
-// verify checks the peer's chain against the roots the holder holds now.
+// anyTime is a grace that never ends.
+const anyTime time.Duration = math.MaxInt64
+
+// verify checks the peer's chain against the roots the holder holds now. A
+// certificate that ended is taken for grace longer.
 func verify(h *ca.Holder, state tls.ConnectionState, grace time.Duration) (ca.Identity, error) {
 	c := h.Get()
 	if c == nil {
@@ -213,8 +219,8 @@ func verify(h *ca.Holder, state tls.ConnectionState, grace time.Duration) (ca.Id
 	}
 	now := time.Now()
 	who, err := c.Roots.Verify(state.PeerCertificates, now)
-	if err != nil && !inGrace(err, now, who.NotAfter, grace) {
-		return ca.Identity{}, err
+	if err != nil && !early(err, now, who.NotBefore) && !inGrace(err, now, who.NotAfter, grace) {
+		return who, err
 	}
 	if who.Cluster != c.Identity.Cluster {
 		return ca.Identity{}, fmt.Errorf("node %s is of cluster %s, this one is %s", who.Node, who.Cluster, c.Identity.Cluster)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
@@ -153,6 +154,7 @@ func fromStatus(err error) error {
 	out := error(&kinded{kind: kindOf(s.Code()), msg: s.Message()})
 	for _, d := range s.Details() {
 		if r, ok := d.(*rpcv1.Refusal); ok {
+			r, out = tellClock(out, r, time.Now())
 			return &refused{err: out, refusal: r}
 		}
 	}

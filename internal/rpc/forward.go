@@ -189,7 +189,7 @@ func (s *Server) forwardedCaller(ctx context.Context, c *call) error {
 		return Errorf(errdefs.ErrPermissionDenied, "%s: %s may not carry calls for others", name, c.caller.Key())
 	}
 	if c.proof.Expired {
-		return expired(c.proof)
+		return expired(c.proof, s.self())
 	}
 	role, err := c.office.authorizer.Node(ctx, c.proof)
 	if errdefs.IsUnauthorized(err) {

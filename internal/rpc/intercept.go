@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/skep-project/skep/internal/id"
 	cav1 "github.com/skep-project/skep/proto/skep/ca/v1"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 	rpcv1 "github.com/skep-project/skep/proto/skep/rpc/v1"
@@ -195,6 +196,9 @@ func (s *Server) authoriseNode(ctx context.Context, c *call) (modelv1.Role, erro
 	if judge == nil {
 		return 0, s.notManager()
 	}
+	if c.proof.Expired && m.name != cav1.Authority_Renew_FullMethodName && time.Since(c.proof.NotAfter) > max(0, s.cfg.Grace) {
+		return 0, expired(c.proof, s.self())
+	}
 	if m.allows(rpcv1.Who_WHO_MEMBER) {
 		if err := judge.Member(ctx, c.proof); err == nil || !m.allows(rpcv1.Who_WHO_NODE) && !m.allows(rpcv1.Who_WHO_MANAGER) {
 			return modelv1.Role_ROLE_MANAGER, err
@@ -203,8 +207,10 @@ func (s *Server) authoriseNode(ctx context.Context, c *call) (modelv1.Role, erro
 	if !m.allows(rpcv1.Who_WHO_NODE) && !m.allows(rpcv1.Who_WHO_MANAGER) {
 		return 0, Errorf(errdefs.ErrPermissionDenied, "%s: not for nodes", m.name)
 	}
-	if c.proof.Expired && !mayRenewLate(ctx, judge, c.proof) {
-		return 0, expired(c.proof)
+	// Who has a certificate that has ended may ask for the next one and do nothing
+	// else: whether he gets it, his record and the cluster's settings say.
+	if c.proof.Expired && m.name != cav1.Authority_Renew_FullMethodName {
+		return 0, expired(c.proof, s.self())
 	}
 	role, err := judge.Node(ctx, c.proof)
 	if err != nil {
@@ -216,18 +222,19 @@ func (s *Server) authoriseNode(ctx context.Context, c *call) (modelv1.Role, erro
 	return role, nil
 }
 
-// mayRenewLate lets a member whose certificate ran out within the grace ask for
-// the next one and for nothing else: the managers of a cluster that was switched
-// off for long can only so come back, and the record still judges them.
-func mayRenewLate(ctx context.Context, judge Authorizer, p Proof) bool {
-	return p.Method == cav1.Authority_Renew_FullMethodName && judge.Member(ctx, p) == nil
+func expired(p Proof, manager id.ID) error {
+	now := time.Now()
+	return RefuseTime(Errorf(errdefs.ErrUnauthenticated, "certificate of node %s expired at %s, and the clock of manager %s says %s",
+		p.Node, p.NotAfter.UTC().Format(time.RFC3339), manager.Short(), now.UTC().Format(time.RFC3339)),
+		`the node renews by itself, if the swarm's settings allow it; "ctl info" there says how far it is`, manager, now)
 }
 
-func expired(p Proof) error {
-	why := fmt.Sprintf("certificate of node %s expired at %s", p.Node, p.NotAfter.UTC().Format(time.RFC3339))
-	return Refuse(Errorf(errdefs.ErrUnauthenticated, "%s", why),
-		`check the clocks; if they are right, leave and join again: "ctl swarm leave", then "ctl swarm join"`,
-		&rpcv1.MustRejoin{Reason: why})
+// self is the node this server is of; zero before it is in a cluster.
+func (s *Server) self() id.ID {
+	if own := s.cfg.Credential.Get(); own != nil {
+		return own.Identity.Node
+	}
+	return id.ID{}
 }
 
 // fresh makes a reading call linearizable, or lets it be stale if the caller

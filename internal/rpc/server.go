@@ -147,7 +147,7 @@ func NewServer(cfg Config) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, methods: map[string]*method{}, slots: map[string]*slot{}}
 	s.SetOffice(cfg.Authorizer, cfg.Leader)
-	s.tls = grpc.NewServer(s.options(newTLSCreds(cfg.Credential, max(0, cfg.Grace)))...)
+	s.tls = grpc.NewServer(s.options(newTLSCreds(cfg.Credential))...)
 	s.unix = grpc.NewServer(s.options(unixCreds{})...)
 	return s, nil
 }

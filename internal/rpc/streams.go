@@ -132,6 +132,18 @@ type servedStream struct {
 
 func (s *servedStream) Context() context.Context { return s.ctx }
 
+// RecvMsg takes nothing in any more once the stream was cut, though its handler may
+// not have noticed.
+func (s *servedStream) RecvMsg(m any) error {
+	if err := s.ServerStream.RecvMsg(m); err != nil {
+		return err
+	}
+	if cut, ok := errors.AsType[cutError](context.Cause(s.ctx)); ok {
+		return cut.error
+	}
+	return nil
+}
+
 // Recheck asks the Authorizer about every open stream of a node or of a user with
 // a certificate again and cuts those it refuses. Call it when a record of theirs,
 // the membership or this node's office changed, and once a minute for what time

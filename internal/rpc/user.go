@@ -15,6 +15,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/skep-project/skep/ca"
+	"github.com/skep-project/skep/internal/id"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 	rpcv1 "github.com/skep-project/skep/proto/skep/rpc/v1"
 )
@@ -66,7 +67,7 @@ func (s *Server) authoriseUser(ctx context.Context, c *call) error {
 	case judge == nil:
 		return s.notManager()
 	case c.user.Expired:
-		return userExpired(c.user)
+		return userExpired(c.user, s.self())
 	}
 	role, err := judge.User(ctx, c.user)
 	if err != nil {
@@ -107,20 +108,19 @@ func withArticle(word string) string {
 	return "a " + word
 }
 
-func userExpired(p UserProof) error {
-	return Refuse(Errorf(errdefs.ErrUnauthenticated, "certificate of user %s expired at %s", p.Name, p.NotAfter.UTC().Format(time.RFC3339)),
-		fmt.Sprintf("have an admin make another: ctl user renew %s -o FILE", p.Name))
+func userExpired(p UserProof, manager id.ID) error {
+	return RefuseTime(Errorf(errdefs.ErrUnauthenticated, "certificate of user %s expired at %s", p.Name, p.NotAfter.UTC().Format(time.RFC3339)),
+		fmt.Sprintf("have an admin make another: ctl user renew %s -o FILE", p.Name), manager, time.Now())
 }
 
 // verifyUser checks a user's chain against the roots the holder holds now.
-func verifyUser(h *ca.Holder, state tls.ConnectionState, grace time.Duration) (ca.UserIdentity, error) {
+func verifyUser(h *ca.Holder, state tls.ConnectionState) (ca.UserIdentity, error) {
 	c := h.Get()
 	if c == nil {
 		return ca.UserIdentity{}, errors.New("this node is in no cluster and trusts no roots")
 	}
-	now := time.Now()
-	who, err := c.Roots.VerifyUser(state.PeerCertificates, now)
-	if err != nil && !(inGrace(err, now, who.NotAfter, grace)) {
+	who, err := c.Roots.VerifyUser(state.PeerCertificates, time.Now())
+	if err != nil && !errors.Is(err, ca.ErrClock) {
 		return ca.UserIdentity{}, err
 	}
 	if who.Cluster != c.Identity.Cluster {
@@ -132,7 +132,7 @@ func verifyUser(h *ca.Holder, state tls.ConnectionState, grace time.Duration) (c
 // inGrace reports whether a certificate is wrong in nothing but that it ended,
 // and not longer ago than grace. It is let in to be told so.
 func inGrace(err error, now, notAfter time.Time, grace time.Duration) bool {
-	return errors.Is(err, ca.ErrClock) && now.After(notAfter) && !now.After(notAfter.Add(grace))
+	return errors.Is(err, ca.ErrClock) && now.After(notAfter) && now.Sub(notAfter) <= grace
 }
 
 // UserTLS returns the configuration of a user who dials the manager want, as
@@ -146,8 +146,9 @@ func UserTLS(u *ca.UserCredential, want Peer) *tls.Config {
 		SessionTicketsDisabled: true,
 		GetClientCertificate:   func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return u.TLS(), nil },
 		VerifyConnection: func(state tls.ConnectionState) error {
-			who, err := u.Roots.Verify(state.PeerCertificates, time.Now())
-			if err != nil {
+			now := time.Now()
+			who, err := u.Roots.Verify(state.PeerCertificates, now)
+			if err != nil && !early(err, now, who.NotBefore) {
 				return err
 			}
 			if who.Cluster != u.Identity.Cluster {

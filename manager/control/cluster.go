@@ -59,6 +59,14 @@ func (s *Server) GetCluster(context.Context, *controlv1.GetClusterRequest) (*con
 		if n.GetRole() == modelv1.Role_ROLE_MANAGER {
 			resp.Managers++
 		}
+		if membership(n) == waiting {
+			resp.PendingNodes++
+		}
+	}
+	for t := range snap.Tokens() {
+		if t.GetEnd() == 0 {
+			resp.ActiveTokens++
+		}
 	}
 	for m := range snap.Members() {
 		resp.ManagerAddresses = append(resp.ManagerAddresses, m.GetAddress())
@@ -109,9 +117,8 @@ func outOfSequence(thing string, have, from uint64) error {
 
 // The least a setting may be.
 const (
-	minHeartbeat  = 100 * time.Millisecond
-	minLease      = 3 // heartbeats
-	minCertExpiry = time.Hour
+	minHeartbeat = 100 * time.Millisecond
+	minLease     = 3 // heartbeats
 	// minDeadManager is longer than a daemon that restarts is waited for.
 	minDeadManager = time.Minute
 	// minTokenRotation leaves time to use what was printed.
@@ -134,12 +141,15 @@ func checkCluster(spec *modelv1.ClusterSpec) error {
 	}
 	f.check(lease >= minLease*beat, "lease %v: at least %d heartbeats of %v", lease, minLease, beat)
 	for what, d := range map[string]int64{"certificate expiry": spec.GetCertExpiry(), "manager certificate expiry": spec.GetManagerCertExpiry()} {
-		f.check(d == 0 || time.Duration(d) >= minCertExpiry, "%s %v: at least %v", what, time.Duration(d), minCertExpiry)
+		f.check(d == 0 || time.Duration(d) >= ca.MinExpiry, "%s %v: at least %v", what, time.Duration(d), ca.MinExpiry)
 	}
 	dead := time.Duration(spec.GetDeadManagerRemoval())
 	f.check(dead == 0 || dead >= minDeadManager, "dead manager removal %v: at least %v, or 0 for never", dead, minDeadManager)
 	rotation := time.Duration(spec.GetTokenRotation())
 	f.check(rotation == 0 || rotation >= minTokenRotation, "token rotation %v: at least %v, or 0 for never", rotation, minTokenRotation)
+	_, known := modelv1.ExpiredRenewal_name[int32(spec.GetExpiredRenewal())]
+	f.check(known, "expired renewal: want auto, approve or never")
+	f.check(spec.GetExpiredGrace() >= 0, "expired grace %v: less than nothing", time.Duration(spec.GetExpiredGrace()))
 	f.labels("label", spec.GetLabels())
 	return f.refusal("swarm")
 }

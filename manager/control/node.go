@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/proto"
@@ -41,7 +42,7 @@ func (s *Server) ListNodes(_ context.Context, msg *controlv1.ListNodesRequest) (
 	if err := onlyFor("nodes", msg.GetFilter(), "ids", "names", "labels", "node_labels", "roles", "memberships"); err != nil {
 		return nil, err
 	}
-	snap, resp := s.snapshot(), &controlv1.ListNodesResponse{}
+	snap, resp := s.snapshot(), &controlv1.ListNodesResponse{Clock: time.Now().UnixNano()}
 	for n := range snap.Nodes() {
 		if nodePasses(n, msg.GetFilter()) {
 			resp.Nodes = append(resp.Nodes, s.nodeView(snap, n))
@@ -56,7 +57,16 @@ func nodePasses(n *modelv1.Node, f *controlv1.Filter) bool {
 		labelsPass(n.GetDescription().GetEngineLabels(), f.GetLabels()) &&
 		labelsPass(n.GetSpec().GetLabels(), f.GetNodeLabels()) &&
 		oneOf(n.GetRole(), f.GetRoles()) &&
-		oneOf(n.GetMembership(), f.GetMemberships())
+		oneOf(membership(n), f.GetMemberships())
+}
+
+// membership is what a node's is for who looks: one that waits for an operator to
+// allow its next certificate is pending too.
+func membership(n *modelv1.Node) modelv1.Membership {
+	if w := n.GetWait(); w != nil && w.GetVerdict() == modelv1.RenewalWait_VERDICT_UNSPECIFIED {
+		return waiting
+	}
+	return n.GetMembership()
 }
 
 // GetNode shows one node.
@@ -66,7 +76,9 @@ func (s *Server) GetNode(_ context.Context, msg *controlv1.GetNodeRequest) (*con
 	if err != nil {
 		return nil, err
 	}
-	return &controlv1.GetNodeResponse{Node: s.nodeView(snap, n), Roots: snap.Cluster().GetRoot().GetCertificates()}, nil
+	return &controlv1.GetNodeResponse{
+		Node: s.nodeView(snap, n), Roots: snap.Cluster().GetRoot().GetCertificates(), Clock: time.Now().UnixNano(),
+	}, nil
 }
 
 // UpdateNode changes what the operator wants of a node. Its role follows later:
@@ -141,8 +153,13 @@ func (s *Server) editNode(tx *store.Tx, x id.ID, msg *controlv1.UpdateNodeReques
 		n.Spec = &modelv1.NodeSpec{Role: n.GetRole()}
 	}
 	editNodeSpec(n.Spec, msg)
-	if proto.Equal(n.GetSpec(), old.GetSpec()) {
+	if proto.Equal(n.GetSpec(), old.GetSpec()) && !msg.GetRevoke() {
 		return nil, msg.Role != nil, nil
+	}
+	if msg.GetRevoke() {
+		if warnings, err = revokeCerts(tx, n, msg.GetRef()); err != nil {
+			return nil, false, err
+		}
 	}
 	if err := renameNode(tx, x, old.GetSpec().GetName(), n.GetSpec().GetName()); err != nil {
 		return nil, false, err
@@ -153,6 +170,22 @@ func (s *Server) editNode(tx *store.Tx, x id.ID, msg *controlv1.UpdateNodeReques
 		}
 	}
 	return warnings, false, tx.PutNode(n)
+}
+
+// revokeCerts makes all certificates of n void. A manager's are not: its vote must go
+// first, in the order that keeps the quorum.
+func revokeCerts(tx *store.Tx, n *modelv1.Node, ref string) (warnings []string, err error) {
+	switch {
+	case n.GetRole() == manager || n.GetSpec().GetRole() == manager || tx.MemberByNode(idOf(n.GetId())) != nil:
+		return nil, rpc.Refuse(rpc.Errorf(errdefs.ErrFailedPrecondition, "node %s is a manager: it must be demoted before its certificates are revoked", ref),
+			"ctl node demote "+ref)
+	case n.GetCurrent() == nil:
+		return nil, rpc.Errorf(errdefs.ErrFailedPrecondition, "node %s has no certificate", ref)
+	}
+	n.Revoked, n.RevokedAt, n.Wait = n.GetCurrent().GetGeneration(), tx.Base().Now().UnixNano(), nil
+	return []string{fmt.Sprintf("all certificates of node %s are void: its containers run on until its tasks are replaced, when its lease is over. "+
+		"It asks for a new certificate by itself and waits for \"ctl node accept %s\"; if its key was stolen, the thief can ask too: "+
+		"compare the key that is shown there, or remove the node and have it join again", ref, ref)}, nil
 }
 
 func editNodeSpec(spec *modelv1.NodeSpec, msg *controlv1.UpdateNodeRequest) {

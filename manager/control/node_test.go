@@ -273,8 +273,9 @@ func TestClusterSettingsAreChecked(t *testing.T) {
 	w.refuses(set(version, &modelv1.ClusterSpec{HeartbeatPeriod: 5e9}), errdefs.IsInvalidArgument, "lease 10s: at least 3 heartbeats of 5s", "")
 	w.refuses(set(version, &modelv1.ClusterSpec{DeadManagerRemoval: 59e9}), errdefs.IsInvalidArgument,
 		"dead manager removal 59s: at least 1m0s, or 0 for never", "")
+	w.refuses(set(version, &modelv1.ClusterSpec{CertExpiry: 599e9}), errdefs.IsInvalidArgument, "certificate expiry 9m59s: at least 10m0s", "")
 	w.refuses(set(version, nil), errdefs.IsInvalidArgument, "spec: missing", "")
-	if err := set(version, &modelv1.ClusterSpec{HeartbeatPeriod: 1e9, Lease: 5e9}); err != nil {
+	if err := set(version, &modelv1.ClusterSpec{HeartbeatPeriod: 1e9, Lease: 5e9, CertExpiry: 600e9, ManagerCertExpiry: 600e9}); err != nil {
 		t.Error(err)
 	}
 	w.refuses(set(version, &modelv1.ClusterSpec{}), errdefs.IsAborted, "the swarm is at version", "read it again")

@@ -39,6 +39,10 @@ func (s *Server) AcceptNode(ctx context.Context, msg *controlv1.AcceptNodeReques
 		if n == nil {
 			return rpc.Errorf(errdefs.ErrNotFound, "node %s waits no more: it was rejected, or nobody accepted it in time", x)
 		}
+		if n.GetWait() != nil && n.GetMembership() != waiting {
+			unchanged = n.GetWait().GetVerdict() == modelv1.RenewalWait_VERDICT_ACCEPTED
+			return judge(tx, n, modelv1.RenewalWait_VERDICT_ACCEPTED, req.GetCaller())
+		}
 		if unchanged = n.GetMembership() != waiting; unchanged {
 			return nil
 		}
@@ -74,6 +78,9 @@ func (s *Server) RejectNode(ctx context.Context, msg *controlv1.RejectNodeReques
 	x := idOf(n.GetId())
 	_, err = s.change(ctx, req, func(tx *store.Tx) error {
 		n := tx.Node(x)
+		if n.GetWait() != nil && n.GetMembership() != waiting {
+			return judge(tx, n, modelv1.RenewalWait_VERDICT_REJECTED, req.GetCaller())
+		}
 		if n.GetMembership() != waiting {
 			return rpc.Refuse(rpc.Errorf(errdefs.ErrFailedPrecondition, "node %s does not wait to be accepted", msg.GetRef()),
 				"take a node out with: ctl node rm "+msg.GetRef())
@@ -84,6 +91,16 @@ func (s *Server) RejectNode(ctx context.Context, msg *controlv1.RejectNodeReques
 		return tx.Delete(store.KindNode, x.Bytes())
 	}, x)
 	return &controlv1.RejectNodeResponse{Id: x.Bytes()}, err
+}
+
+// judge notes whether a node gets the certificate that it waits for.
+func judge(tx *store.Tx, n *modelv1.Node, verdict modelv1.RenewalWait_Verdict, by string) error {
+	if n.GetWait().GetVerdict() == verdict {
+		return nil
+	}
+	n = proto.CloneOf(n)
+	n.Wait.Verdict, n.Wait.DecidedBy = verdict, by
+	return tx.PutNode(n)
 }
 
 // decide notes at the token that a node came with what became of it.

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/skep-project/skep/ca"
 	"github.com/skep-project/skep/manager/store"
 	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
@@ -119,7 +120,7 @@ func checkRotation(msg *controlv1.RotateRootRequest) error {
 	var f faults
 	f.check((len(msg.GetCertificate()) == 0) == (len(msg.GetKey()) == 0), "a root is given with its certificate and its key, or not at all")
 	expiry := time.Duration(msg.GetCertExpiry())
-	f.check(expiry == 0 || expiry >= minCertExpiry, "certificate expiry %v: at least %v", expiry, minCertExpiry)
+	f.check(expiry == 0 || expiry >= ca.MinExpiry, "certificate expiry %v: at least %v", expiry, ca.MinExpiry)
 	f.rotationEnd(msg.GetDeadline(), msg.GetOnStraggler())
 	return f.refusal("rotation of the root")
 }

@@ -250,6 +250,9 @@ func (d *desk) liveness(l *line, v *dispatchv1.Liveness, now time.Time) error {
 		node: node, boot: v.GetBoot(), session: v.GetSession(), age: time.Duration(max(0, v.GetAge())),
 		ended: v.GetEnded(), farewell: v.GetFarewell(), address: v.GetObservedAddress(), shown: v.GetShown(),
 	}
+	if v.GetClockAhead() != 0 { // against the clock here, wherever its session is
+		h.ahead, h.by = time.Duration(v.GetClockAhead())+l.offset, d.cfg.Self
+	}
 	if !d.leases.hear(h, now) {
 		return nil
 	}

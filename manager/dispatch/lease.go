@@ -2,12 +2,15 @@ package dispatch
 
 import (
 	"bytes"
+	"encoding/hex"
 	"fmt"
 	"math"
+	"net"
 	"slices"
 	"time"
 
 	"github.com/skep-project/skep/internal/id"
+	"github.com/skep-project/skep/internal/rpc"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
 
@@ -29,6 +32,9 @@ type heard struct {
 	address  string
 	// shown is the generation of the certificate that the session was opened with.
 	shown uint64
+	// ahead is how far the node's clock is ahead of the one of manager by.
+	ahead time.Duration
+	by    id.ID
 }
 
 // A lease is what the leader knows of one node's life.
@@ -42,15 +48,25 @@ type lease struct {
 	// ticks after that the node may be silent.
 	heard   int
 	allowed int
-	// former are the boot ids the node had before, newest last; a kernel never
-	// boots with an old one again.
-	former [][]byte
-	// clone is said of a node of which two machines take turns.
-	clone bool
+	// former are the boots the node had before, newest last; a kernel never boots
+	// with an old id again.
+	former []boot
+	// twin is the lived tick at which two machines last took turns with the node; it
+	// counts as long as the status names the other of them.
+	twin int
+	// clocks is how far its clock was ahead at the last beats, of which there were told.
+	clocks [maxClocks]time.Duration
+	told   int
 	// closed is the session that was heard to end; it does not come back.
 	closed uint64
 	// waived says that the guard of R3 has granted this loss one more lease.
 	waived bool
+}
+
+// A boot is a machine as it was heard: the id of its kernel's boot, and its address.
+type boot struct {
+	id      []byte
+	address string
 }
 
 // leases decides which nodes are alive. It is a stepped core: it has no clock
@@ -99,7 +115,7 @@ func (l *leases) adopt(node id.ID, status *modelv1.NodeStatus) {
 	if status.GetFarewell() == modelv1.Farewell_FAREWELL_RESTARTING {
 		allowed = max(l.full, l.grace)
 	}
-	n := &lease{node: node, status: status, state: status.GetState(), heard: l.lived, allowed: allowed}
+	n := &lease{node: node, status: status, state: status.GetState(), heard: l.lived, allowed: allowed, twin: l.lived}
 	l.nodes[node] = n
 	l.expect(n)
 }
@@ -143,49 +159,127 @@ func (l *leases) hear(h heard, now time.Time) bool {
 	fresh := !bytes.Equal(s.GetBoot(), h.boot) || s.GetSession() != h.session ||
 		s.GetState() != modelv1.NodeState_NODE_STATE_READY || s.GetObservedAddress() != h.address || s.GetShown() != h.shown
 	if fresh {
-		rebooted := n.booted(h.boot, now)
+		rebooted := l.booted(n, h.boot, now)
+		other := n.other(h.boot, l.lived)
 		l.set(n, &modelv1.NodeStatus{
 			State:           modelv1.NodeState_NODE_STATE_READY,
-			Message:         n.suspicion(),
+			Message:         suspicion(boot{h.boot, h.address}, other),
 			Boot:            h.boot,
 			Session:         h.session,
 			ObservedAddress: h.address,
 			RebootedAt:      rebooted,
 			Shown:           h.shown,
+			ClockAhead:      s.GetClockAhead(), ClockBy: s.GetClockBy(),
+			TwinBoot: other.id, TwinAddress: other.address,
 		})
+	} else if len(s.GetTwinBoot()) > 0 && l.lived-n.twin > twinTicks {
+		s = cloneStatus(s)
+		s.Message, s.TwinBoot, s.TwinAddress = "", nil, ""
+		l.set(n, s)
 	}
+	l.clock(n, h)
 	n.live, n.waived = true, false
 	n.heard, n.allowed = l.lived-int(h.age/leaseTick), l.full
 	l.expect(n)
 	return true
 }
 
-// maxFormer is how many former boot ids of a node are remembered.
+// maxClocks is of how many beats the one counts that blames a clock least: a beat
+// may have been held up, or its manager's clock been set just then.
+const maxClocks = 4
+
+// clock notes how far a node's clock is off, if that is news: it begins or ends to be
+// more than the tolerance, or has changed by a tenth and the tolerance.
+func (l *leases) clock(n *lease, h heard) {
+	n.clocks[n.told%maxClocks] = h.ahead
+	n.told++
+	was := time.Duration(n.status.GetClockAhead())
+	for _, ahead := range n.clocks[:min(n.told, maxClocks)] {
+		if ahead.Abs() < h.ahead.Abs() {
+			h.ahead = ahead
+		}
+	}
+	if h.ahead.Abs() <= rpc.ClockTolerance {
+		h.ahead = 0
+	}
+	if h.ahead == was || h.ahead != 0 && was != 0 && (h.ahead-was).Abs() <= was.Abs()/10+rpc.ClockTolerance {
+		return
+	}
+	s := cloneStatus(n.status)
+	s.ClockAhead, s.ClockBy = int64(h.ahead), nil
+	if h.ahead != 0 {
+		s.ClockBy = h.by.Bytes()
+	}
+	l.set(n, s)
+}
+
+// maxFormer is how many former boots of a node are remembered, and twinTicks how long
+// the same one must have been heard alone until the other counts as gone.
 const maxFormer = 8
+
+var twinTicks = ticks(10 * time.Minute)
 
 // booted notes the boot id of a new session, and returns since when the node has
 // it. One that was left for another and comes back proves two machines with one
 // identity: a clone (R17).
-func (n *lease) booted(boot []byte, now time.Time) (since int64) {
+func (l *leases) booted(n *lease, now []byte, at time.Time) (since int64) {
 	was := n.status.GetBoot()
-	if len(was) == 0 || bytes.Equal(was, boot) {
+	if len(was) == 0 || bytes.Equal(was, now) {
 		return n.status.GetRebootedAt()
 	}
-	if slices.ContainsFunc(n.former, func(b []byte) bool { return bytes.Equal(b, boot) }) {
-		n.clone = true
+	back := slices.ContainsFunc(n.former, func(b boot) bool { return bytes.Equal(b.id, now) })
+	if back || bytes.Equal(now, n.status.GetTwinBoot()) {
+		n.twin = l.lived
+		n.status = cloneStatus(n.status)
+		n.status.TwinBoot = now // one of the two, whichever
 	}
-	n.former = append(n.former, was)
+	n.former = slices.DeleteFunc(n.former, func(b boot) bool { return bytes.Equal(b.id, was) })
+	n.former = append(n.former, boot{was, n.status.GetObservedAddress()})
 	n.former = n.former[max(0, len(n.former)-maxFormer):]
-	return now.UnixNano()
+	return at.UnixNano()
 }
 
-// suspicion is what is said of a node that seems to have been cloned.
-func (n *lease) suspicion() string {
-	if !n.clone {
+// other is the machine that takes turns with the one of boot now; zero if none does,
+// or has not for long.
+func (n *lease) other(now []byte, lived int) boot {
+	if len(n.status.GetTwinBoot()) == 0 || lived-n.twin > twinTicks {
+		return boot{}
+	}
+	for _, b := range slices.Backward(n.former) {
+		if !bytes.Equal(b.id, now) {
+			return b
+		}
+	}
+	if b := n.status; !bytes.Equal(b.GetTwinBoot(), now) { // as the leader before this one knew
+		return boot{b.GetTwinBoot(), b.GetTwinAddress()}
+	}
+	return boot{n.status.GetBoot(), n.status.GetObservedAddress()}
+}
+
+// suspicion is what is said of a node that seems to have been cloned: the same
+// whichever of the two was heard last.
+func suspicion(a, b boot) string {
+	if len(b.id) == 0 {
 		return ""
 	}
-	return "two machines take turns with this node's identity: one is a clone of the other; remove the node and join both anew"
+	if bytes.Compare(a.id, b.id) > 0 {
+		a, b = b, a
+	}
+	return fmt.Sprintf("two machines take turns with this node's identity: %s and %s; one is a clone of the other. It gets no new tasks "+
+		"until only one has been heard for 10 minutes: shut the clone down, or void both with \"ctl node update --revoke\" and accept one", a, b)
 }
+
+// String names a machine for people.
+func (b boot) String() string {
+	host, _, err := net.SplitHostPort(b.address)
+	if err != nil {
+		host = b.address
+	}
+	return fmt.Sprintf("the one at %s (boot %.8s)", host, bootText(b.id))
+}
+
+// bootText is a boot id as people read it: in hex, as the kernel shows it.
+func bootText(id []byte) string { return hex.EncodeToString(id) }
 
 // newest reports whether h comes from the node's newest session or a newer one.
 // The agent draws its counters upward for the life of its journal, so they
@@ -213,6 +307,8 @@ func (l *leases) end(n *lease, h heard, now time.Time) {
 		Farewell:        h.farewell,
 		RebootedAt:      n.status.GetRebootedAt(),
 		Shown:           n.status.GetShown(),
+		ClockAhead:      n.status.GetClockAhead(), ClockBy: n.status.GetClockBy(),
+		TwinBoot: n.status.GetTwinBoot(), TwinAddress: n.status.GetTwinAddress(),
 	}
 	switch h.farewell {
 	case modelv1.Farewell_FAREWELL_RESTARTING:
@@ -344,6 +440,7 @@ func cloneStatus(s *modelv1.NodeStatus) *modelv1.NodeStatus {
 		State: s.GetState(), Message: s.GetMessage(), LostSince: s.GetLostSince(),
 		Boot: s.GetBoot(), Session: s.GetSession(),
 		ObservedAddress: s.GetObservedAddress(), Farewell: s.GetFarewell(), RebootedAt: s.GetRebootedAt(),
-		Shown: s.GetShown(),
+		Shown:      s.GetShown(),
+		ClockAhead: s.GetClockAhead(), ClockBy: s.GetClockBy(), TwinBoot: s.GetTwinBoot(), TwinAddress: s.GetTwinAddress(),
 	}
 }

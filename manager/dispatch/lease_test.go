@@ -203,8 +203,69 @@ func TestAMachineThatComesBackAfterItsRebootIsAClone(t *testing.T) {
 	if said := from("boot-2", 2); said != "" {
 		t.Errorf("a host that rebooted is called %q, want nothing", said)
 	}
-	if said := from("boot-1", 3); !strings.Contains(said, "clone") {
+	said := from("boot-1", 3)
+	if !strings.Contains(said, "clone") {
 		t.Errorf("a boot id that came back is called %q, want a clone", said)
+	}
+	if again := from("boot-2", 4); again != said {
+		t.Errorf("heard the other way round they are called %q, want the same: it is no news", again)
+	}
+}
+
+// twins is a node that two machines have taken turns with; "boot-1" is heard now.
+func twins(l *leases) *lease {
+	for i, m := range []struct{ boot, address string }{{"boot-1", "10.0.0.1:9"}, {"boot-2", "10.0.0.2:9"}, {"boot-1", "10.0.0.1:9"}} {
+		h := word(1, uint64(i+1))
+		h.boot, h.address = []byte(m.boot), m.address
+		l.hear(h, epoch)
+	}
+	return l.nodes[nodeN(1)]
+}
+
+// beats has "boot-1" be heard for a time.
+func beats(l *leases, d time.Duration) {
+	for range ticks(d) {
+		l.tick(epoch)
+		h := word(1, 3)
+		h.boot, h.address = []byte("boot-1"), "10.0.0.1:9"
+		l.hear(h, epoch)
+	}
+}
+
+func TestTwoLiveHoldersOfAnIdentityAreBothNamed(t *testing.T) {
+	t.Parallel()
+	s := twins(leasesOf(1)).status
+	if string(s.GetTwinBoot()) != "boot-2" || s.GetTwinAddress() != "10.0.0.2:9" {
+		t.Errorf("the other is %q at %s", s.GetTwinBoot(), s.GetTwinAddress())
+	}
+	for _, name := range []string{"10.0.0.1 (boot ", "10.0.0.2 (boot "} {
+		if !strings.Contains(s.GetMessage(), name) {
+			t.Errorf("%q does not name %q", s.GetMessage(), name)
+		}
+	}
+}
+
+// TestACloneThatIsGoneIsForgotten, by the leader that found it and by the next one:
+// nobody is locked out for ever.
+func TestACloneThatIsGoneIsForgotten(t *testing.T) {
+	t.Parallel()
+	l := leasesOf(1)
+	n := twins(l)
+	beats(l, 9*time.Minute)
+	if len(n.status.GetTwinBoot()) == 0 {
+		t.Fatal("it was forgotten after nine minutes")
+	}
+	next := newLeases(10*time.Second, true)
+	next.adopt(nodeN(1), n.status)
+	beats(next, 9*time.Minute)
+	if s := next.nodes[nodeN(1)].status; string(s.GetTwinBoot()) != "boot-2" {
+		t.Errorf("the next leader knows of %q, want boot-2 for ten minutes of its own", s.GetTwinBoot())
+	}
+	for name, l := range map[string]*leases{"the first leader": l, "the next": next} {
+		beats(l, 2*time.Minute)
+		if s := l.nodes[nodeN(1)].status; len(s.GetTwinBoot()) > 0 || s.GetTwinAddress() != "" || s.GetMessage() != "" {
+			t.Errorf("%s: after eleven minutes the status is %v", name, s)
+		}
 	}
 }
 

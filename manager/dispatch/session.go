@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -34,6 +35,7 @@ type session struct {
 	former      *session // that this one replaces once it is counted; nil if there is none
 	beat        uint64
 	beatAt      time.Time
+	ahead       time.Duration // the node's clock, of the one here; at the beat
 	description *modelv1.NodeDescription
 	described   bool // the present desk has the description
 	farewell    modelv1.Farewell
@@ -63,8 +65,17 @@ func (x *session) liveness(now time.Time) *dispatchv1.Liveness {
 	return &dispatchv1.Liveness{
 		Node: x.node.Bytes(), Boot: x.boot, Session: x.counter, Beat: x.beat,
 		Age: int64(now.Sub(x.beatAt)), Farewell: x.farewell,
-		Description: x.description, ObservedAddress: x.address, Shown: x.shown,
+		Description: x.description, ObservedAddress: x.address, Shown: x.shown, ClockAhead: int64(x.ahead),
 	}
+}
+
+// aheadOf is how far a node's clock, as it told, is ahead of the one here; 0 if it
+// does not tell.
+func aheadOf(clock int64, now time.Time) time.Duration {
+	if clock == 0 {
+		return 0
+	}
+	return time.Unix(0, clock).Sub(now)
 }
 
 // confirm notes a counted beat and a committed report.
@@ -106,11 +117,15 @@ func (s *Server) Session(stream dispatchv1.Dispatch_SessionServer) error {
 	if end := s.catchUp(ctx, open); end != nil {
 		return stream.Send(&dispatchv1.SessionResponse{End: end})
 	}
+	if end := s.twin(caller.Node, open); end != nil {
+		return stream.Send(&dispatchv1.SessionResponse{End: end})
+	}
 	x := &session{
 		node: caller.Node, boot: open.GetHello().GetBoot(), counter: open.GetSession(), address: caller.Address, shown: caller.Identity.Generation,
 		beat: first.GetBeat(), beatAt: time.Now(), description: first.GetDescription(),
 		slots: make(chan struct{}, maxHeld), wake: make(chan struct{}, 1),
 	}
+	x.ahead = aheadOf(first.GetClock(), x.beatAt)
 	if why := s.sessions.begin(x); why != "" {
 		return stream.Send(&dispatchv1.SessionResponse{End: &dispatchv1.End{Reason: dispatchv1.End_REASON_REPLACED, Words: why}})
 	}
@@ -138,6 +153,17 @@ func (s *Server) catchUp(ctx context.Context, open *dispatchv1.Open) *dispatchv1
 	return nil
 }
 
+// twin refuses a machine that takes turns with another as one node, as long as the
+// other is heard: they would replace each other's sessions without a pause.
+func (s *Server) twin(node id.ID, open *dispatchv1.Open) *dispatchv1.End {
+	status := s.cfg.Store.Snapshot().Node(node).GetStatus()
+	if len(status.GetTwinBoot()) == 0 || status.GetState() != modelv1.NodeState_NODE_STATE_READY ||
+		bytes.Equal(status.GetBoot(), open.GetHello().GetBoot()) {
+		return nil
+	}
+	return &dispatchv1.End{Reason: dispatchv1.End_REASON_REPLACED, Words: status.GetMessage()}
+}
+
 // errEnded says that the session was told to end.
 var errEnded = errors.New("session ended")
 
@@ -162,7 +188,7 @@ func (s *Server) listen(ctx context.Context, stream dispatchv1.Dispatch_SessionS
 			return err
 		}
 		if req.GetBeat() > 0 {
-			s.sessions.beat(x, req.GetBeat(), time.Now())
+			s.sessions.beat(x, req, time.Now())
 		}
 		if req.GetDescription() != nil {
 			s.sessions.describe(x, req.GetDescription())

@@ -142,10 +142,10 @@ func (s *sessions) finish(x *session, now time.Time) {
 }
 
 // beat notes a heartbeat of x.
-func (s *sessions) beat(x *session, beat uint64, now time.Time) {
+func (s *sessions) beat(x *session, req *dispatchv1.SessionRequest, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	x.beat, x.beatAt = max(x.beat, beat), now
+	x.beat, x.beatAt, x.ahead = max(x.beat, req.GetBeat()), now, aheadOf(req.GetClock(), now)
 	if s.byNode[x.node] != x {
 		return
 	}

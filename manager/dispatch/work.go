@@ -223,12 +223,13 @@ func wishOf(snap *store.Snapshot, node id.ID) *dispatchv1.Wish {
 	}
 	root := snap.Cluster().GetRoot()
 	wish := &dispatchv1.Wish{
-		Role:    n.GetSpec().GetRole(),
-		Renew:   n.GetCurrent().GetRole() != n.GetSpec().GetRole(),
-		Roots:   slices.Clone(root.GetCertificates()),
-		Member:  snap.MemberByNode(node).GetRaftId(),
-		Trust:   root.GetTrust(),
-		History: snap.Cluster().GetHistory(),
+		Role:       n.GetSpec().GetRole(),
+		Renew:      n.GetCurrent().GetRole() != n.GetSpec().GetRole(),
+		Roots:      slices.Clone(root.GetCertificates()),
+		Member:     snap.MemberByNode(node).GetRaftId(),
+		Trust:      root.GetTrust(),
+		History:    snap.Cluster().GetHistory(),
+		ClockAhead: n.GetStatus().GetClockAhead(), ClockBy: n.GetStatus().GetClockBy(),
 	}
 	if r := root.GetRotation(); r.GetPhase() > modelv1.RootPhase_ROOT_PHASE_TRUST {
 		// Whoever has a certificate of another root renews it.

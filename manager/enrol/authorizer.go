@@ -54,6 +54,7 @@ const (
 	former          // the slot before the current one
 	dropped         // a root signed it that the swarm has dropped
 	older           // superseded and forgotten, or another key of that generation
+	void            // one of the slots, and revoked
 	newer           // this replica is behind, or the certificate is of another time
 	unknown         // there is no record
 )
@@ -69,7 +70,11 @@ func judge(snap *store.Snapshot, p rpc.Proof) (*modelv1.Node, verdict) {
 	if n == nil {
 		return nil, unknown
 	}
-	return n, compare(snap.Cluster().GetRoot(), n, p.Generation, p.KeySHA256)
+	v := compare(snap.Cluster().GetRoot(), n, p.Generation, p.KeySHA256)
+	if (v == current || v == former) && p.Generation <= n.GetRevoked() {
+		return n, void
+	}
+	return n, v
 }
 
 // compare says which of a record's slots a certificate is.
@@ -162,6 +167,15 @@ func conclude(n *modelv1.Node, v verdict, p rpc.Proof) (modelv1.Role, error) {
 			return n.GetRole(), nil // Members.Renew wants a join token besides
 		}
 		return 0, newerThanRecord(p.Identity, n)
+	case void:
+		if p.Method == cav1.Authority_Renew_FullMethodName {
+			return n.GetRole(), nil // Members.Renew has it wait for an operator
+		}
+		return 0, revoked(n)
+	case older:
+		if p.Method == cav1.Authority_Renew_FullMethodName {
+			return n.GetRole(), nil // Members.Renew has it wait for an operator
+		}
 	}
 	return 0, superseded(p.Identity)
 }
@@ -206,6 +220,8 @@ func (a *Authorizer) Member(_ context.Context, p rpc.Proof) error {
 		return formerSlot(n, p)
 	case dropped:
 		return rootDropped("node "+node.String(), rejoin)
+	case void:
+		return revoked(n)
 	case unknown, older:
 	}
 	return superseded(p.Identity)

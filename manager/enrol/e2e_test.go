@@ -2,6 +2,7 @@ package enrol_test
 
 import (
 	"crypto/ecdsa"
+	"crypto/tls"
 	"errors"
 	"strings"
 	"testing"
@@ -90,8 +91,19 @@ func TestTokenBuysACertificateThatWorksAndRenews(t *testing.T) {
 	if _, err := renew(t, w.dial(t, m, h), next); err != nil {
 		t.Errorf("repeating a renewal under the former certificate: %v", err)
 	}
-	if _, err := renew(t, w.dial(t, m, h), newKey(t)); !errdefs.IsUnauthorized(err) {
-		t.Errorf("a former certificate got another key certified: %v", err)
+	if issued, err := renew(t, w.dial(t, m, h), newKey(t)); err != nil || issued != nil {
+		t.Errorf("a former certificate with another key: %v, %v; want that it waits for an operator", issued, err)
+	}
+	if wait := w.store.Snapshot().Node(who.Node).GetWait(); !strings.Contains(wait.GetReason(), "restored from an older image, or is a copy") {
+		t.Errorf("the operator is told %q", wait.GetReason())
+	}
+	if _, err := renew(t, w.dial(t, m, h), newKey(t)); !errdefs.IsPermissionDenied(err) || !strings.Contains(err.Error(), "another machine at 127.0.0.1 waits with this identity") {
+		t.Errorf("a third machine: %v, want to be told of the second", err)
+	}
+	fresh := &ca.Holder{}
+	fresh.Set(cred)
+	if _, err := session(t, w.dial(t, m, fresh)); err != nil {
+		t.Errorf("the one whose certificate is current: %v", err)
 	}
 }
 
@@ -167,6 +179,46 @@ func TestJoinerIsToldAboutClocks(t *testing.T) {
 	if !errors.Is(err, ca.ErrClock) || !strings.Contains(err.Error(), past.Identity.NotAfter.UTC().Format(time.RFC3339)) ||
 		!strings.Contains(err.Error(), "clock here says") {
 		t.Errorf("error %v, want both times", err)
+	}
+	if want := "this host's clock is 3h0m0s behind the swarm's, by what manager " + past.Identity.Node.Short() + " says"; !strings.Contains(err.Error(), want) ||
+		!strings.Contains(rpc.HintOf(err), "chrony") {
+		t.Errorf("error %v, hint %q; want %q and what to do", err, rpc.HintOf(err), want)
+	}
+}
+
+// TestAJoinerWithAWrongClockUsesNoToken: it could not begin with what it gets.
+func TestAJoinerWithAWrongClockUsesNoToken(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	m := w.serve(t, w.node(t, asManager))
+	csr, err := ca.NewCSR(newKey(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(off time.Duration) error {
+		cc, err := rpc.Dial(m.address, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = cc.Close() }()
+		_, err = cav1.NewAuthorityClient(cc).Enroll(t.Context(), &cav1.EnrollRequest{
+			Token: w.worker.Reveal(), Csr: csr, Hostname: "h1", Clock: time.Now().Add(off).UnixNano(),
+		})
+		return err
+	}
+	before := w.store.Snapshot().Index()
+	for off, words := range map[time.Duration]string{
+		-3 * time.Hour: "this host's clock is 3h0m0s behind the swarm's", 100 * 24 * time.Hour: "this host's clock is 2400h0m0s ahead of the swarm's",
+	} {
+		if err := ask(off); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), words) || rpc.HintOf(err) != rpc.ClockHint {
+			t.Errorf("%v off: %v, want refused as %q", off, err, words)
+		}
+	}
+	if now := w.store.Snapshot().Index(); now != before {
+		t.Errorf("%d entries were written for joiners that were refused", now-before)
+	}
+	if err := ask(-30 * time.Minute); err != nil {
+		t.Errorf("half an hour off, within what certificates are dated back: %v", err)
 	}
 }
 

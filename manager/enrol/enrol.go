@@ -68,57 +68,6 @@ func (m *Members) Cluster(context.Context) (authority.Cluster, error) {
 // Managers returns the list of the moment.
 func (m *Members) Managers() *cav1.ManagerList { return ManagerList(m.db.Snapshot()) }
 
-// Renew returns the caller's next certificate: the one recorded for the key if
-// the request came before, or a new generation for the role its record wants. A
-// certificate newer than its record is of a history that a restore has cut off:
-// its holder is the node again if a join token vouches for it, as it could be
-// another node with that token alone.
-//
-// A certificate is dated by the leader's clock and not by log time: clocks judge
-// it, and log time may be ahead of them all.
-func (m *Members) Renew(ctx context.Context, r authority.Renewal, prepare authority.Prepare) (*modelv1.Certificate, error) {
-	var record *modelv1.Certificate
-	_, err := m.db.Update(ctx, nil, func(tx *store.Tx) (err error) {
-		old := tx.Node(r.Caller.Node)
-		if old == nil {
-			return removed(r.Caller.Node)
-		}
-		if bytes.Equal(old.GetCurrent().GetKeySha256(), r.Key.SHA256[:]) {
-			if record = old.GetCurrent(); !signable(tx, record) {
-				record, err = prepareAgain(tx, old, prepare)
-			}
-			return err
-		}
-		ahead := r.Caller.Generation > old.GetCurrent().GetGeneration()
-		if ahead && r.Invitation == nil {
-			return newerThanRecord(r.Caller, old)
-		}
-		if ahead {
-			if err := vouch(tx, old, r); err != nil {
-				return err
-			}
-		}
-		if !ahead && !bytes.Equal(old.GetCurrent().GetKeySha256(), r.Caller.KeySHA256[:]) {
-			// The former slot may only repeat the request that superseded it.
-			return superseded(r.Caller)
-		}
-		next, err := prepare(r.Caller.Node, old.GetSpec().GetRole(), max(old.GetCurrent().GetGeneration(), r.Caller.Generation)+1, time.Now())
-		if err != nil {
-			return err
-		}
-		record = next
-		n := proto.CloneOf(old)
-		n.Previous = n.GetCurrent()
-		if ahead { // what the caller holds, so that it may ask again
-			n.Previous = heldBy(r.Caller)
-		}
-		n.Previous.SupersededAt = tx.Base().Now().UnixNano()
-		n.Current = next
-		return tx.PutNode(n)
-	})
-	return record, err
-}
-
 // signable reports whether a record can be signed: it was prepared for the root that
 // signs now.
 func signable(tx *store.Tx, record *modelv1.Certificate) bool {
@@ -161,6 +110,12 @@ func superseded(who ca.Identity) error {
 	return rpc.Refuse(rpc.Errorf(errdefs.ErrUnauthenticated,
 		"certificate of node %s, generation %d: a newer one has taken its place", who.Node, who.Generation),
 		`if this host was copied or restored from a backup, leave and join again: "ctl swarm leave", then "ctl swarm join"`)
+}
+
+func revoked(n *modelv1.Node) error {
+	return rpc.Refuse(rpc.Errorf(errdefs.ErrPermissionDenied, "the certificates of node %s were revoked at %s", idOf(n.GetId()),
+		time.Unix(0, n.GetRevokedAt()).UTC().Format(time.RFC3339)),
+		`it asks for another by itself, which an operator allows with "ctl node accept"; or leave and join again: "ctl swarm leave --force", then "ctl swarm join"`)
 }
 
 func removed(node id.ID) error {

@@ -183,6 +183,34 @@ func TestDemotionAndRemovalCutStreams(t *testing.T) {
 	}
 }
 
+// TestAStreamThatWasCutTakesNothingInAnyMore, though its handler waits for the next
+// word and has not noticed: a manager that was demoted might say its vote.
+func TestAStreamThatWasCutTakesNothingInAnyMore(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	m := w.serve(t, w.node(t, asManager))
+	manager := w.node(t, asManager)
+	relay, err := dispatchv1.NewDispatchClient(w.dial(t, m, manager)).Relay(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := relay.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	w.editNode(t, manager.Get().Identity.Node, func(n *modelv1.Node) { n.Role = asWorker })
+	m.server.Recheck()
+	before := m.relayed.Load()
+	if err := relay.Send(&dispatchv1.RelayRequest{}); err != nil && !errors.Is(err, io.EOF) {
+		t.Fatal(err)
+	}
+	if _, err := relay.Recv(); err == nil {
+		t.Error("it goes on")
+	}
+	if now := m.relayed.Load(); now != before {
+		t.Errorf("%d messages were taken in after the cut", now-before)
+	}
+}
+
 func TestOutOfContactKeepsStreamsAndStartsNone(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -252,6 +280,58 @@ func TestMembersAreHeardWhateverTheRecordLacks(t *testing.T) {
 	}
 	if _, err := renew(t, w.dial(t, m, h), newKey(t)); err != nil {
 		t.Errorf("an expired member's renewal: %v", err)
+	}
+}
+
+// TestNotValidYetKeepsNobodyOutWhomTheRecordKnows: a leader whose clock was two
+// hours ahead has signed.
+func TestNotValidYetKeepsNobodyOutWhomTheRecordKnows(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	early, record := w.issued(t, id.New(), asManager, 2, time.Now().Add(2*time.Hour), 7*24*time.Hour)
+	h := &ca.Holder{}
+	h.Set(early)
+	m := w.serve(t, h) // who dials it meets a certificate that is not valid yet
+	if _, err := session(t, w.dial(t, m, h)); !errdefs.IsPermissionDenied(err) {
+		t.Errorf("without a record: %v, want refused", err)
+	}
+	w.update(t, func(tx *store.Tx) error {
+		return tx.PutNode(&modelv1.Node{Id: early.Identity.Node.Bytes(), Role: asManager, Spec: &modelv1.NodeSpec{Role: asManager}, Current: record})
+	})
+	if _, err := session(t, w.dial(t, m, h)); err != nil {
+		t.Errorf("with its record: %v", err)
+	}
+	if _, err := w.join(t, w.worker, newKey(t), m.address); err != nil {
+		t.Errorf("a joiner that meets it: %v", err)
+	}
+	if _, err := session(t, w.dial(t, m, w.node(t, asWorker))); err != nil {
+		t.Errorf("a worker that dials it: %v", err)
+	}
+	old, _ := w.issued(t, early.Identity.Node, asManager, 1, time.Now().Add(2*time.Hour), 7*24*time.Hour)
+	h2 := &ca.Holder{}
+	h2.Set(old)
+	if _, err := session(t, w.dial(t, m, h2)); !errdefs.IsUnauthorized(err) {
+		t.Errorf("another certificate of it, as early and older than the record: %v, want refused", err)
+	}
+}
+
+// TestAWorkerWhoseCertificateExpiredIsToldBothTimes: whichever clock is wrong, it
+// can be seen.
+func TestAWorkerWhoseCertificateExpiredIsToldBothTimes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	m := w.serve(t, w.node(t, asManager))
+	for name, at := range map[string]time.Time{"an hour ago": time.Now().Add(-3 * time.Hour), "20 hours ago": time.Now().Add(-22 * time.Hour)} {
+		late, record := w.issued(t, id.New(), asWorker, 1, at, 2*time.Hour)
+		w.update(t, func(tx *store.Tx) error {
+			return tx.PutNode(&modelv1.Node{Id: late.Identity.Node.Bytes(), Role: asWorker, Spec: &modelv1.NodeSpec{Role: asWorker}, Current: record})
+		})
+		h := &ca.Holder{}
+		h.Set(late)
+		_, err := session(t, w.dial(t, m, h))
+		if !errdefs.IsUnauthorized(err) || !strings.Contains(err.Error(), "expired at "+late.Identity.NotAfter.UTC().Format(time.RFC3339)+", and the clock of manager "+m.holder.Get().Identity.Node.Short()+" says") {
+			t.Errorf("expired %s: %v, want to be told both times", name, err)
+		}
 	}
 }
 

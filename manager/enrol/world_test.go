@@ -145,6 +145,8 @@ type host struct {
 	leader  atomic.Pointer[host]
 	barrier atomic.Pointer[func() error]
 	stale   atomic.Int64
+	// relayed counts the messages of relays.
+	relayed atomic.Int64
 	// looked, if set before the first call, is told of each search for a leader.
 	looked func()
 }
@@ -198,7 +200,7 @@ func (w *world) serve(t *testing.T, holder *ca.Holder) *host {
 		t.Fatal(err)
 	}
 	cav1.RegisterAuthorityServer(server, auth)
-	dispatchv1.RegisterDispatchServer(server, sessions{})
+	dispatchv1.RegisterDispatchServer(server, sessions{relayed: &h.relayed})
 	raftv1.RegisterRaftServer(server, rafts{})
 	controlv1.RegisterControlServer(server, controls{})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -222,6 +224,7 @@ func (w *world) serve(t *testing.T, holder *ca.Holder) *host {
 // sessions greets and then waits, as a handler that listens to its context does.
 type sessions struct {
 	dispatchv1.UnimplementedDispatchServer
+	relayed *atomic.Int64
 }
 
 func (sessions) Session(s dispatchv1.Dispatch_SessionServer) error {
@@ -233,7 +236,7 @@ func (sessions) Session(s dispatchv1.Dispatch_SessionServer) error {
 }
 
 // Relay is for managers; this handler listens to its peer only.
-func (sessions) Relay(s dispatchv1.Dispatch_RelayServer) error {
+func (h sessions) Relay(s dispatchv1.Dispatch_RelayServer) error {
 	if err := s.Send(&dispatchv1.RelayResponse{}); err != nil {
 		return err
 	}
@@ -241,6 +244,7 @@ func (sessions) Relay(s dispatchv1.Dispatch_RelayServer) error {
 		if _, err := s.Recv(); err != nil {
 			return err
 		}
+		h.relayed.Add(1)
 	}
 }
 
@@ -252,6 +256,11 @@ func (rafts) Stream(s raftv1.Raft_StreamServer) error {
 	}
 	<-s.Context().Done()
 	return s.Context().Err()
+}
+
+// Ping tells a clock that is three hours ahead of the one here.
+func (rafts) Ping(context.Context, *raftv1.PingRequest) (*raftv1.PingResponse, error) {
+	return &raftv1.PingResponse{Clock: time.Now().Add(3 * time.Hour).UnixNano()}, nil
 }
 
 type controls struct {

@@ -53,6 +53,10 @@ func factsOf(n *modelv1.Node) *facts {
 	if n.GetMembership() == modelv1.Membership_MEMBERSHIP_PENDING {
 		f.place.State = modelv1.NodeState_NODE_STATE_UNKNOWN // nobody has let it in yet
 	}
+	if len(n.GetStatus().GetTwinBoot()) > 0 && f.place.Availability != modelv1.Availability_AVAILABILITY_DRAIN {
+		// Two machines use its identity: which of them gets a task, nobody can tell.
+		f.place.Availability = modelv1.Availability_AVAILABILITY_PAUSE
+	}
 	name := n.GetSpec().GetName()
 	if name == "" {
 		name = f.place.Hostname

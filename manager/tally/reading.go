@@ -3,6 +3,7 @@ package tally
 import (
 	"time"
 
+	"github.com/skep-project/skep/ca"
 	"github.com/skep-project/skep/internal/meter"
 	"github.com/skep-project/skep/internal/taskstate"
 	"github.com/skep-project/skep/manager/store"
@@ -69,10 +70,14 @@ type Census struct {
 	Tasks, Nodes, Availability map[string]int
 	// Soonest is when the first of all nodes' certificates ends; zero without one.
 	Soonest time.Time
+	// Certificates is the nodes' current ones by how they are at a time: "good",
+	// "late" (not renewed when it was to be) or "expired".
+	Certificates map[string]int
 }
 
 // Count walks the state: up to twenty milliseconds for each hundred thousand tasks.
-func Count(snap *store.Snapshot) Census {
+// now is this host's clock, which certificates are judged by.
+func Count(snap *store.Snapshot, now time.Time) Census {
 	n := snap.Sizes()
 	c := Census{
 		Objects: map[string]int{
@@ -80,6 +85,7 @@ func Count(snap *store.Snapshot) Census {
 			"tasks": n.Tasks, "claims": n.Claims, "answered_requests": n.Answered,
 		},
 		Tasks: map[string]int{}, Nodes: map[string]int{}, Availability: map[string]int{},
+		Certificates: map[string]int{"good": 0, "late": 0, "expired": 0},
 	}
 	for _, state := range nodeStates {
 		c.Nodes[state] = 0
@@ -87,7 +93,7 @@ func Count(snap *store.Snapshot) Census {
 	for _, a := range availabilities {
 		c.Availability[a] = 0
 	}
-	lost := c.nodes(snap)
+	lost := c.nodes(snap, now)
 	var states [1024 / 32]int // states are multiples of 32
 	unknown := 0
 	for t := range snap.Tasks() {
@@ -119,7 +125,7 @@ var availabilities = map[modelv1.Availability]string{
 }
 
 // nodes counts the nodes and returns the ids of those that are lost.
-func (c *Census) nodes(snap *store.Snapshot) map[string]bool {
+func (c *Census) nodes(snap *store.Snapshot, now time.Time) map[string]bool {
 	lost := map[string]bool{}
 	for n := range snap.Nodes() {
 		state := nodeStates[n.GetStatus().GetState()]
@@ -135,9 +141,27 @@ func (c *Census) nodes(snap *store.Snapshot) map[string]bool {
 		if n.GetStatus().GetLostSince() != 0 {
 			lost[string(n.GetId())] = true
 		}
-		if end := n.GetCurrent().GetNotAfter(); end != 0 && (c.Soonest.IsZero() || end < c.Soonest.UnixNano()) {
-			c.Soonest = time.Unix(0, end)
-		}
+		c.certificate(n.GetCurrent(), now)
 	}
 	return lost
+}
+
+// certificate counts a node's current certificate; nil is none.
+func (c *Census) certificate(cert *modelv1.Certificate, now time.Time) {
+	if cert.GetNotAfter() == 0 {
+		return
+	}
+	end := time.Unix(0, cert.GetNotAfter())
+	if c.Soonest.IsZero() || end.Before(c.Soonest) {
+		c.Soonest = end
+	}
+	_, due := ca.RenewWindow(time.Unix(0, cert.GetIssuedAt()), end)
+	switch {
+	case now.After(end):
+		c.Certificates["expired"]++
+	case now.After(due):
+		c.Certificates["late"]++
+	default:
+		c.Certificates["good"]++
+	}
 }

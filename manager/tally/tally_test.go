@@ -198,7 +198,7 @@ func TestACensusCountsEveryTaskOnceAndTheLostAsUnknown(t *testing.T) {
 	if err := log.Do(ops...); err != nil {
 		t.Fatal(err)
 	}
-	c := tally.Count(s.Snapshot())
+	c := tally.Count(s.Snapshot(), time.Unix(1e9, 1))
 	all := 0
 	for state, n := range c.Tasks {
 		all += n
@@ -211,6 +211,12 @@ func TestACensusCountsEveryTaskOnceAndTheLostAsUnknown(t *testing.T) {
 	}
 	if c.Nodes["ready"] != 1 || c.Nodes["down"] != 1 || c.Availability["drain"] != 1 || c.Availability["active"] != 1 {
 		t.Errorf("nodes %v, availability %v", c.Nodes, c.Availability)
+	}
+	if c.Certificates["good"] != 1 || c.Certificates["expired"] != 1 || c.Certificates["late"] != 0 {
+		t.Errorf("certificates %v, want one good and one expired", c.Certificates)
+	}
+	if c := tally.Count(s.Snapshot(), time.Unix(17e8, 0)); c.Certificates["late"] != 1 {
+		t.Errorf("certificates %v after 85 of 100 of a life, want one late", c.Certificates)
 	}
 	if !c.Soonest.Equal(time.Unix(1e9, 0)) {
 		t.Errorf("the first certificate ends %v, want %v", c.Soonest, time.Unix(1e9, 0))
@@ -234,6 +240,6 @@ func BenchmarkCensusOf100kTasks(b *testing.B) {
 		b.Fatal(err)
 	}
 	for b.Loop() {
-		tally.Count(s.Snapshot())
+		tally.Count(s.Snapshot(), time.Now())
 	}
 }

@@ -6,13 +6,15 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"time"
 
 	"github.com/containerd/errdefs"
-	"github.com/skep-project/skep/manager/consensus"
-	raftv1 "github.com/skep-project/skep/proto/skep/raft/v1"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/skep-project/skep/manager/consensus"
+	raftv1 "github.com/skep-project/skep/proto/skep/raft/v1"
 )
 
 // server is the side that listens.
@@ -152,7 +154,7 @@ func (s *server) Snapshot(stream grpc.ClientStreamingServer[raftv1.SnapshotReque
 
 // Ping says who answers at this address.
 func (s *server) Ping(context.Context, *raftv1.PingRequest) (*raftv1.PingResponse, error) {
-	return &raftv1.PingResponse{Hello: s.t.cfg.Hello()}, nil
+	return &raftv1.PingResponse{Hello: s.t.cfg.Hello(), Clock: time.Now().UnixNano()}, nil
 }
 
 // chunks reads the file out of a snapshot stream.

@@ -99,6 +99,13 @@ func seen(x id.ID, name string, state modelv1.NodeState, message string) *logv1.
 	}}}
 }
 
+func twin(x id.ID, message string) *logv1.Operation {
+	op := seen(x, "dev02", ready, message)
+	s := op.GetNodeSeen().GetStatus()
+	s.ObservedAddress, s.TwinBoot, s.TwinAddress = "10.0.0.1", []byte("other"), "10.0.0.2"
+	return op
+}
+
 func member(raftID uint64, x id.ID, voter bool, address string) *logv1.Operation {
 	return &logv1.Operation{Op: &logv1.Operation_PutMember{PutMember: &modelv1.Member{RaftId: raftID, Node: x.Bytes(), Voter: voter, Address: address}}}
 }
@@ -184,8 +191,11 @@ func TestTheStoryOfASwarm(t *testing.T) {
 			[]string{"node unknown dev02 state.new=unknown state.old=ready: session broken"}},
 		{"it is lost", []*logv1.Operation{seen(dev02, "dev02", down, "no heartbeat")},
 			[]string{"node down dev02 state.new=down state.old=unknown: no heartbeat"}},
-		{"two of it", []*logv1.Operation{seen(dev02, "dev02", ready, "two machines take turns")},
-			[]string{"node ready dev02 state.new=ready state.old=down: two machines take turns", "node clone dev02: two machines take turns"}},
+		{"two of it", []*logv1.Operation{twin(dev02, "two machines take turns")},
+			[]string{"node ready dev02 state.new=ready state.old=down: two machines take turns",
+				"node clone dev02 address=10.0.0.1 other=10.0.0.2: two machines take turns"}},
+		{"the other of them is heard", []*logv1.Operation{twin(dev02, "two machines take turns")}, nil},
+		{"one alone for long", []*logv1.Operation{seen(dev02, "dev02", ready, "")}, []string{"node clone dev02: one machine alone has been heard of late"}},
 		{"it is drained and labelled", []*logv1.Operation{putNode(dev02, func(s *modelv1.NodeSpec) {
 			s.Availability, s.Labels = modelv1.Availability_AVAILABILITY_DRAIN, map[string]string{"zone": "a"}
 		})}, []string{"node update dev02 availability.new=drain availability.old=active label.zone.new=a label.zone.old="}},

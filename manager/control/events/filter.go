@@ -13,10 +13,10 @@ import (
 // actions are all there are but the states of tasks, with what tells them.
 var actions = []string{
 	"create", "update", "remove", "destroy", // of whatever there is
-	"ready", "unknown", "down", "clone", "promote", "demote", Leader, Reachable, Unreachable, // of nodes
+	"ready", "unknown", "down", "clone", "clock", "promote", "demote", Leader, Reachable, Unreachable, // of nodes
 	"update-paused", "update-completed", "rollback-started", "rollback-paused", "rollback-completed", // of services
 	"token-rotated", "new-history", LossesDeferred, "root-rotation-start", "root-rotation-phase", "root-rotation-end", // of the swarm
-	"accept", "reject", "lapse", // of nodes that wait
+	"pending", "accept", "reject", "lapse", // of nodes that wait
 	"use", "used-up", "expire", "revoke", // of join tokens
 }
 

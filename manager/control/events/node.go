@@ -1,9 +1,12 @@
 package events
 
 import (
+	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/skep-project/skep/internal/id"
+	"github.com/skep-project/skep/internal/rpc"
 	"github.com/skep-project/skep/manager/store"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
@@ -32,6 +35,25 @@ func (s *step) node(x id.ID, old, n *modelv1.Node) {
 		s.nodeEdit(x, old, n)
 	}
 	s.nodeTurn(x, old, n)
+	s.nodeTrust(x, old, n)
+}
+
+// nodeTrust tells that a node's certificates were revoked, and that it waits for an
+// operator to allow it another.
+func (s *step) nodeTrust(x id.ID, old, n *modelv1.Node) {
+	if n.GetRevoked() > old.GetRevoked() {
+		s.add(s.nodeEntry(x), "revoke", "", map[string]string{"generation": decimal(n.GetRevoked())})
+	}
+	is, was := n.GetWait(), old.GetWait()
+	switch {
+	case is == nil || is.GetVerdict() == was.GetVerdict() && string(is.GetKey()) == string(was.GetKey()):
+	case is.GetVerdict() == modelv1.RenewalWait_VERDICT_UNSPECIFIED:
+		s.add(s.nodeEntry(x), "pending", is.GetReason(), map[string]string{"address": is.GetFrom()})
+	case is.GetVerdict() == modelv1.RenewalWait_VERDICT_ACCEPTED:
+		s.add(s.nodeEntry(x), "accept", is.GetReason(), nil)
+	case is.GetVerdict() == modelv1.RenewalWait_VERDICT_REJECTED:
+		s.add(s.nodeEntry(x), "reject", is.GetReason(), nil)
+	}
 }
 
 // nodeTurn tells of a node's life.
@@ -42,10 +64,32 @@ func (s *step) nodeTurn(x id.ID, old, n *modelv1.Node) {
 	if len(attributes) > 0 && is != nil {
 		s.add(s.nodeEntry(x), nodeState(n), is.GetMessage(), attributes)
 	}
-	// Of a node that is there nothing is said but that it seems to be there twice.
-	if text := is.GetMessage(); is.GetState() == stateReady && text != "" && text != was.GetMessage() {
-		s.add(s.nodeEntry(x), "clone", text, nil)
+	s.nodeClock(x, was, is)
+	switch twin, before := len(is.GetTwinBoot()) > 0, len(was.GetTwinBoot()) > 0; {
+	case twin && !before:
+		s.add(s.nodeEntry(x), "clone", is.GetMessage(), map[string]string{"address": is.GetObservedAddress(), "other": is.GetTwinAddress()})
+	case before && !twin && is != nil:
+		s.add(s.nodeEntry(x), "clone", "one machine alone has been heard of late", nil)
 	}
+}
+
+// nodeClock tells that a node's clock is off the swarm's, or is not any more.
+func (s *step) nodeClock(x id.ID, was, is *modelv1.NodeStatus) {
+	switch off := is.GetClockAhead(); {
+	case off != 0 && off != was.GetClockAhead():
+		s.add(s.nodeEntry(x), "clock", ClockWords(is), map[string]string{"ahead": time.Duration(off).String()})
+	case off == 0 && was.GetClockAhead() != 0 && is != nil:
+		s.add(s.nodeEntry(x), "clock", "its clock is that of the swarm again", map[string]string{"ahead": "0s"})
+	}
+}
+
+// ClockWords says how far a node's clock is off, "" if it is not.
+func ClockWords(s *modelv1.NodeStatus) string {
+	by, err := id.FromBytes(s.GetClockBy())
+	if s.GetClockAhead() == 0 || err != nil {
+		return ""
+	}
+	return fmt.Sprintf("its clock is %s the swarm's, by what manager %s says", rpc.OffBy(time.Duration(s.GetClockAhead())), by.Short())
 }
 
 // nodeEdit tells what an operator changed of a node, or a new version or address

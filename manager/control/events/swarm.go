@@ -74,6 +74,8 @@ func settings(old, now *modelv1.ClusterSpec) map[string]string {
 	length("lease", old.GetLease(), now.GetLease())
 	length("certexpiry", old.GetCertExpiry(), now.GetCertExpiry())
 	length("managercertexpiry", old.GetManagerCertExpiry(), now.GetManagerCertExpiry())
+	length("expiredgrace", old.GetExpiredGrace(), now.GetExpiredGrace())
+	turned(out, "expiredrenewal", word(old.GetExpiredRenewal().String(), "EXPIRED_RENEWAL_"), word(now.GetExpiredRenewal().String(), "EXPIRED_RENEWAL_"))
 	length("deadmanagerremoval", old.GetDeadManagerRemoval(), now.GetDeadManagerRemoval())
 	length("tokenrotation", old.GetTokenRotation(), now.GetTokenRotation())
 	turned(out, "standingtokens", onOff(!old.GetNoStandingTokens()), onOff(!now.GetNoStandingTokens()))

@@ -30,9 +30,12 @@ type EnrollRequest struct {
 	// The whole token, "SWMTKN-1-…". Never logged.
 	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
 	// DER; only its public key is used.
-	Csr           []byte          `protobuf:"bytes,2,opt,name=csr,proto3" json:"csr,omitempty"`
-	Availability  v1.Availability `protobuf:"varint,3,opt,name=availability,proto3,enum=skep.model.v1.Availability" json:"availability,omitempty"`
-	Hostname      string          `protobuf:"bytes,4,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	Csr          []byte          `protobuf:"bytes,2,opt,name=csr,proto3" json:"csr,omitempty"`
+	Availability v1.Availability `protobuf:"varint,3,opt,name=availability,proto3,enum=skep.model.v1.Availability" json:"availability,omitempty"`
+	Hostname     string          `protobuf:"bytes,4,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	// The joiner's clock, Unix nanoseconds; 0: it does not tell. One to which the
+	// certificate would be of another time is refused before anything is recorded.
+	Clock         int64 `protobuf:"varint,5,opt,name=clock,proto3" json:"clock,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -95,6 +98,13 @@ func (x *EnrollRequest) GetHostname() string {
 	return ""
 }
 
+func (x *EnrollRequest) GetClock() int64 {
+	if x != nil {
+		return x.Clock
+	}
+	return 0
+}
+
 type EnrollResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Absent: an operator has to accept the node first.
@@ -155,7 +165,7 @@ type Pending struct {
 	Node    []byte                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
 	// SHA-256 of its public key, as operators are shown it.
 	Key []byte `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
-	// Log time at which it is forgotten if nobody accepts it.
+	// Log time at which it is forgotten if nobody accepts it; 0: never.
 	ExpiresAt     int64 `protobuf:"varint,4,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -275,8 +285,10 @@ func (x *RenewRequest) GetToken() string {
 }
 
 type RenewResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Issued        *Issued                `protobuf:"bytes,1,opt,name=issued,proto3" json:"issued,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Absent: an operator has to accept the node first.
+	Issued        *Issued  `protobuf:"bytes,1,opt,name=issued,proto3" json:"issued,omitempty"`
+	Pending       *Pending `protobuf:"bytes,2,opt,name=pending,proto3" json:"pending,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -314,6 +326,13 @@ func (*RenewResponse) Descriptor() ([]byte, []int) {
 func (x *RenewResponse) GetIssued() *Issued {
 	if x != nil {
 		return x.Issued
+	}
+	return nil
+}
+
+func (x *RenewResponse) GetPending() *Pending {
+	if x != nil {
+		return x.Pending
 	}
 	return nil
 }
@@ -541,12 +560,13 @@ var File_skep_ca_v1_ca_proto protoreflect.FileDescriptor
 const file_skep_ca_v1_ca_proto_rawDesc = "" +
 	"\n" +
 	"\x13skep/ca/v1/ca.proto\x12\n" +
-	"skep.ca.v1\x1a\x19skep/model/v1/model.proto\x1a\x15skep/rpc/v1/rpc.proto\"\x94\x01\n" +
+	"skep.ca.v1\x1a\x19skep/model/v1/model.proto\x1a\x15skep/rpc/v1/rpc.proto\"\xaa\x01\n" +
 	"\rEnrollRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x10\n" +
 	"\x03csr\x18\x02 \x01(\fR\x03csr\x12?\n" +
 	"\favailability\x18\x03 \x01(\x0e2\x1b.skep.model.v1.AvailabilityR\favailability\x12\x1a\n" +
-	"\bhostname\x18\x04 \x01(\tR\bhostname\"k\n" +
+	"\bhostname\x18\x04 \x01(\tR\bhostname\x12\x14\n" +
+	"\x05clock\x18\x05 \x01(\x03R\x05clock\"k\n" +
 	"\x0eEnrollResponse\x12*\n" +
 	"\x06issued\x18\x01 \x01(\v2\x12.skep.ca.v1.IssuedR\x06issued\x12-\n" +
 	"\apending\x18\x02 \x01(\v2\x13.skep.ca.v1.PendingR\apending\"h\n" +
@@ -558,9 +578,10 @@ const file_skep_ca_v1_ca_proto_rawDesc = "" +
 	"expires_at\x18\x04 \x01(\x03R\texpiresAt\"6\n" +
 	"\fRenewRequest\x12\x10\n" +
 	"\x03csr\x18\x01 \x01(\fR\x03csr\x12\x14\n" +
-	"\x05token\x18\x02 \x01(\tR\x05token\";\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\"j\n" +
 	"\rRenewResponse\x12*\n" +
-	"\x06issued\x18\x01 \x01(\v2\x12.skep.ca.v1.IssuedR\x06issued\"\xdd\x01\n" +
+	"\x06issued\x18\x01 \x01(\v2\x12.skep.ca.v1.IssuedR\x06issued\x12-\n" +
+	"\apending\x18\x02 \x01(\v2\x13.skep.ca.v1.PendingR\apending\"\xdd\x01\n" +
 	"\x06Issued\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\fR\acluster\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\fR\x04node\x12'\n" +
@@ -609,22 +630,23 @@ var file_skep_ca_v1_ca_proto_goTypes = []any{
 	(v1.Role)(0),           // 9: skep.model.v1.Role
 }
 var file_skep_ca_v1_ca_proto_depIdxs = []int32{
-	8, // 0: skep.ca.v1.EnrollRequest.availability:type_name -> skep.model.v1.Availability
-	5, // 1: skep.ca.v1.EnrollResponse.issued:type_name -> skep.ca.v1.Issued
-	2, // 2: skep.ca.v1.EnrollResponse.pending:type_name -> skep.ca.v1.Pending
-	5, // 3: skep.ca.v1.RenewResponse.issued:type_name -> skep.ca.v1.Issued
-	9, // 4: skep.ca.v1.Issued.role:type_name -> skep.model.v1.Role
-	6, // 5: skep.ca.v1.Issued.managers:type_name -> skep.ca.v1.ManagerList
-	7, // 6: skep.ca.v1.ManagerList.managers:type_name -> skep.ca.v1.Manager
-	0, // 7: skep.ca.v1.Authority.Enroll:input_type -> skep.ca.v1.EnrollRequest
-	3, // 8: skep.ca.v1.Authority.Renew:input_type -> skep.ca.v1.RenewRequest
-	1, // 9: skep.ca.v1.Authority.Enroll:output_type -> skep.ca.v1.EnrollResponse
-	4, // 10: skep.ca.v1.Authority.Renew:output_type -> skep.ca.v1.RenewResponse
-	9, // [9:11] is the sub-list for method output_type
-	7, // [7:9] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	8,  // 0: skep.ca.v1.EnrollRequest.availability:type_name -> skep.model.v1.Availability
+	5,  // 1: skep.ca.v1.EnrollResponse.issued:type_name -> skep.ca.v1.Issued
+	2,  // 2: skep.ca.v1.EnrollResponse.pending:type_name -> skep.ca.v1.Pending
+	5,  // 3: skep.ca.v1.RenewResponse.issued:type_name -> skep.ca.v1.Issued
+	2,  // 4: skep.ca.v1.RenewResponse.pending:type_name -> skep.ca.v1.Pending
+	9,  // 5: skep.ca.v1.Issued.role:type_name -> skep.model.v1.Role
+	6,  // 6: skep.ca.v1.Issued.managers:type_name -> skep.ca.v1.ManagerList
+	7,  // 7: skep.ca.v1.ManagerList.managers:type_name -> skep.ca.v1.Manager
+	0,  // 8: skep.ca.v1.Authority.Enroll:input_type -> skep.ca.v1.EnrollRequest
+	3,  // 9: skep.ca.v1.Authority.Renew:input_type -> skep.ca.v1.RenewRequest
+	1,  // 10: skep.ca.v1.Authority.Enroll:output_type -> skep.ca.v1.EnrollResponse
+	4,  // 11: skep.ca.v1.Authority.Renew:output_type -> skep.ca.v1.RenewResponse
+	10, // [10:12] is the sub-list for method output_type
+	8,  // [8:10] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_skep_ca_v1_ca_proto_init() }

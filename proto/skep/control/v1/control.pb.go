@@ -775,8 +775,12 @@ type GetClusterResponse struct {
 	Managers uint32      `protobuf:"varint,3,opt,name=managers,proto3" json:"managers,omitempty"`
 	// host:port of every manager.
 	ManagerAddresses []string `protobuf:"bytes,4,rep,name=manager_addresses,json=managerAddresses,proto3" json:"manager_addresses,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Nodes that wait to be accepted, and join tokens made for nodes that are not
+	// over.
+	PendingNodes  uint32 `protobuf:"varint,5,opt,name=pending_nodes,json=pendingNodes,proto3" json:"pending_nodes,omitempty"`
+	ActiveTokens  uint32 `protobuf:"varint,6,opt,name=active_tokens,json=activeTokens,proto3" json:"active_tokens,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetClusterResponse) Reset() {
@@ -835,6 +839,20 @@ func (x *GetClusterResponse) GetManagerAddresses() []string {
 		return x.ManagerAddresses
 	}
 	return nil
+}
+
+func (x *GetClusterResponse) GetPendingNodes() uint32 {
+	if x != nil {
+		return x.PendingNodes
+	}
+	return 0
+}
+
+func (x *GetClusterResponse) GetActiveTokens() uint32 {
+	if x != nil {
+		return x.ActiveTokens
+	}
+	return 0
 }
 
 type UpdateClusterRequest struct {
@@ -1457,8 +1475,11 @@ func (x *Filter) GetNodeLabels() []string {
 }
 
 type ListNodesResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Nodes         []*NodeView            `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Nodes []*NodeView            `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	// The clock of the manager that answers, which certificates are judged by. Unix
+	// nanoseconds.
+	Clock         int64 `protobuf:"varint,2,opt,name=clock,proto3" json:"clock,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1498,6 +1519,13 @@ func (x *ListNodesResponse) GetNodes() []*NodeView {
 		return x.Nodes
 	}
 	return nil
+}
+
+func (x *ListNodesResponse) GetClock() int64 {
+	if x != nil {
+		return x.Clock
+	}
+	return 0
 }
 
 type GetNodeRequest struct {
@@ -1549,7 +1577,9 @@ type GetNodeResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Node  *NodeView              `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	// DER roots, for TLS info.
-	Roots         [][]byte `protobuf:"bytes,2,rep,name=roots,proto3" json:"roots,omitempty"`
+	Roots [][]byte `protobuf:"bytes,2,rep,name=roots,proto3" json:"roots,omitempty"`
+	// As in ListNodesResponse.
+	Clock         int64 `protobuf:"varint,3,opt,name=clock,proto3" json:"clock,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1598,6 +1628,13 @@ func (x *GetNodeResponse) GetRoots() [][]byte {
 	return nil
 }
 
+func (x *GetNodeResponse) GetClock() int64 {
+	if x != nil {
+		return x.Clock
+	}
+	return 0
+}
+
 type UpdateNodeRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	RequestId []byte                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
@@ -1605,11 +1642,13 @@ type UpdateNodeRequest struct {
 	// 0: whatever it is now.
 	Version uint64 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
 	// Absent fields stay as they are.
-	Role          *v1.Role          `protobuf:"varint,4,opt,name=role,proto3,enum=skep.model.v1.Role,oneof" json:"role,omitempty"`
-	Availability  *v1.Availability  `protobuf:"varint,5,opt,name=availability,proto3,enum=skep.model.v1.Availability,oneof" json:"availability,omitempty"`
-	LabelsAdd     map[string]string `protobuf:"bytes,6,rep,name=labels_add,json=labelsAdd,proto3" json:"labels_add,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	LabelsRm      []string          `protobuf:"bytes,7,rep,name=labels_rm,json=labelsRm,proto3" json:"labels_rm,omitempty"`
-	Name          *string           `protobuf:"bytes,8,opt,name=name,proto3,oneof" json:"name,omitempty"`
+	Role         *v1.Role          `protobuf:"varint,4,opt,name=role,proto3,enum=skep.model.v1.Role,oneof" json:"role,omitempty"`
+	Availability *v1.Availability  `protobuf:"varint,5,opt,name=availability,proto3,enum=skep.model.v1.Availability,oneof" json:"availability,omitempty"`
+	LabelsAdd    map[string]string `protobuf:"bytes,6,rep,name=labels_add,json=labelsAdd,proto3" json:"labels_add,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	LabelsRm     []string          `protobuf:"bytes,7,rep,name=labels_rm,json=labelsRm,proto3" json:"labels_rm,omitempty"`
+	Name         *string           `protobuf:"bytes,8,opt,name=name,proto3,oneof" json:"name,omitempty"`
+	// All certificates that the node has are void from now on.
+	Revoke        bool `protobuf:"varint,9,opt,name=revoke,proto3" json:"revoke,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1698,6 +1737,13 @@ func (x *UpdateNodeRequest) GetName() string {
 		return *x.Name
 	}
 	return ""
+}
+
+func (x *UpdateNodeRequest) GetRevoke() bool {
+	if x != nil {
+		return x.Revoke
+	}
+	return false
 }
 
 type UpdateNodeResponse struct {
@@ -5227,12 +5273,14 @@ const file_skep_control_v1_control_proto_rawDesc = "" +
 	"\x10WatchRootRequest\"B\n" +
 	"\x11WatchRootResponse\x12-\n" +
 	"\x04root\x18\x01 \x01(\v2\x19.skep.control.v1.RootViewR\x04root\"\x13\n" +
-	"\x11GetClusterRequest\"\xa5\x01\n" +
+	"\x11GetClusterRequest\"\xef\x01\n" +
 	"\x12GetClusterResponse\x120\n" +
 	"\acluster\x18\x01 \x01(\v2\x16.skep.model.v1.ClusterR\acluster\x12\x14\n" +
 	"\x05nodes\x18\x02 \x01(\rR\x05nodes\x12\x1a\n" +
 	"\bmanagers\x18\x03 \x01(\rR\bmanagers\x12+\n" +
-	"\x11manager_addresses\x18\x04 \x03(\tR\x10managerAddresses\"\x7f\n" +
+	"\x11manager_addresses\x18\x04 \x03(\tR\x10managerAddresses\x12#\n" +
+	"\rpending_nodes\x18\x05 \x01(\rR\fpendingNodes\x12#\n" +
+	"\ractive_tokens\x18\x06 \x01(\rR\factiveTokens\"\x7f\n" +
 	"\x14UpdateClusterRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\fR\trequestId\x12\x18\n" +
@@ -5282,14 +5330,16 @@ const file_skep_control_v1_control_proto_rawDesc = "" +
 	"\x05modes\x18\t \x03(\tR\x05modes\x12\x1f\n" +
 	"\vnode_labels\x18\n" +
 	" \x03(\tR\n" +
-	"nodeLabels\"D\n" +
+	"nodeLabels\"Z\n" +
 	"\x11ListNodesResponse\x12/\n" +
-	"\x05nodes\x18\x01 \x03(\v2\x19.skep.control.v1.NodeViewR\x05nodes\"\"\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x19.skep.control.v1.NodeViewR\x05nodes\x12\x14\n" +
+	"\x05clock\x18\x02 \x01(\x03R\x05clock\"\"\n" +
 	"\x0eGetNodeRequest\x12\x10\n" +
-	"\x03ref\x18\x01 \x01(\tR\x03ref\"V\n" +
+	"\x03ref\x18\x01 \x01(\tR\x03ref\"l\n" +
 	"\x0fGetNodeResponse\x12-\n" +
 	"\x04node\x18\x01 \x01(\v2\x19.skep.control.v1.NodeViewR\x04node\x12\x14\n" +
-	"\x05roots\x18\x02 \x03(\fR\x05roots\"\xbb\x03\n" +
+	"\x05roots\x18\x02 \x03(\fR\x05roots\x12\x14\n" +
+	"\x05clock\x18\x03 \x01(\x03R\x05clock\"\xd3\x03\n" +
 	"\x11UpdateNodeRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\fR\trequestId\x12\x10\n" +
@@ -5300,7 +5350,8 @@ const file_skep_control_v1_control_proto_rawDesc = "" +
 	"\n" +
 	"labels_add\x18\x06 \x03(\v21.skep.control.v1.UpdateNodeRequest.LabelsAddEntryR\tlabelsAdd\x12\x1b\n" +
 	"\tlabels_rm\x18\a \x03(\tR\blabelsRm\x12\x17\n" +
-	"\x04name\x18\b \x01(\tH\x02R\x04name\x88\x01\x01\x1a<\n" +
+	"\x04name\x18\b \x01(\tH\x02R\x04name\x88\x01\x01\x12\x16\n" +
+	"\x06revoke\x18\t \x01(\bR\x06revoke\x1a<\n" +
 	"\x0eLabelsAddEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\a\n" +

@@ -95,8 +95,11 @@ type SessionRequest struct {
 	// Newest state per task, resent until acknowledged (R5).
 	Reports *Reports `protobuf:"bytes,3,opt,name=reports,proto3" json:"reports,omitempty"`
 	// Sent when it changes.
-	Description   *v1.NodeDescription `protobuf:"bytes,4,opt,name=description,proto3" json:"description,omitempty"`
-	Farewell      v1.Farewell         `protobuf:"varint,5,opt,name=farewell,proto3,enum=skep.model.v1.Farewell" json:"farewell,omitempty"`
+	Description *v1.NodeDescription `protobuf:"bytes,4,opt,name=description,proto3" json:"description,omitempty"`
+	Farewell    v1.Farewell         `protobuf:"varint,5,opt,name=farewell,proto3,enum=skep.model.v1.Farewell" json:"farewell,omitempty"`
+	// The node's clock when this was sent, Unix nanoseconds; with each beat. It is
+	// shown, never decided on (R12).
+	Clock         int64 `protobuf:"varint,6,opt,name=clock,proto3" json:"clock,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -164,6 +167,13 @@ func (x *SessionRequest) GetFarewell() v1.Farewell {
 		return x.Farewell
 	}
 	return v1.Farewell(0)
+}
+
+func (x *SessionRequest) GetClock() int64 {
+	if x != nil {
+		return x.Clock
+	}
+	return 0
 }
 
 type Open struct {
@@ -535,8 +545,12 @@ type Wish struct {
 	Issuer []byte `protobuf:"bytes,6,opt,name=issuer,proto3" json:"issuer,omitempty"`
 	Spread int64  `protobuf:"varint,7,opt,name=spread,proto3" json:"spread,omitempty"`
 	// Counts the changes of roots in this history: the lesser is the older.
-	Trust         uint64 `protobuf:"varint,8,opt,name=trust,proto3" json:"trust,omitempty"`
-	History       []byte `protobuf:"bytes,9,opt,name=history,proto3" json:"history,omitempty"`
+	Trust   uint64 `protobuf:"varint,8,opt,name=trust,proto3" json:"trust,omitempty"`
+	History []byte `protobuf:"bytes,9,opt,name=history,proto3" json:"history,omitempty"`
+	// How far the node's clock is ahead of that of the manager clock_by, nanoseconds;
+	// 0: not far.
+	ClockAhead    int64  `protobuf:"zigzag64,10,opt,name=clock_ahead,json=clockAhead,proto3" json:"clock_ahead,omitempty"`
+	ClockBy       []byte `protobuf:"bytes,11,opt,name=clock_by,json=clockBy,proto3" json:"clock_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -630,6 +644,20 @@ func (x *Wish) GetTrust() uint64 {
 func (x *Wish) GetHistory() []byte {
 	if x != nil {
 		return x.History
+	}
+	return nil
+}
+
+func (x *Wish) GetClockAhead() int64 {
+	if x != nil {
+		return x.ClockAhead
+	}
+	return 0
+}
+
+func (x *Wish) GetClockBy() []byte {
+	if x != nil {
+		return x.ClockBy
 	}
 	return nil
 }
@@ -1059,7 +1087,10 @@ type Liveness struct {
 	Description     *v1.NodeDescription `protobuf:"bytes,8,opt,name=description,proto3" json:"description,omitempty"`
 	ObservedAddress string              `protobuf:"bytes,9,opt,name=observed_address,json=observedAddress,proto3" json:"observed_address,omitempty"`
 	// Generation of the certificate that the session was opened with.
-	Shown         uint64 `protobuf:"varint,10,opt,name=shown,proto3" json:"shown,omitempty"`
+	Shown uint64 `protobuf:"varint,10,opt,name=shown,proto3" json:"shown,omitempty"`
+	// How far the node's clock was ahead of this manager's at its newest beat,
+	// nanoseconds; 0: it does not tell.
+	ClockAhead    int64 `protobuf:"zigzag64,11,opt,name=clock_ahead,json=clockAhead,proto3" json:"clock_ahead,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1160,6 +1191,13 @@ func (x *Liveness) GetObservedAddress() string {
 func (x *Liveness) GetShown() uint64 {
 	if x != nil {
 		return x.Shown
+	}
+	return 0
+}
+
+func (x *Liveness) GetClockAhead() int64 {
+	if x != nil {
+		return x.ClockAhead
 	}
 	return 0
 }
@@ -1342,13 +1380,14 @@ var File_skep_dispatch_v1_dispatch_proto protoreflect.FileDescriptor
 
 const file_skep_dispatch_v1_dispatch_proto_rawDesc = "" +
 	"\n" +
-	"\x1fskep/dispatch/v1/dispatch.proto\x12\x10skep.dispatch.v1\x1a\x13skep/ca/v1/ca.proto\x1a\x19skep/model/v1/model.proto\x1a\x15skep/rpc/v1/rpc.proto\"\xfc\x01\n" +
+	"\x1fskep/dispatch/v1/dispatch.proto\x12\x10skep.dispatch.v1\x1a\x13skep/ca/v1/ca.proto\x1a\x19skep/model/v1/model.proto\x1a\x15skep/rpc/v1/rpc.proto\"\x92\x02\n" +
 	"\x0eSessionRequest\x12*\n" +
 	"\x04open\x18\x01 \x01(\v2\x16.skep.dispatch.v1.OpenR\x04open\x12\x12\n" +
 	"\x04beat\x18\x02 \x01(\x04R\x04beat\x123\n" +
 	"\areports\x18\x03 \x01(\v2\x19.skep.dispatch.v1.ReportsR\areports\x12@\n" +
 	"\vdescription\x18\x04 \x01(\v2\x1e.skep.model.v1.NodeDescriptionR\vdescription\x123\n" +
-	"\bfarewell\x18\x05 \x01(\x0e2\x17.skep.model.v1.FarewellR\bfarewell\"\xa1\x01\n" +
+	"\bfarewell\x18\x05 \x01(\x0e2\x17.skep.model.v1.FarewellR\bfarewell\x12\x14\n" +
+	"\x05clock\x18\x06 \x01(\x03R\x05clock\"\xa1\x01\n" +
 	"\x04Open\x12(\n" +
 	"\x05hello\x18\x01 \x01(\v2\x12.skep.rpc.v1.HelloR\x05hello\x12\x18\n" +
 	"\asession\x18\x02 \x01(\x04R\asession\x12\x18\n" +
@@ -1374,7 +1413,7 @@ const file_skep_dispatch_v1_dispatch_proto_rawDesc = "" +
 	"\x05hello\x18\x01 \x01(\v2\x12.skep.rpc.v1.HelloR\x05hello\x12)\n" +
 	"\x10heartbeat_period\x18\x02 \x01(\x03R\x0fheartbeatPeriod\x12\x14\n" +
 	"\x05lease\x18\x03 \x01(\x03R\x05lease\x12\x16\n" +
-	"\x06leader\x18\x04 \x01(\bR\x06leader\"\xe9\x01\n" +
+	"\x06leader\x18\x04 \x01(\bR\x06leader\"\xa5\x02\n" +
 	"\x04Wish\x12'\n" +
 	"\x04role\x18\x01 \x01(\x0e2\x13.skep.model.v1.RoleR\x04role\x12\x14\n" +
 	"\x05renew\x18\x02 \x01(\bR\x05renew\x12\x14\n" +
@@ -1384,7 +1423,11 @@ const file_skep_dispatch_v1_dispatch_proto_rawDesc = "" +
 	"\x06issuer\x18\x06 \x01(\fR\x06issuer\x12\x16\n" +
 	"\x06spread\x18\a \x01(\x03R\x06spread\x12\x14\n" +
 	"\x05trust\x18\b \x01(\x04R\x05trust\x12\x18\n" +
-	"\ahistory\x18\t \x01(\fR\ahistory\"\xc4\x01\n" +
+	"\ahistory\x18\t \x01(\fR\ahistory\x12\x1f\n" +
+	"\vclock_ahead\x18\n" +
+	" \x01(\x12R\n" +
+	"clockAhead\x12\x19\n" +
+	"\bclock_by\x18\v \x01(\fR\aclockBy\"\xc4\x01\n" +
 	"\x03End\x124\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x1c.skep.dispatch.v1.End.ReasonR\x06reason\x12\x14\n" +
 	"\x05words\x18\x02 \x01(\tR\x05words\"q\n" +
@@ -1426,7 +1469,7 @@ const file_skep_dispatch_v1_dispatch_proto_rawDesc = "" +
 	"\bsequence\x18\x03 \x01(\x04R\bsequence\x127\n" +
 	"\areports\x18\x04 \x03(\v2\x1d.skep.dispatch.v1.NodeReportsR\areports\x12\x1a\n" +
 	"\bcomplete\x18\x05 \x01(\bR\bcomplete\x12\x14\n" +
-	"\x05clock\x18\x06 \x01(\x03R\x05clock\"\xc0\x02\n" +
+	"\x05clock\x18\x06 \x01(\x03R\x05clock\"\xe1\x02\n" +
 	"\bLiveness\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x12\n" +
 	"\x04boot\x18\x02 \x01(\fR\x04boot\x12\x18\n" +
@@ -1438,7 +1481,9 @@ const file_skep_dispatch_v1_dispatch_proto_rawDesc = "" +
 	"\vdescription\x18\b \x01(\v2\x1e.skep.model.v1.NodeDescriptionR\vdescription\x12)\n" +
 	"\x10observed_address\x18\t \x01(\tR\x0fobservedAddress\x12\x14\n" +
 	"\x05shown\x18\n" +
-	" \x01(\x04R\x05shown\"Y\n" +
+	" \x01(\x04R\x05shown\x12\x1f\n" +
+	"\vclock_ahead\x18\v \x01(\x12R\n" +
+	"clockAhead\"Y\n" +
 	"\vNodeReports\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x126\n" +
 	"\areports\x18\x02 \x03(\v2\x1c.skep.dispatch.v1.TaskReportR\areports\"\x90\x01\n" +

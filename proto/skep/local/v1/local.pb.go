@@ -156,8 +156,12 @@ type InfoResponse struct {
 	UnreachableSince []int64 `protobuf:"varint,40,rep,packed,name=unreachable_since,json=unreachableSince,proto3" json:"unreachable_since,omitempty"`
 	// Number of the unlock key that the node's own keys are sealed under, and since
 	// when (Unix nanoseconds of its clock); 0: they lie in clear.
-	LockNumber    uint64 `protobuf:"varint,41,opt,name=lock_number,json=lockNumber,proto3" json:"lock_number,omitempty"`
-	LockSince     int64  `protobuf:"varint,42,opt,name=lock_since,json=lockSince,proto3" json:"lock_since,omitempty"`
+	LockNumber uint64 `protobuf:"varint,41,opt,name=lock_number,json=lockNumber,proto3" json:"lock_number,omitempty"`
+	LockSince  int64  `protobuf:"varint,42,opt,name=lock_since,json=lockSince,proto3" json:"lock_since,omitempty"`
+	// How far the node's clock is ahead of the swarm's, nanoseconds, by what the
+	// manager of this node id says; 0: not far, or not known.
+	ClockAhead    int64  `protobuf:"zigzag64,50,opt,name=clock_ahead,json=clockAhead,proto3" json:"clock_ahead,omitempty"`
+	ClockBy       []byte `protobuf:"bytes,51,opt,name=clock_by,json=clockBy,proto3" json:"clock_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -365,6 +369,20 @@ func (x *InfoResponse) GetLockSince() int64 {
 		return x.LockSince
 	}
 	return 0
+}
+
+func (x *InfoResponse) GetClockAhead() int64 {
+	if x != nil {
+		return x.ClockAhead
+	}
+	return 0
+}
+
+func (x *InfoResponse) GetClockBy() []byte {
+	if x != nil {
+		return x.ClockBy
+	}
+	return nil
 }
 
 type InitRequest struct {
@@ -1165,7 +1183,7 @@ var File_skep_local_v1_local_proto protoreflect.FileDescriptor
 const file_skep_local_v1_local_proto_rawDesc = "" +
 	"\n" +
 	"\x19skep/local/v1/local.proto\x12\rskep.local.v1\x1a\x1bskep/backup/v1/backup.proto\x1a\x19skep/model/v1/model.proto\x1a\x15skep/rpc/v1/rpc.proto\"\r\n" +
-	"\vInfoRequest\"\xe8\x06\n" +
+	"\vInfoRequest\"\xa4\a\n" +
 	"\fInfoResponse\x12*\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x14.skep.local.v1.StateR\x05state\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x12\x12\n" +
@@ -1194,7 +1212,10 @@ const file_skep_local_v1_local_proto_rawDesc = "" +
 	"\vlock_number\x18) \x01(\x04R\n" +
 	"lockNumber\x12\x1d\n" +
 	"\n" +
-	"lock_since\x18* \x01(\x03R\tlockSince\"\xf2\x01\n" +
+	"lock_since\x18* \x01(\x03R\tlockSince\x12\x1f\n" +
+	"\vclock_ahead\x182 \x01(\x12R\n" +
+	"clockAhead\x12\x19\n" +
+	"\bclock_by\x183 \x01(\fR\aclockBy\"\xf2\x01\n" +
 	"\vInitRequest\x12%\n" +
 	"\x0eadvertise_addr\x18\x01 \x01(\tR\radvertiseAddr\x12\x1f\n" +
 	"\vlisten_addr\x18\x02 \x01(\tR\n" +

@@ -177,6 +177,63 @@ func (Membership) EnumDescriptor() ([]byte, []int) {
 	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{2}
 }
 
+// ExpiredRenewal is how a node comes back whose certificate has ended.
+type ExpiredRenewal int32
+
+const (
+	// As AUTO.
+	ExpiredRenewal_EXPIRED_RENEWAL_UNSPECIFIED ExpiredRenewal = 0
+	// It renews by itself, within the grace.
+	ExpiredRenewal_EXPIRED_RENEWAL_AUTO ExpiredRenewal = 1
+	// It waits until an operator accepts it.
+	ExpiredRenewal_EXPIRED_RENEWAL_APPROVE ExpiredRenewal = 2
+	// It joins anew.
+	ExpiredRenewal_EXPIRED_RENEWAL_NEVER ExpiredRenewal = 3
+)
+
+// Enum value maps for ExpiredRenewal.
+var (
+	ExpiredRenewal_name = map[int32]string{
+		0: "EXPIRED_RENEWAL_UNSPECIFIED",
+		1: "EXPIRED_RENEWAL_AUTO",
+		2: "EXPIRED_RENEWAL_APPROVE",
+		3: "EXPIRED_RENEWAL_NEVER",
+	}
+	ExpiredRenewal_value = map[string]int32{
+		"EXPIRED_RENEWAL_UNSPECIFIED": 0,
+		"EXPIRED_RENEWAL_AUTO":        1,
+		"EXPIRED_RENEWAL_APPROVE":     2,
+		"EXPIRED_RENEWAL_NEVER":       3,
+	}
+)
+
+func (x ExpiredRenewal) Enum() *ExpiredRenewal {
+	p := new(ExpiredRenewal)
+	*p = x
+	return p
+}
+
+func (x ExpiredRenewal) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ExpiredRenewal) Descriptor() protoreflect.EnumDescriptor {
+	return file_skep_model_v1_model_proto_enumTypes[3].Descriptor()
+}
+
+func (ExpiredRenewal) Type() protoreflect.EnumType {
+	return &file_skep_model_v1_model_proto_enumTypes[3]
+}
+
+func (x ExpiredRenewal) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ExpiredRenewal.Descriptor instead.
+func (ExpiredRenewal) EnumDescriptor() ([]byte, []int) {
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{3}
+}
+
 type RootPhase int32
 
 const (
@@ -217,11 +274,11 @@ func (x RootPhase) String() string {
 }
 
 func (RootPhase) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[3].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[4].Descriptor()
 }
 
 func (RootPhase) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[3]
+	return &file_skep_model_v1_model_proto_enumTypes[4]
 }
 
 func (x RootPhase) Number() protoreflect.EnumNumber {
@@ -230,7 +287,7 @@ func (x RootPhase) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RootPhase.Descriptor instead.
 func (RootPhase) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{3}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{4}
 }
 
 // StragglerPolicy is what becomes of nodes that have not followed by the deadline.
@@ -269,11 +326,11 @@ func (x StragglerPolicy) String() string {
 }
 
 func (StragglerPolicy) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[4].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[5].Descriptor()
 }
 
 func (StragglerPolicy) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[4]
+	return &file_skep_model_v1_model_proto_enumTypes[5]
 }
 
 func (x StragglerPolicy) Number() protoreflect.EnumNumber {
@@ -282,7 +339,7 @@ func (x StragglerPolicy) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use StragglerPolicy.Descriptor instead.
 func (StragglerPolicy) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{4}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{5}
 }
 
 type RootOutcome int32
@@ -324,11 +381,11 @@ func (x RootOutcome) String() string {
 }
 
 func (RootOutcome) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[5].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[6].Descriptor()
 }
 
 func (RootOutcome) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[5]
+	return &file_skep_model_v1_model_proto_enumTypes[6]
 }
 
 func (x RootOutcome) Number() protoreflect.EnumNumber {
@@ -337,7 +394,7 @@ func (x RootOutcome) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RootOutcome.Descriptor instead.
 func (RootOutcome) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{5}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{6}
 }
 
 type NodeState int32
@@ -377,11 +434,11 @@ func (x NodeState) String() string {
 }
 
 func (NodeState) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[6].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[7].Descriptor()
 }
 
 func (NodeState) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[6]
+	return &file_skep_model_v1_model_proto_enumTypes[7]
 }
 
 func (x NodeState) Number() protoreflect.EnumNumber {
@@ -390,7 +447,7 @@ func (x NodeState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use NodeState.Descriptor instead.
 func (NodeState) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{6}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{7}
 }
 
 type Farewell int32
@@ -430,11 +487,11 @@ func (x Farewell) String() string {
 }
 
 func (Farewell) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[7].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[8].Descriptor()
 }
 
 func (Farewell) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[7]
+	return &file_skep_model_v1_model_proto_enumTypes[8]
 }
 
 func (x Farewell) Number() protoreflect.EnumNumber {
@@ -443,7 +500,7 @@ func (x Farewell) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Farewell.Descriptor instead.
 func (Farewell) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{7}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{8}
 }
 
 type MemberKind int32
@@ -479,11 +536,11 @@ func (x MemberKind) String() string {
 }
 
 func (MemberKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[8].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[9].Descriptor()
 }
 
 func (MemberKind) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[8]
+	return &file_skep_model_v1_model_proto_enumTypes[9]
 }
 
 func (x MemberKind) Number() protoreflect.EnumNumber {
@@ -492,7 +549,7 @@ func (x MemberKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MemberKind.Descriptor instead.
 func (MemberKind) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{8}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{9}
 }
 
 type UpdateOrder int32
@@ -528,11 +585,11 @@ func (x UpdateOrder) String() string {
 }
 
 func (UpdateOrder) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[9].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[10].Descriptor()
 }
 
 func (UpdateOrder) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[9]
+	return &file_skep_model_v1_model_proto_enumTypes[10]
 }
 
 func (x UpdateOrder) Number() protoreflect.EnumNumber {
@@ -541,7 +598,7 @@ func (x UpdateOrder) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UpdateOrder.Descriptor instead.
 func (UpdateOrder) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{9}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{10}
 }
 
 type FailureAction int32
@@ -580,11 +637,11 @@ func (x FailureAction) String() string {
 }
 
 func (FailureAction) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[10].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[11].Descriptor()
 }
 
 func (FailureAction) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[10]
+	return &file_skep_model_v1_model_proto_enumTypes[11]
 }
 
 func (x FailureAction) Number() protoreflect.EnumNumber {
@@ -593,7 +650,7 @@ func (x FailureAction) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FailureAction.Descriptor instead.
 func (FailureAction) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{10}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{11}
 }
 
 type RestartCondition int32
@@ -632,11 +689,11 @@ func (x RestartCondition) String() string {
 }
 
 func (RestartCondition) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[11].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[12].Descriptor()
 }
 
 func (RestartCondition) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[11]
+	return &file_skep_model_v1_model_proto_enumTypes[12]
 }
 
 func (x RestartCondition) Number() protoreflect.EnumNumber {
@@ -645,7 +702,7 @@ func (x RestartCondition) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RestartCondition.Descriptor instead.
 func (RestartCondition) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{11}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{12}
 }
 
 type UpdateState int32
@@ -693,11 +750,11 @@ func (x UpdateState) String() string {
 }
 
 func (UpdateState) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[12].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[13].Descriptor()
 }
 
 func (UpdateState) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[12]
+	return &file_skep_model_v1_model_proto_enumTypes[13]
 }
 
 func (x UpdateState) Number() protoreflect.EnumNumber {
@@ -706,7 +763,7 @@ func (x UpdateState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UpdateState.Descriptor instead.
 func (UpdateState) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{12}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{13}
 }
 
 type MountType int32
@@ -745,11 +802,11 @@ func (x MountType) String() string {
 }
 
 func (MountType) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[13].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[14].Descriptor()
 }
 
 func (MountType) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[13]
+	return &file_skep_model_v1_model_proto_enumTypes[14]
 }
 
 func (x MountType) Number() protoreflect.EnumNumber {
@@ -758,7 +815,7 @@ func (x MountType) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MountType.Descriptor instead.
 func (MountType) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{13}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{14}
 }
 
 // TaskState is a lattice's chain: a task only moves forward. The numbers are
@@ -829,11 +886,11 @@ func (x TaskState) String() string {
 }
 
 func (TaskState) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[14].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[15].Descriptor()
 }
 
 func (TaskState) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[14]
+	return &file_skep_model_v1_model_proto_enumTypes[15]
 }
 
 func (x TaskState) Number() protoreflect.EnumNumber {
@@ -842,7 +899,7 @@ func (x TaskState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TaskState.Descriptor instead.
 func (TaskState) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{14}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{15}
 }
 
 type UserRole int32
@@ -881,11 +938,11 @@ func (x UserRole) String() string {
 }
 
 func (UserRole) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[15].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[16].Descriptor()
 }
 
 func (UserRole) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[15]
+	return &file_skep_model_v1_model_proto_enumTypes[16]
 }
 
 func (x UserRole) Number() protoreflect.EnumNumber {
@@ -894,7 +951,7 @@ func (x UserRole) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UserRole.Descriptor instead.
 func (UserRole) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{15}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{16}
 }
 
 type TokenEnd int32
@@ -935,11 +992,11 @@ func (x TokenEnd) String() string {
 }
 
 func (TokenEnd) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[16].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[17].Descriptor()
 }
 
 func (TokenEnd) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[16]
+	return &file_skep_model_v1_model_proto_enumTypes[17]
 }
 
 func (x TokenEnd) Number() protoreflect.EnumNumber {
@@ -948,7 +1005,7 @@ func (x TokenEnd) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TokenEnd.Descriptor instead.
 func (TokenEnd) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{16}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{17}
 }
 
 type TokenVerdict int32
@@ -989,11 +1046,11 @@ func (x TokenVerdict) String() string {
 }
 
 func (TokenVerdict) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[17].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[18].Descriptor()
 }
 
 func (TokenVerdict) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[17]
+	return &file_skep_model_v1_model_proto_enumTypes[18]
 }
 
 func (x TokenVerdict) Number() protoreflect.EnumNumber {
@@ -1002,7 +1059,58 @@ func (x TokenVerdict) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TokenVerdict.Descriptor instead.
 func (TokenVerdict) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{17}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{18}
+}
+
+type RenewalWait_Verdict int32
+
+const (
+	// Nobody has decided.
+	RenewalWait_VERDICT_UNSPECIFIED RenewalWait_Verdict = 0
+	// The key gets its certificate when it asks next.
+	RenewalWait_VERDICT_ACCEPTED RenewalWait_Verdict = 1
+	RenewalWait_VERDICT_REJECTED RenewalWait_Verdict = 2
+)
+
+// Enum value maps for RenewalWait_Verdict.
+var (
+	RenewalWait_Verdict_name = map[int32]string{
+		0: "VERDICT_UNSPECIFIED",
+		1: "VERDICT_ACCEPTED",
+		2: "VERDICT_REJECTED",
+	}
+	RenewalWait_Verdict_value = map[string]int32{
+		"VERDICT_UNSPECIFIED": 0,
+		"VERDICT_ACCEPTED":    1,
+		"VERDICT_REJECTED":    2,
+	}
+)
+
+func (x RenewalWait_Verdict) Enum() *RenewalWait_Verdict {
+	p := new(RenewalWait_Verdict)
+	*p = x
+	return p
+}
+
+func (x RenewalWait_Verdict) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RenewalWait_Verdict) Descriptor() protoreflect.EnumDescriptor {
+	return file_skep_model_v1_model_proto_enumTypes[19].Descriptor()
+}
+
+func (RenewalWait_Verdict) Type() protoreflect.EnumType {
+	return &file_skep_model_v1_model_proto_enumTypes[19]
+}
+
+func (x RenewalWait_Verdict) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RenewalWait_Verdict.Descriptor instead.
+func (RenewalWait_Verdict) EnumDescriptor() ([]byte, []int) {
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{12, 0}
 }
 
 // Meta is written by apply only.
@@ -1448,7 +1556,11 @@ type ClusterSpec struct {
 	// There are no standing tokens: nodes join with tokens made for them.
 	NoStandingTokens bool `protobuf:"varint,13,opt,name=no_standing_tokens,json=noStandingTokens,proto3" json:"no_standing_tokens,omitempty"`
 	// Managers start locked, until they are given the unlock key.
-	Autolock      bool `protobuf:"varint,14,opt,name=autolock,proto3" json:"autolock,omitempty"`
+	Autolock       bool           `protobuf:"varint,14,opt,name=autolock,proto3" json:"autolock,omitempty"`
+	ExpiredRenewal ExpiredRenewal `protobuf:"varint,20,opt,name=expired_renewal,json=expiredRenewal,proto3,enum=skep.model.v1.ExpiredRenewal" json:"expired_renewal,omitempty"`
+	// Nanoseconds after the end of its certificate in which a node may renew it.
+	// Zero: 30 days.
+	ExpiredGrace  int64 `protobuf:"varint,21,opt,name=expired_grace,json=expiredGrace,proto3" json:"expired_grace,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1579,6 +1691,20 @@ func (x *ClusterSpec) GetAutolock() bool {
 		return x.Autolock
 	}
 	return false
+}
+
+func (x *ClusterSpec) GetExpiredRenewal() ExpiredRenewal {
+	if x != nil {
+		return x.ExpiredRenewal
+	}
+	return ExpiredRenewal_EXPIRED_RENEWAL_UNSPECIFIED
+}
+
+func (x *ClusterSpec) GetExpiredGrace() int64 {
+	if x != nil {
+		return x.ExpiredGrace
+	}
+	return 0
 }
 
 // RootCA holds what signs nodes. Written by init and by rotation.
@@ -2155,7 +2281,12 @@ type Node struct {
 	EnrolmentKey []byte `protobuf:"bytes,12,opt,name=enrolment_key,json=enrolmentKey,proto3" json:"enrolment_key,omitempty"`
 	// Why the role was changed by nobody's wish; empty if it was somebody's.
 	// Written with role.
-	RoleReason    string `protobuf:"bytes,20,opt,name=role_reason,json=roleReason,proto3" json:"role_reason,omitempty"`
+	RoleReason string `protobuf:"bytes,20,opt,name=role_reason,json=roleReason,proto3" json:"role_reason,omitempty"`
+	// It has asked for a certificate that an operator has to allow. Absent: it has not.
+	Wait *RenewalWait `protobuf:"bytes,21,opt,name=wait,proto3" json:"wait,omitempty"`
+	// Its certificates of this generation and older are void; 0: none are.
+	Revoked       uint64 `protobuf:"varint,22,opt,name=revoked,proto3" json:"revoked,omitempty"`
+	RevokedAt     int64  `protobuf:"varint,23,opt,name=revoked_at,json=revokedAt,proto3" json:"revoked_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2281,6 +2412,116 @@ func (x *Node) GetRoleReason() string {
 	return ""
 }
 
+func (x *Node) GetWait() *RenewalWait {
+	if x != nil {
+		return x.Wait
+	}
+	return nil
+}
+
+func (x *Node) GetRevoked() uint64 {
+	if x != nil {
+		return x.Revoked
+	}
+	return 0
+}
+
+func (x *Node) GetRevokedAt() int64 {
+	if x != nil {
+		return x.RevokedAt
+	}
+	return 0
+}
+
+// RenewalWait is a node that is in the cluster and whose certificate counts no
+// more, because it has ended or was revoked.
+type RenewalWait struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SHA-256 of the public key it asks for a certificate of, and the host it asks from.
+	Key     []byte `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	From    string `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
+	AskedAt int64  `protobuf:"varint,3,opt,name=asked_at,json=askedAt,proto3" json:"asked_at,omitempty"`
+	// Why it may not renew by itself, for people.
+	Reason  string              `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	Verdict RenewalWait_Verdict `protobuf:"varint,5,opt,name=verdict,proto3,enum=skep.model.v1.RenewalWait_Verdict" json:"verdict,omitempty"`
+	// Who decided.
+	DecidedBy     string `protobuf:"bytes,6,opt,name=decided_by,json=decidedBy,proto3" json:"decided_by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewalWait) Reset() {
+	*x = RenewalWait{}
+	mi := &file_skep_model_v1_model_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewalWait) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewalWait) ProtoMessage() {}
+
+func (x *RenewalWait) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_model_v1_model_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewalWait.ProtoReflect.Descriptor instead.
+func (*RenewalWait) Descriptor() ([]byte, []int) {
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *RenewalWait) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *RenewalWait) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *RenewalWait) GetAskedAt() int64 {
+	if x != nil {
+		return x.AskedAt
+	}
+	return 0
+}
+
+func (x *RenewalWait) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RenewalWait) GetVerdict() RenewalWait_Verdict {
+	if x != nil {
+		return x.Verdict
+	}
+	return RenewalWait_VERDICT_UNSPECIFIED
+}
+
+func (x *RenewalWait) GetDecidedBy() string {
+	if x != nil {
+		return x.DecidedBy
+	}
+	return ""
+}
+
 // NodeSpec is what the operator wants.
 type NodeSpec struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -2295,7 +2536,7 @@ type NodeSpec struct {
 
 func (x *NodeSpec) Reset() {
 	*x = NodeSpec{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[12]
+	mi := &file_skep_model_v1_model_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2307,7 +2548,7 @@ func (x *NodeSpec) String() string {
 func (*NodeSpec) ProtoMessage() {}
 
 func (x *NodeSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[12]
+	mi := &file_skep_model_v1_model_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2320,7 +2561,7 @@ func (x *NodeSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeSpec.ProtoReflect.Descriptor instead.
 func (*NodeSpec) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{12}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *NodeSpec) GetName() string {
@@ -2371,7 +2612,7 @@ type NodeDescription struct {
 
 func (x *NodeDescription) Reset() {
 	*x = NodeDescription{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[13]
+	mi := &file_skep_model_v1_model_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2383,7 +2624,7 @@ func (x *NodeDescription) String() string {
 func (*NodeDescription) ProtoMessage() {}
 
 func (x *NodeDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[13]
+	mi := &file_skep_model_v1_model_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2396,7 +2637,7 @@ func (x *NodeDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeDescription.ProtoReflect.Descriptor instead.
 func (*NodeDescription) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{13}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *NodeDescription) GetHostname() string {
@@ -2473,7 +2714,7 @@ type Resources struct {
 
 func (x *Resources) Reset() {
 	*x = Resources{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[14]
+	mi := &file_skep_model_v1_model_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2485,7 +2726,7 @@ func (x *Resources) String() string {
 func (*Resources) ProtoMessage() {}
 
 func (x *Resources) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[14]
+	mi := &file_skep_model_v1_model_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2498,7 +2739,7 @@ func (x *Resources) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resources.ProtoReflect.Descriptor instead.
 func (*Resources) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{14}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Resources) GetNanoCpus() int64 {
@@ -2533,14 +2774,22 @@ type NodeStatus struct {
 	RebootedAt int64 `protobuf:"varint,8,opt,name=rebooted_at,json=rebootedAt,proto3" json:"rebooted_at,omitempty"`
 	// Generation of the certificate that it showed when it opened its newest
 	// session, as the manager saw it in the handshake. 0: not known.
-	Shown         uint64 `protobuf:"varint,9,opt,name=shown,proto3" json:"shown,omitempty"`
+	Shown uint64 `protobuf:"varint,9,opt,name=shown,proto3" json:"shown,omitempty"`
+	// How far its clock is ahead of that of the manager clock_by, nanoseconds, and
+	// roughly: it is written when it has changed by much. 0: not far.
+	ClockAhead int64  `protobuf:"zigzag64,10,opt,name=clock_ahead,json=clockAhead,proto3" json:"clock_ahead,omitempty"`
+	ClockBy    []byte `protobuf:"bytes,11,opt,name=clock_by,json=clockBy,proto3" json:"clock_by,omitempty"`
+	// Kernel boot id, and address as seen, of another machine that uses the node's
+	// identity; empty if there seems to be none (R17).
+	TwinBoot      []byte `protobuf:"bytes,12,opt,name=twin_boot,json=twinBoot,proto3" json:"twin_boot,omitempty"`
+	TwinAddress   string `protobuf:"bytes,13,opt,name=twin_address,json=twinAddress,proto3" json:"twin_address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[15]
+	mi := &file_skep_model_v1_model_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2552,7 +2801,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[15]
+	mi := &file_skep_model_v1_model_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2565,7 +2814,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{15}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *NodeStatus) GetState() NodeState {
@@ -2631,6 +2880,34 @@ func (x *NodeStatus) GetShown() uint64 {
 	return 0
 }
 
+func (x *NodeStatus) GetClockAhead() int64 {
+	if x != nil {
+		return x.ClockAhead
+	}
+	return 0
+}
+
+func (x *NodeStatus) GetClockBy() []byte {
+	if x != nil {
+		return x.ClockBy
+	}
+	return nil
+}
+
+func (x *NodeStatus) GetTwinBoot() []byte {
+	if x != nil {
+		return x.TwinBoot
+	}
+	return nil
+}
+
+func (x *NodeStatus) GetTwinAddress() string {
+	if x != nil {
+		return x.TwinAddress
+	}
+	return ""
+}
+
 // Certificate is the record of one issued leaf; what was prepared is kept so
 // that any leader may sign it again (R17).
 type Certificate struct {
@@ -2655,7 +2932,7 @@ type Certificate struct {
 
 func (x *Certificate) Reset() {
 	*x = Certificate{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[16]
+	mi := &file_skep_model_v1_model_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2667,7 +2944,7 @@ func (x *Certificate) String() string {
 func (*Certificate) ProtoMessage() {}
 
 func (x *Certificate) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[16]
+	mi := &file_skep_model_v1_model_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2680,7 +2957,7 @@ func (x *Certificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
 func (*Certificate) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{16}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Certificate) GetGeneration() uint64 {
@@ -2771,7 +3048,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[17]
+	mi := &file_skep_model_v1_model_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2783,7 +3060,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[17]
+	mi := &file_skep_model_v1_model_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2796,7 +3073,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{17}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Member) GetMeta() *Meta {
@@ -2862,7 +3139,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[18]
+	mi := &file_skep_model_v1_model_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2874,7 +3151,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[18]
+	mi := &file_skep_model_v1_model_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2887,7 +3164,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{18}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Claim) GetKind() string {
@@ -2944,7 +3221,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[19]
+	mi := &file_skep_model_v1_model_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2956,7 +3233,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[19]
+	mi := &file_skep_model_v1_model_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2969,7 +3246,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{19}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Service) GetMeta() *Meta {
@@ -3060,7 +3337,7 @@ type RegistryAuth struct {
 
 func (x *RegistryAuth) Reset() {
 	*x = RegistryAuth{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[20]
+	mi := &file_skep_model_v1_model_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3072,7 +3349,7 @@ func (x *RegistryAuth) String() string {
 func (*RegistryAuth) ProtoMessage() {}
 
 func (x *RegistryAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[20]
+	mi := &file_skep_model_v1_model_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3085,7 +3362,7 @@ func (x *RegistryAuth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegistryAuth.ProtoReflect.Descriptor instead.
 func (*RegistryAuth) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{20}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RegistryAuth) GetRegistry() string {
@@ -3142,7 +3419,7 @@ type ServiceSpec struct {
 
 func (x *ServiceSpec) Reset() {
 	*x = ServiceSpec{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[21]
+	mi := &file_skep_model_v1_model_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3154,7 +3431,7 @@ func (x *ServiceSpec) String() string {
 func (*ServiceSpec) ProtoMessage() {}
 
 func (x *ServiceSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[21]
+	mi := &file_skep_model_v1_model_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3167,7 +3444,7 @@ func (x *ServiceSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceSpec.ProtoReflect.Descriptor instead.
 func (*ServiceSpec) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{21}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ServiceSpec) GetName() string {
@@ -3255,7 +3532,7 @@ type Replicated struct {
 
 func (x *Replicated) Reset() {
 	*x = Replicated{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[22]
+	mi := &file_skep_model_v1_model_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3267,7 +3544,7 @@ func (x *Replicated) String() string {
 func (*Replicated) ProtoMessage() {}
 
 func (x *Replicated) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[22]
+	mi := &file_skep_model_v1_model_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3280,7 +3557,7 @@ func (x *Replicated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replicated.ProtoReflect.Descriptor instead.
 func (*Replicated) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{22}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Replicated) GetReplicas() uint64 {
@@ -3298,7 +3575,7 @@ type Global struct {
 
 func (x *Global) Reset() {
 	*x = Global{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[23]
+	mi := &file_skep_model_v1_model_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3310,7 +3587,7 @@ func (x *Global) String() string {
 func (*Global) ProtoMessage() {}
 
 func (x *Global) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[23]
+	mi := &file_skep_model_v1_model_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3323,7 +3600,7 @@ func (x *Global) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Global.ProtoReflect.Descriptor instead.
 func (*Global) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{23}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{24}
 }
 
 // UpdateConfig is complete as stored: control fills the defaults in.
@@ -3345,7 +3622,7 @@ type UpdateConfig struct {
 
 func (x *UpdateConfig) Reset() {
 	*x = UpdateConfig{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[24]
+	mi := &file_skep_model_v1_model_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3357,7 +3634,7 @@ func (x *UpdateConfig) String() string {
 func (*UpdateConfig) ProtoMessage() {}
 
 func (x *UpdateConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[24]
+	mi := &file_skep_model_v1_model_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3370,7 +3647,7 @@ func (x *UpdateConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateConfig.ProtoReflect.Descriptor instead.
 func (*UpdateConfig) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{24}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *UpdateConfig) GetParallelism() uint64 {
@@ -3430,7 +3707,7 @@ type RestartPolicy struct {
 
 func (x *RestartPolicy) Reset() {
 	*x = RestartPolicy{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[25]
+	mi := &file_skep_model_v1_model_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3442,7 +3719,7 @@ func (x *RestartPolicy) String() string {
 func (*RestartPolicy) ProtoMessage() {}
 
 func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[25]
+	mi := &file_skep_model_v1_model_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3455,7 +3732,7 @@ func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartPolicy.ProtoReflect.Descriptor instead.
 func (*RestartPolicy) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{25}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RestartPolicy) GetCondition() RestartCondition {
@@ -3498,7 +3775,7 @@ type UpdateStatus struct {
 
 func (x *UpdateStatus) Reset() {
 	*x = UpdateStatus{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[26]
+	mi := &file_skep_model_v1_model_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3510,7 +3787,7 @@ func (x *UpdateStatus) String() string {
 func (*UpdateStatus) ProtoMessage() {}
 
 func (x *UpdateStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[26]
+	mi := &file_skep_model_v1_model_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3523,7 +3800,7 @@ func (x *UpdateStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateStatus.ProtoReflect.Descriptor instead.
 func (*UpdateStatus) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{26}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *UpdateStatus) GetState() UpdateState {
@@ -3567,7 +3844,7 @@ type Revision struct {
 
 func (x *Revision) Reset() {
 	*x = Revision{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[27]
+	mi := &file_skep_model_v1_model_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3579,7 +3856,7 @@ func (x *Revision) String() string {
 func (*Revision) ProtoMessage() {}
 
 func (x *Revision) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[27]
+	mi := &file_skep_model_v1_model_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3592,7 +3869,7 @@ func (x *Revision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revision.ProtoReflect.Descriptor instead.
 func (*Revision) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{27}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Revision) GetMeta() *Meta {
@@ -3638,7 +3915,7 @@ type TaskTemplate struct {
 
 func (x *TaskTemplate) Reset() {
 	*x = TaskTemplate{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[28]
+	mi := &file_skep_model_v1_model_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3650,7 +3927,7 @@ func (x *TaskTemplate) String() string {
 func (*TaskTemplate) ProtoMessage() {}
 
 func (x *TaskTemplate) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[28]
+	mi := &file_skep_model_v1_model_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3663,7 +3940,7 @@ func (x *TaskTemplate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskTemplate.ProtoReflect.Descriptor instead.
 func (*TaskTemplate) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{28}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *TaskTemplate) GetContainer() *ContainerSpec {
@@ -3712,7 +3989,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[29]
+	mi := &file_skep_model_v1_model_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3724,7 +4001,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[29]
+	mi := &file_skep_model_v1_model_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3737,7 +4014,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{29}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Limits) GetNanoCpus() int64 {
@@ -3775,7 +4052,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[30]
+	mi := &file_skep_model_v1_model_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3787,7 +4064,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[30]
+	mi := &file_skep_model_v1_model_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3800,7 +4077,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{30}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Placement) GetConstraints() []string {
@@ -3858,7 +4135,7 @@ type ContainerSpec struct {
 
 func (x *ContainerSpec) Reset() {
 	*x = ContainerSpec{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[31]
+	mi := &file_skep_model_v1_model_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3870,7 +4147,7 @@ func (x *ContainerSpec) String() string {
 func (*ContainerSpec) ProtoMessage() {}
 
 func (x *ContainerSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[31]
+	mi := &file_skep_model_v1_model_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3883,7 +4160,7 @@ func (x *ContainerSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerSpec.ProtoReflect.Descriptor instead.
 func (*ContainerSpec) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{31}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ContainerSpec) GetImage() string {
@@ -4044,7 +4321,7 @@ type Ulimit struct {
 
 func (x *Ulimit) Reset() {
 	*x = Ulimit{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[32]
+	mi := &file_skep_model_v1_model_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4056,7 +4333,7 @@ func (x *Ulimit) String() string {
 func (*Ulimit) ProtoMessage() {}
 
 func (x *Ulimit) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[32]
+	mi := &file_skep_model_v1_model_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4069,7 +4346,7 @@ func (x *Ulimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ulimit.ProtoReflect.Descriptor instead.
 func (*Ulimit) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{32}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Ulimit) GetName() string {
@@ -4112,7 +4389,7 @@ type Mount struct {
 
 func (x *Mount) Reset() {
 	*x = Mount{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[33]
+	mi := &file_skep_model_v1_model_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4124,7 +4401,7 @@ func (x *Mount) String() string {
 func (*Mount) ProtoMessage() {}
 
 func (x *Mount) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[33]
+	mi := &file_skep_model_v1_model_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4137,7 +4414,7 @@ func (x *Mount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mount.ProtoReflect.Descriptor instead.
 func (*Mount) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{33}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Mount) GetType() MountType {
@@ -4225,7 +4502,7 @@ type Task struct {
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[34]
+	mi := &file_skep_model_v1_model_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4237,7 +4514,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[34]
+	mi := &file_skep_model_v1_model_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4250,7 +4527,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{34}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Task) GetId() []byte {
@@ -4358,7 +4635,7 @@ type TaskStatus struct {
 
 func (x *TaskStatus) Reset() {
 	*x = TaskStatus{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[35]
+	mi := &file_skep_model_v1_model_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4370,7 +4647,7 @@ func (x *TaskStatus) String() string {
 func (*TaskStatus) ProtoMessage() {}
 
 func (x *TaskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[35]
+	mi := &file_skep_model_v1_model_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4383,7 +4660,7 @@ func (x *TaskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStatus.ProtoReflect.Descriptor instead.
 func (*TaskStatus) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{35}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *TaskStatus) GetState() TaskState {
@@ -4458,7 +4735,7 @@ type User struct {
 
 func (x *User) Reset() {
 	*x = User{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[36]
+	mi := &file_skep_model_v1_model_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4470,7 +4747,7 @@ func (x *User) String() string {
 func (*User) ProtoMessage() {}
 
 func (x *User) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[36]
+	mi := &file_skep_model_v1_model_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4483,7 +4760,7 @@ func (x *User) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use User.ProtoReflect.Descriptor instead.
 func (*User) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{36}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *User) GetMeta() *Meta {
@@ -4585,7 +4862,7 @@ type JoinToken struct {
 
 func (x *JoinToken) Reset() {
 	*x = JoinToken{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[37]
+	mi := &file_skep_model_v1_model_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4597,7 +4874,7 @@ func (x *JoinToken) String() string {
 func (*JoinToken) ProtoMessage() {}
 
 func (x *JoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[37]
+	mi := &file_skep_model_v1_model_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4610,7 +4887,7 @@ func (x *JoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
 func (*JoinToken) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{37}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *JoinToken) GetMeta() *Meta {
@@ -4759,7 +5036,7 @@ type TokenUse struct {
 
 func (x *TokenUse) Reset() {
 	*x = TokenUse{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[38]
+	mi := &file_skep_model_v1_model_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4771,7 +5048,7 @@ func (x *TokenUse) String() string {
 func (*TokenUse) ProtoMessage() {}
 
 func (x *TokenUse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[38]
+	mi := &file_skep_model_v1_model_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4784,7 +5061,7 @@ func (x *TokenUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenUse.ProtoReflect.Descriptor instead.
 func (*TokenUse) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{38}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *TokenUse) GetNode() []byte {
@@ -4879,7 +5156,7 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x12\n" +
 	"\x04kept\x18\x02 \x01(\rR\x04kept\x12\x14\n" +
 	"\x05clean\x18\x03 \x01(\rR\x05clean\x12\x16\n" +
-	"\x06locked\x18\x04 \x01(\x04R\x06locked\"\xff\x04\n" +
+	"\x06locked\x18\x04 \x01(\x04R\x06locked\"\xf2\x05\n" +
 	"\vClusterSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12>\n" +
 	"\x06labels\x18\x02 \x03(\v2&.skep.model.v1.ClusterSpec.LabelsEntryR\x06labels\x12)\n" +
@@ -4896,10 +5173,12 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\x14dead_manager_removal\x18\v \x01(\x03R\x12deadManagerRemoval\x12%\n" +
 	"\x0etoken_rotation\x18\f \x01(\x03R\rtokenRotation\x12,\n" +
 	"\x12no_standing_tokens\x18\r \x01(\bR\x10noStandingTokens\x12\x1a\n" +
-	"\bautolock\x18\x0e \x01(\bR\bautolock\x1a9\n" +
+	"\bautolock\x18\x0e \x01(\bR\bautolock\x12F\n" +
+	"\x0fexpired_renewal\x18\x14 \x01(\x0e2\x1d.skep.model.v1.ExpiredRenewalR\x0eexpiredRenewal\x12#\n" +
+	"\rexpired_grace\x18\x15 \x01(\x03R\fexpiredGrace\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\x0f\x10\x1e\"\xa2\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\x0f\x10\x14J\x04\b\x16\x10\x1e\"\xa2\x02\n" +
 	"\x06RootCA\x12\"\n" +
 	"\fcertificates\x18\x01 \x03(\fR\fcertificates\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x10\n" +
@@ -4949,7 +5228,7 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x12\n" +
 	"\x04user\x18\x02 \x01(\fR\x04user\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason\"\xc5\x04\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"\xae\x05\n" +
 	"\x04Node\x12'\n" +
 	"\x04meta\x18\x01 \x01(\v2\x13.skep.model.v1.MetaR\x04meta\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12+\n" +
@@ -4969,7 +5248,23 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"joinedFrom\x12#\n" +
 	"\renrolment_key\x18\f \x01(\fR\fenrolmentKey\x12\x1f\n" +
 	"\vrole_reason\x18\x14 \x01(\tR\n" +
-	"roleReasonJ\x04\b\r\x10\x14J\x04\b\x15\x10\x1e\"\x80\x02\n" +
+	"roleReason\x12.\n" +
+	"\x04wait\x18\x15 \x01(\v2\x1a.skep.model.v1.RenewalWaitR\x04wait\x12\x18\n" +
+	"\arevoked\x18\x16 \x01(\x04R\arevoked\x12\x1d\n" +
+	"\n" +
+	"revoked_at\x18\x17 \x01(\x03R\trevokedAtJ\x04\b\r\x10\x14J\x04\b\x18\x10\x1e\"\x93\x02\n" +
+	"\vRenewalWait\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\x12\x19\n" +
+	"\basked_at\x18\x03 \x01(\x03R\aaskedAt\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12<\n" +
+	"\averdict\x18\x05 \x01(\x0e2\".skep.model.v1.RenewalWait.VerdictR\averdict\x12\x1d\n" +
+	"\n" +
+	"decided_by\x18\x06 \x01(\tR\tdecidedBy\"N\n" +
+	"\aVerdict\x12\x17\n" +
+	"\x13VERDICT_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10VERDICT_ACCEPTED\x10\x01\x12\x14\n" +
+	"\x10VERDICT_REJECTED\x10\x02\"\x80\x02\n" +
 	"\bNodeSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12;\n" +
 	"\x06labels\x18\x02 \x03(\v2#.skep.model.v1.NodeSpec.LabelsEntryR\x06labels\x12'\n" +
@@ -4995,7 +5290,7 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\tResources\x12\x1b\n" +
 	"\tnano_cpus\x18\x01 \x01(\x03R\bnanoCpus\x12!\n" +
 	"\fmemory_bytes\x18\x02 \x01(\x03R\vmemoryBytesJ\x04\b\x03\x10\n" +
-	"\"\xba\x02\n" +
+	"\"\xb6\x03\n" +
 	"\n" +
 	"NodeStatus\x12.\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x18.skep.model.v1.NodeStateR\x05state\x12\x18\n" +
@@ -5008,7 +5303,13 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\bfarewell\x18\a \x01(\x0e2\x17.skep.model.v1.FarewellR\bfarewell\x12\x1f\n" +
 	"\vrebooted_at\x18\b \x01(\x03R\n" +
 	"rebootedAt\x12\x14\n" +
-	"\x05shown\x18\t \x01(\x04R\x05shown\"\xc2\x02\n" +
+	"\x05shown\x18\t \x01(\x04R\x05shown\x12\x1f\n" +
+	"\vclock_ahead\x18\n" +
+	" \x01(\x12R\n" +
+	"clockAhead\x12\x19\n" +
+	"\bclock_by\x18\v \x01(\fR\aclockBy\x12\x1b\n" +
+	"\ttwin_boot\x18\f \x01(\fR\btwinBoot\x12!\n" +
+	"\ftwin_address\x18\r \x01(\tR\vtwinAddress\"\xc2\x02\n" +
 	"\vCertificate\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
@@ -5243,7 +5544,12 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"Membership\x12\x1a\n" +
 	"\x16MEMBERSHIP_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13MEMBERSHIP_ACCEPTED\x10\x01\x12\x16\n" +
-	"\x12MEMBERSHIP_PENDING\x10\x02*h\n" +
+	"\x12MEMBERSHIP_PENDING\x10\x02*\x83\x01\n" +
+	"\x0eExpiredRenewal\x12\x1f\n" +
+	"\x1bEXPIRED_RENEWAL_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14EXPIRED_RENEWAL_AUTO\x10\x01\x12\x1b\n" +
+	"\x17EXPIRED_RENEWAL_APPROVE\x10\x02\x12\x19\n" +
+	"\x15EXPIRED_RENEWAL_NEVER\x10\x03*h\n" +
 	"\tRootPhase\x12\x1a\n" +
 	"\x16ROOT_PHASE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10ROOT_PHASE_TRUST\x10\x01\x12\x14\n" +
@@ -5343,151 +5649,157 @@ func file_skep_model_v1_model_proto_rawDescGZIP() []byte {
 	return file_skep_model_v1_model_proto_rawDescData
 }
 
-var file_skep_model_v1_model_proto_enumTypes = make([]protoimpl.EnumInfo, 18)
-var file_skep_model_v1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
+var file_skep_model_v1_model_proto_enumTypes = make([]protoimpl.EnumInfo, 20)
+var file_skep_model_v1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
 var file_skep_model_v1_model_proto_goTypes = []any{
-	(Role)(0),               // 0: skep.model.v1.Role
-	(Availability)(0),       // 1: skep.model.v1.Availability
-	(Membership)(0),         // 2: skep.model.v1.Membership
-	(RootPhase)(0),          // 3: skep.model.v1.RootPhase
-	(StragglerPolicy)(0),    // 4: skep.model.v1.StragglerPolicy
-	(RootOutcome)(0),        // 5: skep.model.v1.RootOutcome
-	(NodeState)(0),          // 6: skep.model.v1.NodeState
-	(Farewell)(0),           // 7: skep.model.v1.Farewell
-	(MemberKind)(0),         // 8: skep.model.v1.MemberKind
-	(UpdateOrder)(0),        // 9: skep.model.v1.UpdateOrder
-	(FailureAction)(0),      // 10: skep.model.v1.FailureAction
-	(RestartCondition)(0),   // 11: skep.model.v1.RestartCondition
-	(UpdateState)(0),        // 12: skep.model.v1.UpdateState
-	(MountType)(0),          // 13: skep.model.v1.MountType
-	(TaskState)(0),          // 14: skep.model.v1.TaskState
-	(UserRole)(0),           // 15: skep.model.v1.UserRole
-	(TokenEnd)(0),           // 16: skep.model.v1.TokenEnd
-	(TokenVerdict)(0),       // 17: skep.model.v1.TokenVerdict
-	(*Meta)(nil),            // 18: skep.model.v1.Meta
-	(*Cluster)(nil),         // 19: skep.model.v1.Cluster
-	(*DataKey)(nil),         // 20: skep.model.v1.DataKey
-	(*KeyHolder)(nil),       // 21: skep.model.v1.KeyHolder
-	(*ClusterSpec)(nil),     // 22: skep.model.v1.ClusterSpec
-	(*RootCA)(nil),          // 23: skep.model.v1.RootCA
-	(*RootRotation)(nil),    // 24: skep.model.v1.RootRotation
-	(*RootKey)(nil),         // 25: skep.model.v1.RootKey
-	(*FormerRoot)(nil),      // 26: skep.model.v1.FormerRoot
-	(*RootRotationEnd)(nil), // 27: skep.model.v1.RootRotationEnd
-	(*RootStraggler)(nil),   // 28: skep.model.v1.RootStraggler
-	(*Node)(nil),            // 29: skep.model.v1.Node
-	(*NodeSpec)(nil),        // 30: skep.model.v1.NodeSpec
-	(*NodeDescription)(nil), // 31: skep.model.v1.NodeDescription
-	(*Resources)(nil),       // 32: skep.model.v1.Resources
-	(*NodeStatus)(nil),      // 33: skep.model.v1.NodeStatus
-	(*Certificate)(nil),     // 34: skep.model.v1.Certificate
-	(*Member)(nil),          // 35: skep.model.v1.Member
-	(*Claim)(nil),           // 36: skep.model.v1.Claim
-	(*Service)(nil),         // 37: skep.model.v1.Service
-	(*RegistryAuth)(nil),    // 38: skep.model.v1.RegistryAuth
-	(*ServiceSpec)(nil),     // 39: skep.model.v1.ServiceSpec
-	(*Replicated)(nil),      // 40: skep.model.v1.Replicated
-	(*Global)(nil),          // 41: skep.model.v1.Global
-	(*UpdateConfig)(nil),    // 42: skep.model.v1.UpdateConfig
-	(*RestartPolicy)(nil),   // 43: skep.model.v1.RestartPolicy
-	(*UpdateStatus)(nil),    // 44: skep.model.v1.UpdateStatus
-	(*Revision)(nil),        // 45: skep.model.v1.Revision
-	(*TaskTemplate)(nil),    // 46: skep.model.v1.TaskTemplate
-	(*Limits)(nil),          // 47: skep.model.v1.Limits
-	(*Placement)(nil),       // 48: skep.model.v1.Placement
-	(*ContainerSpec)(nil),   // 49: skep.model.v1.ContainerSpec
-	(*Ulimit)(nil),          // 50: skep.model.v1.Ulimit
-	(*Mount)(nil),           // 51: skep.model.v1.Mount
-	(*Task)(nil),            // 52: skep.model.v1.Task
-	(*TaskStatus)(nil),      // 53: skep.model.v1.TaskStatus
-	(*User)(nil),            // 54: skep.model.v1.User
-	(*JoinToken)(nil),       // 55: skep.model.v1.JoinToken
-	(*TokenUse)(nil),        // 56: skep.model.v1.TokenUse
-	nil,                     // 57: skep.model.v1.ClusterSpec.LabelsEntry
-	nil,                     // 58: skep.model.v1.NodeSpec.LabelsEntry
-	nil,                     // 59: skep.model.v1.NodeDescription.EngineLabelsEntry
-	nil,                     // 60: skep.model.v1.ServiceSpec.LabelsEntry
-	nil,                     // 61: skep.model.v1.ContainerSpec.LabelsEntry
-	nil,                     // 62: skep.model.v1.ContainerSpec.SysctlsEntry
-	nil,                     // 63: skep.model.v1.JoinToken.LabelsEntry
+	(Role)(0),                // 0: skep.model.v1.Role
+	(Availability)(0),        // 1: skep.model.v1.Availability
+	(Membership)(0),          // 2: skep.model.v1.Membership
+	(ExpiredRenewal)(0),      // 3: skep.model.v1.ExpiredRenewal
+	(RootPhase)(0),           // 4: skep.model.v1.RootPhase
+	(StragglerPolicy)(0),     // 5: skep.model.v1.StragglerPolicy
+	(RootOutcome)(0),         // 6: skep.model.v1.RootOutcome
+	(NodeState)(0),           // 7: skep.model.v1.NodeState
+	(Farewell)(0),            // 8: skep.model.v1.Farewell
+	(MemberKind)(0),          // 9: skep.model.v1.MemberKind
+	(UpdateOrder)(0),         // 10: skep.model.v1.UpdateOrder
+	(FailureAction)(0),       // 11: skep.model.v1.FailureAction
+	(RestartCondition)(0),    // 12: skep.model.v1.RestartCondition
+	(UpdateState)(0),         // 13: skep.model.v1.UpdateState
+	(MountType)(0),           // 14: skep.model.v1.MountType
+	(TaskState)(0),           // 15: skep.model.v1.TaskState
+	(UserRole)(0),            // 16: skep.model.v1.UserRole
+	(TokenEnd)(0),            // 17: skep.model.v1.TokenEnd
+	(TokenVerdict)(0),        // 18: skep.model.v1.TokenVerdict
+	(RenewalWait_Verdict)(0), // 19: skep.model.v1.RenewalWait.Verdict
+	(*Meta)(nil),             // 20: skep.model.v1.Meta
+	(*Cluster)(nil),          // 21: skep.model.v1.Cluster
+	(*DataKey)(nil),          // 22: skep.model.v1.DataKey
+	(*KeyHolder)(nil),        // 23: skep.model.v1.KeyHolder
+	(*ClusterSpec)(nil),      // 24: skep.model.v1.ClusterSpec
+	(*RootCA)(nil),           // 25: skep.model.v1.RootCA
+	(*RootRotation)(nil),     // 26: skep.model.v1.RootRotation
+	(*RootKey)(nil),          // 27: skep.model.v1.RootKey
+	(*FormerRoot)(nil),       // 28: skep.model.v1.FormerRoot
+	(*RootRotationEnd)(nil),  // 29: skep.model.v1.RootRotationEnd
+	(*RootStraggler)(nil),    // 30: skep.model.v1.RootStraggler
+	(*Node)(nil),             // 31: skep.model.v1.Node
+	(*RenewalWait)(nil),      // 32: skep.model.v1.RenewalWait
+	(*NodeSpec)(nil),         // 33: skep.model.v1.NodeSpec
+	(*NodeDescription)(nil),  // 34: skep.model.v1.NodeDescription
+	(*Resources)(nil),        // 35: skep.model.v1.Resources
+	(*NodeStatus)(nil),       // 36: skep.model.v1.NodeStatus
+	(*Certificate)(nil),      // 37: skep.model.v1.Certificate
+	(*Member)(nil),           // 38: skep.model.v1.Member
+	(*Claim)(nil),            // 39: skep.model.v1.Claim
+	(*Service)(nil),          // 40: skep.model.v1.Service
+	(*RegistryAuth)(nil),     // 41: skep.model.v1.RegistryAuth
+	(*ServiceSpec)(nil),      // 42: skep.model.v1.ServiceSpec
+	(*Replicated)(nil),       // 43: skep.model.v1.Replicated
+	(*Global)(nil),           // 44: skep.model.v1.Global
+	(*UpdateConfig)(nil),     // 45: skep.model.v1.UpdateConfig
+	(*RestartPolicy)(nil),    // 46: skep.model.v1.RestartPolicy
+	(*UpdateStatus)(nil),     // 47: skep.model.v1.UpdateStatus
+	(*Revision)(nil),         // 48: skep.model.v1.Revision
+	(*TaskTemplate)(nil),     // 49: skep.model.v1.TaskTemplate
+	(*Limits)(nil),           // 50: skep.model.v1.Limits
+	(*Placement)(nil),        // 51: skep.model.v1.Placement
+	(*ContainerSpec)(nil),    // 52: skep.model.v1.ContainerSpec
+	(*Ulimit)(nil),           // 53: skep.model.v1.Ulimit
+	(*Mount)(nil),            // 54: skep.model.v1.Mount
+	(*Task)(nil),             // 55: skep.model.v1.Task
+	(*TaskStatus)(nil),       // 56: skep.model.v1.TaskStatus
+	(*User)(nil),             // 57: skep.model.v1.User
+	(*JoinToken)(nil),        // 58: skep.model.v1.JoinToken
+	(*TokenUse)(nil),         // 59: skep.model.v1.TokenUse
+	nil,                      // 60: skep.model.v1.ClusterSpec.LabelsEntry
+	nil,                      // 61: skep.model.v1.NodeSpec.LabelsEntry
+	nil,                      // 62: skep.model.v1.NodeDescription.EngineLabelsEntry
+	nil,                      // 63: skep.model.v1.ServiceSpec.LabelsEntry
+	nil,                      // 64: skep.model.v1.ContainerSpec.LabelsEntry
+	nil,                      // 65: skep.model.v1.ContainerSpec.SysctlsEntry
+	nil,                      // 66: skep.model.v1.JoinToken.LabelsEntry
 }
 var file_skep_model_v1_model_proto_depIdxs = []int32{
-	18, // 0: skep.model.v1.Cluster.meta:type_name -> skep.model.v1.Meta
-	22, // 1: skep.model.v1.Cluster.spec:type_name -> skep.model.v1.ClusterSpec
-	23, // 2: skep.model.v1.Cluster.root:type_name -> skep.model.v1.RootCA
-	20, // 3: skep.model.v1.Cluster.data_key:type_name -> skep.model.v1.DataKey
-	21, // 4: skep.model.v1.Cluster.key_holders:type_name -> skep.model.v1.KeyHolder
-	57, // 5: skep.model.v1.ClusterSpec.labels:type_name -> skep.model.v1.ClusterSpec.LabelsEntry
-	24, // 6: skep.model.v1.RootCA.rotation:type_name -> skep.model.v1.RootRotation
-	26, // 7: skep.model.v1.RootCA.former:type_name -> skep.model.v1.FormerRoot
-	27, // 8: skep.model.v1.RootCA.last:type_name -> skep.model.v1.RootRotationEnd
-	3,  // 9: skep.model.v1.RootRotation.phase:type_name -> skep.model.v1.RootPhase
-	25, // 10: skep.model.v1.RootRotation.from:type_name -> skep.model.v1.RootKey
-	25, // 11: skep.model.v1.RootRotation.to:type_name -> skep.model.v1.RootKey
-	4,  // 12: skep.model.v1.RootRotation.on_straggler:type_name -> skep.model.v1.StragglerPolicy
-	5,  // 13: skep.model.v1.RootRotationEnd.outcome:type_name -> skep.model.v1.RootOutcome
-	28, // 14: skep.model.v1.RootRotationEnd.stragglers:type_name -> skep.model.v1.RootStraggler
-	18, // 15: skep.model.v1.Node.meta:type_name -> skep.model.v1.Meta
-	30, // 16: skep.model.v1.Node.spec:type_name -> skep.model.v1.NodeSpec
-	0,  // 17: skep.model.v1.Node.role:type_name -> skep.model.v1.Role
-	2,  // 18: skep.model.v1.Node.membership:type_name -> skep.model.v1.Membership
-	31, // 19: skep.model.v1.Node.description:type_name -> skep.model.v1.NodeDescription
-	33, // 20: skep.model.v1.Node.status:type_name -> skep.model.v1.NodeStatus
-	34, // 21: skep.model.v1.Node.current:type_name -> skep.model.v1.Certificate
-	34, // 22: skep.model.v1.Node.previous:type_name -> skep.model.v1.Certificate
-	58, // 23: skep.model.v1.NodeSpec.labels:type_name -> skep.model.v1.NodeSpec.LabelsEntry
-	0,  // 24: skep.model.v1.NodeSpec.role:type_name -> skep.model.v1.Role
-	1,  // 25: skep.model.v1.NodeSpec.availability:type_name -> skep.model.v1.Availability
-	32, // 26: skep.model.v1.NodeDescription.resources:type_name -> skep.model.v1.Resources
-	59, // 27: skep.model.v1.NodeDescription.engine_labels:type_name -> skep.model.v1.NodeDescription.EngineLabelsEntry
-	6,  // 28: skep.model.v1.NodeStatus.state:type_name -> skep.model.v1.NodeState
-	7,  // 29: skep.model.v1.NodeStatus.farewell:type_name -> skep.model.v1.Farewell
-	0,  // 30: skep.model.v1.Certificate.role:type_name -> skep.model.v1.Role
-	18, // 31: skep.model.v1.Member.meta:type_name -> skep.model.v1.Meta
-	8,  // 32: skep.model.v1.Member.kind:type_name -> skep.model.v1.MemberKind
-	18, // 33: skep.model.v1.Service.meta:type_name -> skep.model.v1.Meta
-	39, // 34: skep.model.v1.Service.spec:type_name -> skep.model.v1.ServiceSpec
-	44, // 35: skep.model.v1.Service.update:type_name -> skep.model.v1.UpdateStatus
-	38, // 36: skep.model.v1.Service.registry_auths:type_name -> skep.model.v1.RegistryAuth
-	60, // 37: skep.model.v1.ServiceSpec.labels:type_name -> skep.model.v1.ServiceSpec.LabelsEntry
-	40, // 38: skep.model.v1.ServiceSpec.replicated:type_name -> skep.model.v1.Replicated
-	41, // 39: skep.model.v1.ServiceSpec.global:type_name -> skep.model.v1.Global
-	42, // 40: skep.model.v1.ServiceSpec.update:type_name -> skep.model.v1.UpdateConfig
-	42, // 41: skep.model.v1.ServiceSpec.rollback:type_name -> skep.model.v1.UpdateConfig
-	43, // 42: skep.model.v1.ServiceSpec.restart:type_name -> skep.model.v1.RestartPolicy
-	10, // 43: skep.model.v1.UpdateConfig.failure_action:type_name -> skep.model.v1.FailureAction
-	9,  // 44: skep.model.v1.UpdateConfig.order:type_name -> skep.model.v1.UpdateOrder
-	11, // 45: skep.model.v1.RestartPolicy.condition:type_name -> skep.model.v1.RestartCondition
-	12, // 46: skep.model.v1.UpdateStatus.state:type_name -> skep.model.v1.UpdateState
-	18, // 47: skep.model.v1.Revision.meta:type_name -> skep.model.v1.Meta
-	46, // 48: skep.model.v1.Revision.template:type_name -> skep.model.v1.TaskTemplate
-	49, // 49: skep.model.v1.TaskTemplate.container:type_name -> skep.model.v1.ContainerSpec
-	32, // 50: skep.model.v1.TaskTemplate.reservations:type_name -> skep.model.v1.Resources
-	47, // 51: skep.model.v1.TaskTemplate.limits:type_name -> skep.model.v1.Limits
-	48, // 52: skep.model.v1.TaskTemplate.placement:type_name -> skep.model.v1.Placement
-	61, // 53: skep.model.v1.ContainerSpec.labels:type_name -> skep.model.v1.ContainerSpec.LabelsEntry
-	51, // 54: skep.model.v1.ContainerSpec.mounts:type_name -> skep.model.v1.Mount
-	62, // 55: skep.model.v1.ContainerSpec.sysctls:type_name -> skep.model.v1.ContainerSpec.SysctlsEntry
-	50, // 56: skep.model.v1.ContainerSpec.ulimits:type_name -> skep.model.v1.Ulimit
-	13, // 57: skep.model.v1.Mount.type:type_name -> skep.model.v1.MountType
-	14, // 58: skep.model.v1.Task.desired:type_name -> skep.model.v1.TaskState
-	53, // 59: skep.model.v1.Task.status:type_name -> skep.model.v1.TaskStatus
-	14, // 60: skep.model.v1.TaskStatus.state:type_name -> skep.model.v1.TaskState
-	18, // 61: skep.model.v1.User.meta:type_name -> skep.model.v1.Meta
-	15, // 62: skep.model.v1.User.role:type_name -> skep.model.v1.UserRole
-	34, // 63: skep.model.v1.User.current:type_name -> skep.model.v1.Certificate
-	34, // 64: skep.model.v1.User.previous:type_name -> skep.model.v1.Certificate
-	18, // 65: skep.model.v1.JoinToken.meta:type_name -> skep.model.v1.Meta
-	0,  // 66: skep.model.v1.JoinToken.role:type_name -> skep.model.v1.Role
-	63, // 67: skep.model.v1.JoinToken.labels:type_name -> skep.model.v1.JoinToken.LabelsEntry
-	56, // 68: skep.model.v1.JoinToken.used:type_name -> skep.model.v1.TokenUse
-	16, // 69: skep.model.v1.JoinToken.end:type_name -> skep.model.v1.TokenEnd
-	17, // 70: skep.model.v1.TokenUse.verdict:type_name -> skep.model.v1.TokenVerdict
-	71, // [71:71] is the sub-list for method output_type
-	71, // [71:71] is the sub-list for method input_type
-	71, // [71:71] is the sub-list for extension type_name
-	71, // [71:71] is the sub-list for extension extendee
-	0,  // [0:71] is the sub-list for field type_name
+	20, // 0: skep.model.v1.Cluster.meta:type_name -> skep.model.v1.Meta
+	24, // 1: skep.model.v1.Cluster.spec:type_name -> skep.model.v1.ClusterSpec
+	25, // 2: skep.model.v1.Cluster.root:type_name -> skep.model.v1.RootCA
+	22, // 3: skep.model.v1.Cluster.data_key:type_name -> skep.model.v1.DataKey
+	23, // 4: skep.model.v1.Cluster.key_holders:type_name -> skep.model.v1.KeyHolder
+	60, // 5: skep.model.v1.ClusterSpec.labels:type_name -> skep.model.v1.ClusterSpec.LabelsEntry
+	3,  // 6: skep.model.v1.ClusterSpec.expired_renewal:type_name -> skep.model.v1.ExpiredRenewal
+	26, // 7: skep.model.v1.RootCA.rotation:type_name -> skep.model.v1.RootRotation
+	28, // 8: skep.model.v1.RootCA.former:type_name -> skep.model.v1.FormerRoot
+	29, // 9: skep.model.v1.RootCA.last:type_name -> skep.model.v1.RootRotationEnd
+	4,  // 10: skep.model.v1.RootRotation.phase:type_name -> skep.model.v1.RootPhase
+	27, // 11: skep.model.v1.RootRotation.from:type_name -> skep.model.v1.RootKey
+	27, // 12: skep.model.v1.RootRotation.to:type_name -> skep.model.v1.RootKey
+	5,  // 13: skep.model.v1.RootRotation.on_straggler:type_name -> skep.model.v1.StragglerPolicy
+	6,  // 14: skep.model.v1.RootRotationEnd.outcome:type_name -> skep.model.v1.RootOutcome
+	30, // 15: skep.model.v1.RootRotationEnd.stragglers:type_name -> skep.model.v1.RootStraggler
+	20, // 16: skep.model.v1.Node.meta:type_name -> skep.model.v1.Meta
+	33, // 17: skep.model.v1.Node.spec:type_name -> skep.model.v1.NodeSpec
+	0,  // 18: skep.model.v1.Node.role:type_name -> skep.model.v1.Role
+	2,  // 19: skep.model.v1.Node.membership:type_name -> skep.model.v1.Membership
+	34, // 20: skep.model.v1.Node.description:type_name -> skep.model.v1.NodeDescription
+	36, // 21: skep.model.v1.Node.status:type_name -> skep.model.v1.NodeStatus
+	37, // 22: skep.model.v1.Node.current:type_name -> skep.model.v1.Certificate
+	37, // 23: skep.model.v1.Node.previous:type_name -> skep.model.v1.Certificate
+	32, // 24: skep.model.v1.Node.wait:type_name -> skep.model.v1.RenewalWait
+	19, // 25: skep.model.v1.RenewalWait.verdict:type_name -> skep.model.v1.RenewalWait.Verdict
+	61, // 26: skep.model.v1.NodeSpec.labels:type_name -> skep.model.v1.NodeSpec.LabelsEntry
+	0,  // 27: skep.model.v1.NodeSpec.role:type_name -> skep.model.v1.Role
+	1,  // 28: skep.model.v1.NodeSpec.availability:type_name -> skep.model.v1.Availability
+	35, // 29: skep.model.v1.NodeDescription.resources:type_name -> skep.model.v1.Resources
+	62, // 30: skep.model.v1.NodeDescription.engine_labels:type_name -> skep.model.v1.NodeDescription.EngineLabelsEntry
+	7,  // 31: skep.model.v1.NodeStatus.state:type_name -> skep.model.v1.NodeState
+	8,  // 32: skep.model.v1.NodeStatus.farewell:type_name -> skep.model.v1.Farewell
+	0,  // 33: skep.model.v1.Certificate.role:type_name -> skep.model.v1.Role
+	20, // 34: skep.model.v1.Member.meta:type_name -> skep.model.v1.Meta
+	9,  // 35: skep.model.v1.Member.kind:type_name -> skep.model.v1.MemberKind
+	20, // 36: skep.model.v1.Service.meta:type_name -> skep.model.v1.Meta
+	42, // 37: skep.model.v1.Service.spec:type_name -> skep.model.v1.ServiceSpec
+	47, // 38: skep.model.v1.Service.update:type_name -> skep.model.v1.UpdateStatus
+	41, // 39: skep.model.v1.Service.registry_auths:type_name -> skep.model.v1.RegistryAuth
+	63, // 40: skep.model.v1.ServiceSpec.labels:type_name -> skep.model.v1.ServiceSpec.LabelsEntry
+	43, // 41: skep.model.v1.ServiceSpec.replicated:type_name -> skep.model.v1.Replicated
+	44, // 42: skep.model.v1.ServiceSpec.global:type_name -> skep.model.v1.Global
+	45, // 43: skep.model.v1.ServiceSpec.update:type_name -> skep.model.v1.UpdateConfig
+	45, // 44: skep.model.v1.ServiceSpec.rollback:type_name -> skep.model.v1.UpdateConfig
+	46, // 45: skep.model.v1.ServiceSpec.restart:type_name -> skep.model.v1.RestartPolicy
+	11, // 46: skep.model.v1.UpdateConfig.failure_action:type_name -> skep.model.v1.FailureAction
+	10, // 47: skep.model.v1.UpdateConfig.order:type_name -> skep.model.v1.UpdateOrder
+	12, // 48: skep.model.v1.RestartPolicy.condition:type_name -> skep.model.v1.RestartCondition
+	13, // 49: skep.model.v1.UpdateStatus.state:type_name -> skep.model.v1.UpdateState
+	20, // 50: skep.model.v1.Revision.meta:type_name -> skep.model.v1.Meta
+	49, // 51: skep.model.v1.Revision.template:type_name -> skep.model.v1.TaskTemplate
+	52, // 52: skep.model.v1.TaskTemplate.container:type_name -> skep.model.v1.ContainerSpec
+	35, // 53: skep.model.v1.TaskTemplate.reservations:type_name -> skep.model.v1.Resources
+	50, // 54: skep.model.v1.TaskTemplate.limits:type_name -> skep.model.v1.Limits
+	51, // 55: skep.model.v1.TaskTemplate.placement:type_name -> skep.model.v1.Placement
+	64, // 56: skep.model.v1.ContainerSpec.labels:type_name -> skep.model.v1.ContainerSpec.LabelsEntry
+	54, // 57: skep.model.v1.ContainerSpec.mounts:type_name -> skep.model.v1.Mount
+	65, // 58: skep.model.v1.ContainerSpec.sysctls:type_name -> skep.model.v1.ContainerSpec.SysctlsEntry
+	53, // 59: skep.model.v1.ContainerSpec.ulimits:type_name -> skep.model.v1.Ulimit
+	14, // 60: skep.model.v1.Mount.type:type_name -> skep.model.v1.MountType
+	15, // 61: skep.model.v1.Task.desired:type_name -> skep.model.v1.TaskState
+	56, // 62: skep.model.v1.Task.status:type_name -> skep.model.v1.TaskStatus
+	15, // 63: skep.model.v1.TaskStatus.state:type_name -> skep.model.v1.TaskState
+	20, // 64: skep.model.v1.User.meta:type_name -> skep.model.v1.Meta
+	16, // 65: skep.model.v1.User.role:type_name -> skep.model.v1.UserRole
+	37, // 66: skep.model.v1.User.current:type_name -> skep.model.v1.Certificate
+	37, // 67: skep.model.v1.User.previous:type_name -> skep.model.v1.Certificate
+	20, // 68: skep.model.v1.JoinToken.meta:type_name -> skep.model.v1.Meta
+	0,  // 69: skep.model.v1.JoinToken.role:type_name -> skep.model.v1.Role
+	66, // 70: skep.model.v1.JoinToken.labels:type_name -> skep.model.v1.JoinToken.LabelsEntry
+	59, // 71: skep.model.v1.JoinToken.used:type_name -> skep.model.v1.TokenUse
+	17, // 72: skep.model.v1.JoinToken.end:type_name -> skep.model.v1.TokenEnd
+	18, // 73: skep.model.v1.TokenUse.verdict:type_name -> skep.model.v1.TokenVerdict
+	74, // [74:74] is the sub-list for method output_type
+	74, // [74:74] is the sub-list for method input_type
+	74, // [74:74] is the sub-list for extension type_name
+	74, // [74:74] is the sub-list for extension extendee
+	0,  // [0:74] is the sub-list for field type_name
 }
 
 func init() { file_skep_model_v1_model_proto_init() }
@@ -5495,18 +5807,18 @@ func file_skep_model_v1_model_proto_init() {
 	if File_skep_model_v1_model_proto != nil {
 		return
 	}
-	file_skep_model_v1_model_proto_msgTypes[21].OneofWrappers = []any{
+	file_skep_model_v1_model_proto_msgTypes[22].OneofWrappers = []any{
 		(*ServiceSpec_Replicated)(nil),
 		(*ServiceSpec_Global)(nil),
 	}
-	file_skep_model_v1_model_proto_msgTypes[35].OneofWrappers = []any{}
+	file_skep_model_v1_model_proto_msgTypes[36].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_skep_model_v1_model_proto_rawDesc), len(file_skep_model_v1_model_proto_rawDesc)),
-			NumEnums:      18,
-			NumMessages:   46,
+			NumEnums:      20,
+			NumMessages:   47,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

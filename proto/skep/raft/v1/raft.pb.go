@@ -357,8 +357,10 @@ func (*PingRequest) Descriptor() ([]byte, []int) {
 }
 
 type PingResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Hello         *v11.Hello             `protobuf:"bytes,1,opt,name=hello,proto3" json:"hello,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Hello *v11.Hello             `protobuf:"bytes,1,opt,name=hello,proto3" json:"hello,omitempty"`
+	// The clock of who answers, Unix nanoseconds.
+	Clock         int64 `protobuf:"varint,2,opt,name=clock,proto3" json:"clock,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -398,6 +400,13 @@ func (x *PingResponse) GetHello() *v11.Hello {
 		return x.Hello
 	}
 	return nil
+}
+
+func (x *PingResponse) GetClock() int64 {
+	if x != nil {
+		return x.Clock
+	}
+	return 0
 }
 
 type JoinRequest struct {
@@ -1071,9 +1080,10 @@ const file_skep_raft_v1_raft_proto_rawDesc = "" +
 	"\amessage\x18\x01 \x01(\fR\amessage\x12\x14\n" +
 	"\x05chunk\x18\x02 \x01(\fR\x05chunk\"\x12\n" +
 	"\x10SnapshotResponse\"\r\n" +
-	"\vPingRequest\"8\n" +
+	"\vPingRequest\"N\n" +
 	"\fPingResponse\x12(\n" +
-	"\x05hello\x18\x01 \x01(\v2\x12.skep.rpc.v1.HelloR\x05hello\"j\n" +
+	"\x05hello\x18\x01 \x01(\v2\x12.skep.rpc.v1.HelloR\x05hello\x12\x14\n" +
+	"\x05clock\x18\x02 \x01(\x03R\x05clock\"j\n" +
 	"\vJoinRequest\x12(\n" +
 	"\x05hello\x18\x01 \x01(\v2\x12.skep.rpc.v1.HelloR\x05hello\x12\x17\n" +
 	"\araft_id\x18\x02 \x01(\x04R\x06raftId\x12\x18\n" +

@@ -359,7 +359,11 @@ type Refusal struct {
 	//	*Refusal_Behind
 	//	*Refusal_NotManager
 	//	*Refusal_Unknown
-	Act           isRefusal_Act `protobuf_oneof:"act"`
+	Act isRefusal_Act `protobuf_oneof:"act"`
+	// The clock of the manager that refuses for a reason of time (Unix nanoseconds),
+	// and its node id: the client holds it against its own. 0: time is not the reason.
+	Clock         int64  `protobuf:"varint,8,opt,name=clock,proto3" json:"clock,omitempty"`
+	ClockOf       []byte `protobuf:"bytes,9,opt,name=clock_of,json=clockOf,proto3" json:"clock_of,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -458,6 +462,20 @@ func (x *Refusal) GetUnknown() *Unknown {
 		if x, ok := x.Act.(*Refusal_Unknown); ok {
 			return x.Unknown
 		}
+	}
+	return nil
+}
+
+func (x *Refusal) GetClock() int64 {
+	if x != nil {
+		return x.Clock
+	}
+	return 0
+}
+
+func (x *Refusal) GetClockOf() []byte {
+	if x != nil {
+		return x.ClockOf
 	}
 	return nil
 }
@@ -823,7 +841,7 @@ const file_skep_rpc_v1_rpc_proto_rawDesc = "" +
 	"\ahistory\x18\x04 \x01(\fR\ahistory\x12\x12\n" +
 	"\x04node\x18\x05 \x01(\fR\x04node\x12\x12\n" +
 	"\x04boot\x18\x06 \x01(\fR\x04boot\x12 \n" +
-	"\vincarnation\x18\a \x01(\fR\vincarnation\"\xec\x02\n" +
+	"\vincarnation\x18\a \x01(\fR\vincarnation\"\x9d\x03\n" +
 	"\aRefusal\x12\x12\n" +
 	"\x04hint\x18\x01 \x01(\tR\x04hint\x127\n" +
 	"\n" +
@@ -834,7 +852,9 @@ const file_skep_rpc_v1_rpc_proto_rawDesc = "" +
 	"\x06behind\x18\x05 \x01(\v2\x13.skep.rpc.v1.BehindH\x00R\x06behind\x12:\n" +
 	"\vnot_manager\x18\x06 \x01(\v2\x17.skep.rpc.v1.NotManagerH\x00R\n" +
 	"notManager\x120\n" +
-	"\aunknown\x18\a \x01(\v2\x14.skep.rpc.v1.UnknownH\x00R\aunknownB\x05\n" +
+	"\aunknown\x18\a \x01(\v2\x14.skep.rpc.v1.UnknownH\x00R\aunknown\x12\x14\n" +
+	"\x05clock\x18\b \x01(\x03R\x05clock\x12\x19\n" +
+	"\bclock_of\x18\t \x01(\fR\aclockOfB\x05\n" +
 	"\x03act\"=\n" +
 	"\tNotLeader\x12\x16\n" +
 	"\x06leader\x18\x01 \x01(\fR\x06leader\x12\x18\n" +
