@@ -1,8 +1,10 @@
 package session
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -40,6 +42,51 @@ func TestASessionIsOpenedAtOnceAndConfirmed(t *testing.T) {
 		synctest.Wait()
 		if n := m.connected(); n != 1 || !s.Status().Confirmed || len(m.openings()) != 1 {
 			t.Errorf("after five minutes %d sessions, %d opened, confirmed %v; want the first, confirmed", n, len(m.openings()), s.Status().Confirmed)
+		}
+	})
+}
+
+// beatStream is the sending half of a stream.
+type beatStream struct {
+	stream
+	sent func(*dispatchv1.SessionRequest)
+}
+
+func (s beatStream) Send(m *dispatchv1.SessionRequest) error {
+	s.sent(m)
+	return nil
+}
+
+// TestABeatFollowsTheAnswerToTheOneBefore by the period, so that nodes which a manager
+// answers together beat together; without an answer it comes all the same.
+func TestABeatFollowsTheAnswerToTheOneBefore(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		at := func() time.Duration { return time.Since(began) }
+		l := &link{client: &Client{events: make(chan event, 100), outbox: newOutbox()}, pulse: newPulse(),
+			paced: make(chan struct{}, 1), wake: make(chan struct{}, 1), farewell: make(chan modelv1.Farewell)}
+		l.pulse.set(2*time.Second, 10*time.Second, time.Now())
+		var beats []time.Duration
+		s := beatStream{sent: func(m *dispatchv1.SessionRequest) {
+			beats = append(beats, at())
+			if n := m.GetBeat(); n <= 3 {
+				time.AfterFunc(90*time.Millisecond, func() {
+					if l.pulse.confirm(n) && l.pulse.settled() {
+						l.anew()
+					}
+				})
+			}
+		}}
+		ctx, stop := context.WithTimeout(t.Context(), 12*time.Second)
+		defer stop()
+		if err := l.send(ctx, s, &dispatchv1.Open{}); err != nil {
+			t.Fatal(err)
+		}
+		ms := time.Millisecond
+		want := []time.Duration{0, 2090 * ms, 4180 * ms, 6270 * ms, 8270 * ms, 10270 * ms}
+		if !slices.Equal(beats, want) {
+			t.Errorf("beats at %v, want %v", beats, want)
 		}
 	})
 }

@@ -49,7 +49,7 @@ type link struct {
 	wake     chan struct{}         // something new is to be sent
 	farewell chan modelv1.Farewell // the last thing to be said
 	greeted  chan struct{}         // closed when the manager has said its hello
-	paced    chan struct{}         // capacity 1: the manager has set another pulse
+	paced    chan struct{}         // capacity 1: the time to the next beat begins anew
 	pulse    *pulse
 
 	mu      sync.Mutex // guards the fields below; held for memory only
@@ -204,9 +204,14 @@ func (l *link) greet(ctx context.Context, w *dispatchv1.Welcome, end *dispatchv1
 // the cluster's settings change.
 func (l *link) pace(w *dispatchv1.Welcome) {
 	l.pulse.set(time.Duration(w.GetHeartbeatPeriod()), time.Duration(w.GetLease()), time.Now())
+	l.anew()
+}
+
+// anew has the time to the next beat begin now.
+func (l *link) anew() {
 	select {
 	case l.paced <- struct{}{}:
-	default: // it is known already that there is another
+	default: // it is known already that it does
 	}
 }
 
@@ -235,6 +240,9 @@ func (l *link) take(ctx context.Context, m *dispatchv1.SessionResponse) error {
 	}
 	if m.GetBeat() != 0 && l.pulse.confirm(m.GetBeat()) {
 		c.tell(ctx, event{link: l, news: confirmed})
+		if l.pulse.settled() {
+			l.anew()
+		}
 	}
 	if m.GetReports() != 0 {
 		l.acknowledge(ctx, m.GetReports())

@@ -75,6 +75,13 @@ func (p *pulse) confirm(beat uint64) bool {
 	return true
 }
 
+// settled reports whether no beat waits to be confirmed.
+func (p *pulse) settled() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.sent) == 0
+}
+
 // doubtAt returns the moment at which the oldest unconfirmed beat has waited a
 // third of the lease; zero if none waits, or the manager has yet to say hello.
 func (p *pulse) doubtAt() time.Time {

@@ -13,6 +13,10 @@ import (
 // first, with the first beat and every state that is not acknowledged, then
 // beats in the manager's period, and states and descriptions as they come.
 // What comes while a send is in flight goes with the next one.
+//
+// A period is counted from the answer to the beat before, if that comes within it. A
+// manager answers those together that came together, so they come together again: it
+// wakes, with all that it needs at hand, for many nodes and not for each.
 func (l *link) send(ctx context.Context, s stream, open *dispatchv1.Open) error {
 	w := writer{link: l, stream: s}
 	if err := w.write(&dispatchv1.SessionRequest{Open: open, Beat: l.pulse.next(time.Now()), Clock: time.Now().UnixNano()}); err != nil {
