@@ -110,7 +110,8 @@ func TestATemplateIsObeyed(t *testing.T) {
 	s := newStand(t)
 	bound := filepath.Join(s.Dir, "bound")
 	s.must(os.WriteFile(bound, []byte("from the host\n"), 0o644))
-	tmpl := shell(`id; pwd; hostname; cat /etc/hostname; echo "$FROM $GREETING"; cat /bound; grep fence /etc/hosts
+	// Two pipes would come out in whatever order.
+	tmpl := shell(`exec 2>&1; id; pwd; hostname; cat /etc/hostname; echo "$FROM $GREETING"; cat /bound; grep fence /etc/hosts
 touch /scratch/x && echo scratch is writable; touch /root/x || echo root is read-only; touch /bound || echo bound is read-only
 grep -q . /etc/resolv.conf && echo resolves; ulimit -n; ulimit -c; [ -t 0 ] || echo no terminal`)
 	c := tmpl.Container
