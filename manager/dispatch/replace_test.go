@@ -74,7 +74,7 @@ func TestASessionThatFailsBeforeItCountsLeavesTheFormerInCharge(t *testing.T) {
 		count(s, 1, 1)
 		for next := uint64(2); next < 5; next++ {
 			x := begun(t, s, next)
-			s.beat(old, &dispatchv1.SessionRequest{Beat: next}, time.Now())
+			s.beat(old, &dispatchv1.SessionRequest{Beat: next}, beatPace, time.Now())
 			if v := told(s); v.GetSession() != next || v.GetBeat() != 1 {
 				t.Errorf("the leader was told %v, want session %d alone", v, next)
 			}
@@ -149,9 +149,9 @@ func TestBeatsGoToTheLeaderTogether(t *testing.T) {
 		}
 		<-s.wake
 		s.news(time.Now())
-		s.beat(a, &dispatchv1.SessionRequest{Beat: 2}, time.Now())
+		s.beat(a, &dispatchv1.SessionRequest{Beat: 2}, beatPace, time.Now())
 		time.Sleep(beatPace / 2)
-		s.beat(b, &dispatchv1.SessionRequest{Beat: 2}, time.Now())
+		s.beat(b, &dispatchv1.SessionRequest{Beat: 2}, beatPace, time.Now())
 		synctest.Wait()
 		select {
 		case <-s.wake:

@@ -188,7 +188,7 @@ func (s *Server) listen(ctx context.Context, stream dispatchv1.Dispatch_SessionS
 			return err
 		}
 		if req.GetBeat() > 0 {
-			s.sessions.beat(x, req, time.Now())
+			s.sessions.beat(x, req, s.pace(), time.Now())
 		}
 		if req.GetDescription() != nil {
 			s.sessions.describe(x, req.GetDescription())
@@ -249,4 +249,9 @@ func (s *Server) speak(ctx context.Context, stream dispatchv1.Dispatch_SessionSe
 func (s *Server) greet() *dispatchv1.Welcome {
 	leads, _, _ := s.cfg.Raft.Leader()
 	return &dispatchv1.Welcome{Hello: s.cfg.Hello(), Leader: leads}
+}
+
+// pace is how long a beat waits for others.
+func (s *Server) pace() time.Duration {
+	return paceOf(orDefault(s.cfg.Store.Snapshot().Cluster().GetSpec().GetHeartbeatPeriod(), defaultHeartbeat))
 }

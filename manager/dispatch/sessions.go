@@ -16,7 +16,11 @@ const maxHeld = 64
 // beatPace is for how long a heartbeat waits for company on its way to the leader:
 // a manager of a thousand sessions then wakes the leader, and is answered, ten times
 // a second instead of hundreds of times. Its age goes along, so a lease is as exact.
+// A quick pulse has less time: a lease may be three beats, and half of one is doubt.
 const beatPace = 100 * time.Millisecond
+
+// paceOf is how long beats wait at a heartbeat period.
+func paceOf(period time.Duration) time.Duration { return min(beatPace, period/20) }
 
 // sessions is all that this manager's sessions have told and the leader has not
 // yet counted.
@@ -141,8 +145,8 @@ func (s *sessions) finish(x *session, now time.Time) {
 	signal(s.wake)
 }
 
-// beat notes a heartbeat of x.
-func (s *sessions) beat(x *session, req *dispatchv1.SessionRequest, now time.Time) {
+// beat notes a heartbeat of x, which waits for the given pace for others.
+func (s *sessions) beat(x *session, req *dispatchv1.SessionRequest, pace time.Duration, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	x.beat, x.beatAt, x.ahead = max(x.beat, req.GetBeat()), now, aheadOf(req.GetClock(), now)
@@ -152,7 +156,7 @@ func (s *sessions) beat(x *session, req *dispatchv1.SessionRequest, now time.Tim
 	s.dirty[x] = struct{}{}
 	if !s.paced {
 		s.paced = true
-		time.AfterFunc(beatPace, s.paceIsOver)
+		time.AfterFunc(pace, s.paceIsOver)
 	}
 }
 
