@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"net"
 	"time"
 
 	"github.com/containerd/containerd/v2/defaults"
@@ -35,12 +37,12 @@ var lasting = map[string]bool{
 // errLate is the cause of a call's end by callTimeout.
 var errLate = errors.New("no answer in time")
 
-// dial returns a connection that comes back within a second of containerd. It does
-// not use the client's own dialer, which looks for a socket that is missing a hundred
-// times a second for as long as it may.
+// dial returns a connection that comes back within a second of containerd.
 func dial(address string) (*grpc.ClientConn, error) {
-	return grpc.NewClient("unix://"+address,
+	return grpc.NewClient("passthrough:///"+address,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithAuthority("localhost"),
+		grpc.WithContextDialer(dialSocket),
 		grpc.WithUnaryInterceptor(bound),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
@@ -49,6 +51,28 @@ func dial(address string) (*grpc.ClientConn, error) {
 		grpc.WithDefaultCallOptions(
 			grpc.MaxCallRecvMsgSize(defaults.DefaultMaxRecvMsgSize),
 			grpc.MaxCallSendMsgSize(defaults.DefaultMaxSendMsgSize)))
+}
+
+// How often a socket that is missing is looked for, at first and at last.
+const firstLook, lastLook = 10 * time.Millisecond, 200 * time.Millisecond
+
+// dialSocket waits for the socket for as long as ctx lasts: containerd is often
+// started at the same moment, and whoever asks is to hear what it knows and not that
+// it is not there yet. The client's own dialer does the same, but looks a hundred
+// times a second for as long as containerd is away.
+func dialSocket(ctx context.Context, path string) (net.Conn, error) {
+	var d net.Dialer
+	for wait := firstLook; ; wait = min(2*wait, lastLook) {
+		conn, err := d.DialContext(ctx, "unix", path)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return conn, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(wait):
+		}
+	}
 }
 
 // bound gives up on a containerd that hangs.
