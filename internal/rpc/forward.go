@@ -191,7 +191,7 @@ func (s *Server) forwardedCaller(ctx context.Context, c *call) error {
 	if c.proof.Expired {
 		return expired(c.proof, s.self())
 	}
-	role, err := c.office.authorizer.Node(ctx, c.proof)
+	role, err := c.carrier(ctx)
 	if errdefs.IsUnauthorized(err) {
 		// The carrier has been given another certificate and may not have it yet.
 		// The caller is not to blame, and the carrier shall try again.
@@ -220,6 +220,22 @@ func (s *Server) forwardedCaller(ctx context.Context, c *call) error {
 		c.user = c.newUserProof(since, false)
 	}
 	return nil
+}
+
+// carrier returns the role of the node that carries a call. One that is none of a
+// manager is looked up again behind a barrier: a replica that has just been started
+// may not know yet whom it was told of as a manager.
+func (c *call) carrier(ctx context.Context) (modelv1.Role, error) {
+	role, err := c.office.authorizer.Node(ctx, c.proof)
+	if err != nil || role == modelv1.Role_ROLE_MANAGER || c.office.leader == nil {
+		return role, err
+	}
+	ctx, stop := context.WithTimeout(ctx, defaultElection)
+	defer stop()
+	if err := c.office.leader.Barrier(ctx); err != nil {
+		return 0, Errorf(errdefs.ErrUnavailable, "node %s carries a call and is no manager as far as is known here, which may be out of date: %v", c.caller.Node, err)
+	}
+	return c.office.authorizer.Node(ctx, c.proof)
 }
 
 func (p passport) key() (ca.Digest, error) {
