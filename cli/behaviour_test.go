@@ -130,7 +130,12 @@ func TestPromotionWaitsForTheVote(t *testing.T) {
 	r := clitest.Run(t, s, "node", "promote", "dev10", "--timeout", "1s")
 	check(t, r, 1, "", "ctl: gave up after 1s waiting for node dev10 to become a manager\n",
 		`ctl: hint: it goes on in the background; "ctl node ls" shows how far it is`)
-	check(t, clitest.Run(t, s, "node", "promote", "dev10", "--detach"), 0, "Node dev10 is already a manager.\n")
+	// Asked again, it is waited for again: that it is wished is not that it is so.
+	check(t, clitest.Run(t, s, "node", "promote", "dev10", "--timeout", "1s"), 1, "", "ctl: gave up after 1s waiting for node dev10 to become a manager\n")
+	check(t, clitest.Run(t, s, "node", "promote", "dev10", "--detach"), 0, "Node dev10 is being made a manager already.\n")
+	s.Learning = 2
+	check(t, clitest.Run(t, s, "node", "promote", "dev10"), 0, "Node dev10 promoted to a manager in the swarm.\n")
+	check(t, clitest.Run(t, s, "node", "promote", "dev10"), 0, "Node dev10 is already a manager.\n")
 }
 
 // TestADemotionAtAManagerThatIsDemotedItself: what became of which node is said,

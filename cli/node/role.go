@@ -20,20 +20,22 @@ import (
 func promote(s *say.Streams) *cli.Command {
 	return roleCommand(s, turn{
 		name: "promote", usage: "make nodes managers", to: modelv1.Role_ROLE_MANAGER,
-		waits:   "node %s to become a manager",
-		done:    "Node %s promoted to a manager in the swarm.",
-		already: "Node %s is already a manager.",
-		past:    "promoted",
+		waits:    "node %s to become a manager",
+		done:     "Node %s promoted to a manager in the swarm.",
+		already:  "Node %s is already a manager.",
+		onItsWay: "Node %s is being made a manager already.",
+		past:     "promoted",
 	})
 }
 
 func demote(s *say.Streams) *cli.Command {
 	return roleCommand(s, turn{
 		name: "demote", usage: "make nodes workers", to: modelv1.Role_ROLE_WORKER,
-		waits:   "manager %s to become a worker",
-		done:    "Manager %s demoted in the swarm.",
-		already: "Node %s is already a worker.",
-		past:    "demoted",
+		waits:    "manager %s to become a worker",
+		done:     "Manager %s demoted in the swarm.",
+		already:  "Node %s is already a worker.",
+		onItsWay: "Node %s is being made a worker already.",
+		past:     "demoted",
 	})
 }
 
@@ -42,7 +44,7 @@ type turn struct {
 	name, usage          string
 	to                   modelv1.Role
 	waits, done, already string
-	past                 string
+	onItsWay, past       string
 }
 
 func roleCommand(s *say.Streams, t turn) *cli.Command {
@@ -74,8 +76,12 @@ func (t turn) make(ctx context.Context, api *conn.Conn, ref string, detach bool)
 		return t.stranded(err, ref, !conn.MayBeDone(err))
 	}
 	s.Warnings(resp.GetWarnings())
-	if resp.GetUnchanged() {
+	switch {
+	case !resp.GetUnchanged():
+	case t.has(resp.GetNode()):
 		return s.Data(t.already, ref)
+	case detach:
+		return s.Data(t.onItsWay, ref)
 	}
 	if !detach {
 		api.Background("ctl node ls")
@@ -149,14 +155,18 @@ func (t turn) wait(ctx context.Context, api *conn.Conn, n *controlv1.NodeView, r
 	return nil
 }
 
-// reached reports whether the node has the role, and a manager its vote.
+// has reports whether the node has the role, and a manager its vote. That somebody
+// wished it before is not enough: it may be on its way.
+func (t turn) has(n *controlv1.NodeView) bool {
+	return n.GetNode().GetRole() == t.to && n.GetManager().GetVoter() == (t.to == modelv1.Role_ROLE_MANAGER)
+}
+
+// reached reports whether the node has the role, and is nothing else any more.
 func (t turn) reached(n *controlv1.NodeView) bool {
 	if t.to == modelv1.Role_ROLE_WORKER {
-		return n.GetNode().GetRole() == t.to && n.GetManager() == nil
+		return t.has(n) && n.GetManager() == nil
 	}
-	m := n.GetManager()
-	return n.GetNode().GetRole() == t.to && m.GetVoter() &&
-		m.GetReachability() == controlv1.ManagerStatus_REACHABILITY_REACHABLE
+	return t.has(n) && n.GetManager().GetReachability() == controlv1.ManagerStatus_REACHABILITY_REACHABLE
 }
 
 // line says how far the node is.

@@ -151,7 +151,11 @@ func (s *swarm) up(hosts []string, service string, count int) {
 		}
 		select {
 		case <-ctx.Done():
-			s.Fatalf("%d containers of %s run, want %d: %v", found, service, count, context.Cause(ctx))
+			s.Errorf("%d containers of %s run, want %d: %v", found, service, count, context.Cause(ctx))
+			for _, look := range []string{"ctl service ps --no-trunc " + service, "ctl node ls", "ctl events --since 2m --until 0s --filter type=node"} {
+				s.Must(hosts[0], look)
+			}
+			s.FailNow()
 		case <-time.After(100 * time.Millisecond):
 		}
 	}

@@ -200,6 +200,10 @@ func (s *Server) forwardedCaller(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
+	if role != modelv1.Role_ROLE_MANAGER && c.office.authorizer.Member(ctx, c.proof) == nil {
+		// A member without the role is on its way to it; what it carries is nobody's fault.
+		return Errorf(errdefs.ErrUnavailable, "%s: node %s is being made a manager and may not carry calls yet", name, c.caller.Node)
+	}
 	if role != modelv1.Role_ROLE_MANAGER {
 		return Errorf(errdefs.ErrPermissionDenied, "%s: node %s is not a manager and may not carry calls for others", name, c.caller.Node)
 	}

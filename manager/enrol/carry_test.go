@@ -13,6 +13,7 @@ import (
 
 	"github.com/skep-project/skep/ca"
 	"github.com/skep-project/skep/internal/rpc"
+	"github.com/skep-project/skep/manager/store"
 	cav1 "github.com/skep-project/skep/proto/skep/ca/v1"
 	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
@@ -176,5 +177,22 @@ func TestACarrierWhoseCertificateIsOldIsAskedToTryAgain(t *testing.T) {
 	_, err := controlv1.NewControlClient(cc).RemoveNode(forge, &controlv1.RemoveNodeRequest{})
 	if !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), node.String()) {
 		t.Errorf("carried by one with an old certificate: %v, want it tried again", err)
+	}
+}
+
+// TestALearnerIsAskedToTryAgain: it is a member already and not yet a manager, and
+// whoever asks it is not to hear that he may not.
+func TestALearnerIsAskedToTryAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	m := w.serve(t, w.node(t, asManager))
+	learner := w.node(t, asWorker)
+	w.update(t, func(tx *store.Tx) error {
+		return tx.PutMember(&modelv1.Member{RaftId: 7, Node: learner.Get().Identity.Node.Bytes(), Address: "10.0.0.9:2377"})
+	})
+	forge := metadata.AppendToOutgoingContext(t.Context(), "skep-forwarded", "1", "skep-caller-bin", `{"kind":2,"user":"uid:0"}`)
+	_, err := controlv1.NewControlClient(w.dial(t, m, learner)).RemoveNode(forge, &controlv1.RemoveNodeRequest{})
+	if !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), "is being made a manager") {
+		t.Errorf("carried by a learner: %v, want it tried again", err)
 	}
 }
