@@ -28,7 +28,7 @@ const (
 	defaultElection = 2500 * time.Millisecond
 	electionPoll    = 50 * time.Millisecond
 	connectionAge   = 30 * time.Minute // see Server.options
-	silentFor       = 15 * time.Second // see Server.options
+	silentFor       = 7 * time.Second  // see Server.options
 	// What a connection may hold. A read buffer of gRPC's lies over the record that
 	// TLS keeps whole anyway. Windows that find their own size cost a ping and its
 	// answer for every message of a quiet stream; these carry 100 MB/s over 2 ms, and

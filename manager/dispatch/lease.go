@@ -148,7 +148,7 @@ func (n *lease) due() int {
 // node that has no record, or an older session of a node, is no news (R2).
 func (l *leases) hear(h heard, now time.Time) bool {
 	n, ok := l.nodes[h.node]
-	if !ok || !newest(n.status, h) || (h.session == n.closed && h.session != 0 && bytes.Equal(h.boot, n.status.GetBoot())) {
+	if !ok || !l.newest(n, h) || (h.session == n.closed && h.session != 0 && bytes.Equal(h.boot, n.status.GetBoot())) {
 		return false
 	}
 	if h.ended {
@@ -284,12 +284,17 @@ func bootText(id []byte) string { return hex.EncodeToString(id) }
 // newest reports whether h comes from the node's newest session or a newer one.
 // The agent draws its counters upward for the life of its journal, so they
 // order its sessions across reboots too; another kernel boot decides only
-// where a journal was lost and the counter began again.
-func newest(s *modelv1.NodeStatus, h heard) bool {
+// where a journal was lost and the counter began again, or of two machines with one
+// journal. It does so only if it has spoken since the present one did: a manager that has not
+// noticed yet that a host died tells a new leader of that host's last session, too,
+// and that is neither a reboot nor a clone.
+func (l *leases) newest(n *lease, h heard) bool {
+	s := n.status
 	if h.session >= s.GetSession() {
 		return true
 	}
-	return !h.ended && len(s.GetBoot()) > 0 && !bytes.Equal(s.GetBoot(), h.boot)
+	said := l.lived - int(h.age/leaseTick)
+	return !h.ended && len(s.GetBoot()) > 0 && !bytes.Equal(s.GetBoot(), h.boot) && said >= n.heard
 }
 
 // end takes in the end of the newest session: the node is Unknown at once and

@@ -269,6 +269,44 @@ func TestACloneThatIsGoneIsForgotten(t *testing.T) {
 	}
 }
 
+// TestAnOldWordOfAFormerBootIsNoNews: a manager that has not noticed that a host died
+// tells a new leader of its last session. It is neither heard as the node's own nor
+// taken for another machine.
+func TestAnOldWordOfAFormerBootIsNoNews(t *testing.T) {
+	t.Parallel()
+	l := leasesOf(1)
+	old, now := word(1, 7), word(1, 8)
+	now.boot = []byte("boot-2")
+	l.hear(old, epoch)
+	l.live1(8, epoch)
+	l.hear(now, epoch)
+	l.live1(4, epoch)
+	old.age = 3 * time.Second // it spoke before its host died, a second before the reboot was heard of
+	for range 3 {
+		if l.hear(old, epoch) {
+			t.Fatal("a word from before the reboot counted")
+		}
+		l.hear(now, epoch)
+	}
+	// To a leader that has just begun, too: it has heard nobody yet.
+	status := l.nodes[nodeN(1)].status
+	l = newLeases(10*time.Second, true)
+	l.adopt(nodeN(1), status)
+	if l.hear(old, epoch) {
+		t.Error("a word from before the reboot counted at a new leader")
+	}
+	if s := l.nodes[nodeN(1)].status; len(s.GetTwinBoot()) > 0 || string(s.GetBoot()) != "boot-2" {
+		t.Errorf("the node is %v", s)
+	}
+	// Whose journal was lost begins to count anew, and speaks after the present one.
+	lost := word(1, 1)
+	lost.boot = []byte("boot-3")
+	l.live1(1, epoch)
+	if !l.hear(lost, epoch) || string(l.nodes[nodeN(1)].status.GetBoot()) != "boot-3" {
+		t.Error("a host that lost its journal is not heard")
+	}
+}
+
 func TestMostNodesVanishingAtOnceAreGivenOneMoreLease(t *testing.T) {
 	t.Parallel()
 	l := leasesOf(4)
