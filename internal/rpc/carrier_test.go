@@ -6,8 +6,10 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
+	"google.golang.org/grpc/metadata"
 
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
+	rpcv1 "github.com/skep-project/skep/proto/skep/rpc/v1"
 )
 
 // behind is a replica that knows of a manager only once it has caught up; err says
@@ -47,6 +49,22 @@ func TestAReplicaThatIsBehindRefusesNoManager(t *testing.T) {
 		c := &call{office: &office{authorizer: b, leader: b}}
 		if role, err := c.carrier(t.Context()); role != tt.role || !tt.kind(err) {
 			t.Errorf("with a barrier that says %v: %v, %v", tt.err, role, err)
+		}
+	}
+}
+
+// TestACallCarriedToWhoStopsIsTriedAgain: the office of a manager that stops is empty
+// before its connections end.
+func TestACallCarriedToWhoStopsIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	ctx := metadata.NewIncomingContext(t.Context(), metadata.Pairs(mdForwarded, "1"))
+	for _, tt := range []struct {
+		caller Kind
+		kind   func(error) bool
+	}{{Node, errdefs.IsUnavailable}, {User, errdefs.IsPermissionDenied}, {Anyone, errdefs.IsPermissionDenied}} {
+		c := &call{caller: Caller{Kind: tt.caller}, office: &office{}, method: &method{policy: &rpcv1.Policy{Leader: true}}}
+		if err := (&Server{}).forwardedCaller(ctx, c); !tt.kind(err) {
+			t.Errorf("carried by a caller of kind %v: %v", tt.caller, err)
 		}
 	}
 }

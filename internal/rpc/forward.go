@@ -185,8 +185,12 @@ func (s *Server) forwardedCaller(ctx context.Context, c *call) error {
 		return nil
 	}
 	name := c.method.name
-	if c.caller.Kind != Node || c.office.authorizer == nil || !c.method.policy.GetLeader() {
+	switch {
+	case c.caller.Kind != Node || !c.method.policy.GetLeader():
 		return Errorf(errdefs.ErrPermissionDenied, "%s: %s may not carry calls for others", name, c.caller.Key())
+	case c.office.authorizer == nil:
+		// It led a moment ago, or its carrier thought so; nothing was done.
+		return Refuse(Errorf(errdefs.ErrUnavailable, "%s: it was carried to a manager that is starting or stopping", name), "try again in a moment")
 	}
 	if c.proof.Expired {
 		return expired(c.proof, s.self())
