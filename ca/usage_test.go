@@ -2,7 +2,6 @@ package ca_test
 
 import (
 	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -12,105 +11,72 @@ import (
 	"time"
 
 	"github.com/skep-project/skep/ca"
-	"github.com/skep-project/skep/ca/issue"
-	"github.com/skep-project/skep/internal/id"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
+
+// An authority is a key that signs, with its certificate.
+type authority struct {
+	key  *ecdsa.PrivateKey
+	cert *x509.Certificate
+}
+
+// certify signs what tmpl says for key.
+func (a authority) certify(t *testing.T, tmpl *x509.Certificate, key *ecdsa.PrivateKey) *x509.Certificate {
+	t.Helper()
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, a.cert, &key.PublicKey, a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert
+}
 
 // TestEveryCertificateOfAChainMustBeForBothUsages: a node is a client and a server,
 // and neither its leaf nor one between it and the root may say less.
 func TestEveryCertificateOfAChainMustBeForBothUsages(t *testing.T) {
 	t.Parallel()
-	now, cluster := time.Now(), id.New()
-	rootDER, secret, err := issue.NewRoot(cluster, now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	root, err := x509.ParseCertificate(rootDER)
-	if err != nil {
-		t.Fatal(err)
-	}
-	parsed, err := x509.ParsePKCS8PrivateKey(secret.Reveal())
-	if err != nil {
-		t.Fatal(err)
-	}
-	bundle, err := ca.ParseBundle([][]byte{rootDER})
-	if err != nil {
-		t.Fatal(err)
-	}
-	is, err := issue.New([][]byte{rootDER}, secret)
-	if err != nil {
-		t.Fatal(err)
-	}
-	nodeKey, err := ca.NewKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	csr, err := ca.NewCSR(nodeKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pub, err := ca.ParseCSR(csr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := ca.Profile{Cluster: cluster, Node: id.New(), Role: modelv1.Role_ROLE_WORKER, Generation: 1, Lifetime: ca.WorkerLifetime}
-	record, err := is.Prepare(p, pub, now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	signed, err := is.Sign(cluster, p.Node, record, csr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	good, err := x509.ParseCertificate(signed[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	sign := func(tmpl, parent *x509.Certificate, key any, signer any) *x509.Certificate {
-		der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, key, signer)
-		if err != nil {
-			t.Fatal(err)
+	now := time.Now()
+	_, good := leaf(t, modelv1.Role_ROLE_WORKER, now, ca.WorkerLifetime)
+	signer := func(name string, usages ...x509.ExtKeyUsage) *x509.Certificate {
+		return &x509.Certificate{
+			SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: name}, NotBefore: now.Add(-24 * time.Hour), NotAfter: good.NotAfter,
+			IsCA: true, BasicConstraintsValid: true, MaxPathLen: 1, KeyUsage: x509.KeyUsageCertSign, ExtKeyUsage: usages,
 		}
-		cert, err := x509.ParseCertificate(der)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return cert
 	}
-	leaf := func(parent *x509.Certificate, signer any, usages ...x509.ExtKeyUsage) *x509.Certificate {
+	root := authority{mustKey(t), signer("root")}
+	root.cert = root.certify(t, root.cert, root.key)
+	bundle, err := ca.ParseBundle([][]byte{root.cert.Raw})
+	if err != nil {
+		t.Fatal(err)
+	}
+	between := func(usages ...x509.ExtKeyUsage) authority {
+		key := mustKey(t)
+		return authority{key, root.certify(t, signer("between", usages...), key)}
+	}
+	node := func(by authority, usages ...x509.ExtKeyUsage) []*x509.Certificate {
 		tmpl := *good
 		tmpl.ExtKeyUsage = usages
 		tmpl.ExtraExtensions = slices.DeleteFunc(slices.Clone(good.Extensions), func(e pkix.Extension) bool { return !e.Id.Equal(ca.GenerationOID) })
-		return sign(&tmpl, parent, &nodeKey.PublicKey, signer)
-	}
-	middleKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	middle := func(usages ...x509.ExtKeyUsage) *x509.Certificate {
-		return sign(&x509.Certificate{
-			SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: "between"}, NotBefore: root.NotBefore, NotAfter: root.NotAfter,
-			IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true, KeyUsage: x509.KeyUsageCertSign, ExtKeyUsage: usages,
-		}, root, &middleKey.PublicKey, parsed)
+		return []*x509.Certificate{by.certify(t, &tmpl, mustKey(t)), by.cert}
 	}
 	client, server, whatever := x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageAny
-	for _, tt := range []struct {
-		name  string
+	for name, tt := range map[string]struct {
 		chain []*x509.Certificate
 		ok    bool
 	}{
-		{"both", []*x509.Certificate{leaf(root, parsed, client, server)}, true},
-		{"client only", []*x509.Certificate{leaf(root, parsed, client)}, false},
-		{"server only", []*x509.Certificate{leaf(root, parsed, server)}, false},
-		{"something else", []*x509.Certificate{leaf(root, parsed, x509.ExtKeyUsageCodeSigning)}, false},
-		{"any", []*x509.Certificate{leaf(root, parsed, whatever)}, true},
-		{"one between that names none", []*x509.Certificate{leaf(middle(), middleKey, client, server), middle()}, true},
-		{"one between for clients", []*x509.Certificate{leaf(middle(client), middleKey, client, server), middle(client)}, false},
+		"both":                        {node(root, client, server), true},
+		"client only":                 {node(root, client), false},
+		"server only":                 {node(root, server), false},
+		"something else":              {node(root, x509.ExtKeyUsageCodeSigning), false},
+		"any":                         {node(root, whatever), true},
+		"one between that names none": {node(between(), client, server), true},
+		"one between for clients":     {node(between(client), client, server), false},
 	} {
 		if _, err := bundle.Verify(tt.chain, now); (err == nil) != tt.ok {
-			t.Errorf("%s: %v, want accepted %v", tt.name, err, tt.ok)
+			t.Errorf("%s: %v, want accepted %v", name, err, tt.ok)
 		}
 	}
 }
