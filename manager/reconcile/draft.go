@@ -45,9 +45,24 @@ func (d *draft) settle(moves []orchestrate.Move, o *outcome) {
 		}
 	}
 	places, reasons := d.place(moves, o)
-	for i, m := range moves {
-		d.move(m, places[i], reasons[i], o)
+	for _, i := range d.byNode(moves, places) {
+		d.move(moves[i], places[i], reasons[i], o)
 	}
+}
+
+// byNode is the order in which moves are noted: those of one node one after the
+// other. They then lie in one page, or two, and the node hears of all of them at once:
+// in the order of slots, which go round the nodes, it would hear of one with each page.
+func (d *draft) byNode(moves []orchestrate.Move, places []id.ID) []int {
+	order, nodes := make([]int, len(moves)), make([]id.ID, len(moves))
+	for i, m := range moves {
+		order[i], nodes[i] = i, places[i]
+		if nodes[i].IsZero() && len(m.Decide) > 0 {
+			nodes[i] = d.snap.Task(m.Decide[0].Task).Node
+		}
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return id.Compare(nodes[a], nodes[b]) })
+	return order
 }
 
 // place returns, by move, the node and else the reason of what it makes. What
