@@ -72,14 +72,18 @@ func (s *stage) point(ctx context.Context, n int, idle heap) error {
 	if err != nil {
 		return err
 	}
-	began, name := time.Now(), fmt.Sprintf("deploy-%d", n)
-	if _, err := s.create(ctx, name, n); err != nil {
-		return err
+	began, services := time.Now(), shares(n)
+	for name, replicas := range services {
+		if _, err := s.create(ctx, name, replicas); err != nil {
+			return err
+		}
 	}
-	took, err := s.until(ctx, name, began, func(v *controlv1.ServiceView) bool { return v.GetRunning() == uint64(n) }) //nolint:gosec // not negative
-	if err != nil {
-		return err
+	for name, replicas := range services {
+		if _, err := s.until(ctx, name, began, func(v *controlv1.ServiceView) bool { return v.GetRunning() == uint64(replicas) }); err != nil { //nolint:gosec // not negative
+			return err
+		}
 	}
+	took := time.Since(began)
 	u, err := s.swarm.since(before)
 	if err != nil {
 		return err
@@ -95,10 +99,24 @@ func (s *stage) point(ctx context.Context, n int, idle heap) error {
 		s.note("manager's peak RSS", "MiB", plain, float64(u.peak)/(1<<20))
 		s.note("live heap a task", "B", plain, (float64(h.LiveBytes)-float64(idle.LiveBytes))/float64(n))
 	}
-	if _, err := s.swarm.control().RemoveService(ctx, &controlv1.RemoveServiceRequest{RequestId: conn.RequestID(), Ref: name}); err != nil {
-		return err
+	for name := range services {
+		if _, err := s.swarm.control().RemoveService(ctx, &controlv1.RemoveServiceRequest{RequestId: conn.RequestID(), Ref: name}); err != nil {
+			return err
+		}
 	}
 	return s.gone(ctx)
+}
+
+// largest is how many replicas a service may have.
+const largest = 100_000
+
+// shares are the services that n tasks are of, with the replicas of each.
+func shares(n int) map[string]int {
+	all := make(map[string]int)
+	for ; n > 0; n -= largest {
+		all[fmt.Sprintf("deploy-%d", len(all)+1)] = min(n, largest)
+	}
+	return all
 }
 
 // gone waits until no service is left, so that the next one stands alone.

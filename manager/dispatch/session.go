@@ -210,10 +210,10 @@ func (s *Server) listen(ctx context.Context, stream dispatchv1.Dispatch_SessionS
 // speak tells the agent its work and what has been counted, until the reader's end.
 func (s *Server) speak(ctx context.Context, stream dispatchv1.Dispatch_SessionServer, x *session, open *dispatchv1.Open, reader <-chan error) error {
 	w := s.cfg.Store.Watch(store.KeyTasksOfNode(x.node),
-		store.Key{Kind: logv1.Kind_KIND_NODE, ID: x.node}, store.Key{Kind: logv1.Kind_KIND_CLUSTER})
+		store.Key{Kind: logv1.Kind_KIND_NODE, ID: x.node}, store.Key{Kind: logv1.Kind_KIND_CLUSTER}, store.Key{Kind: logv1.Kind_KIND_MEMBER})
 	defer w.Close()
 	v := &voice{
-		session: x, work: newWork(x.node), greet: s.greet, heldManagers: open.GetManagersIndex(),
+		session: x, work: newWork(x.node), greet: s.greet, crowded: s.sessions.crowded.Load, heldManagers: open.GetManagersIndex(),
 		heldHistory: open.GetHistory(),
 	}
 	list, listed := s.managers.get()

@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/skep-project/skep/internal/id"
@@ -22,6 +23,13 @@ const beatPace = 100 * time.Millisecond
 // paceOf is how long beats wait at a heartbeat period.
 func paceOf(period time.Duration) time.Duration { return min(beatPace, period/20) }
 
+// crowd is how many sessions make a manager ask for fewer beats: more than a thousand
+// a second are half of a core. Below calm it asks for the usual ones again.
+const (
+	crowd = 2_000
+	calm  = 1_500
+)
+
 // sessions is all that this manager's sessions have told and the leader has not
 // yet counted.
 type sessions struct {
@@ -34,6 +42,9 @@ type sessions struct {
 	last   uint64 // number of the newest batch
 	closed string // why no session is taken, if none is
 	paced  bool   // beats wait, and the uplink is woken when they have
+
+	// crowded says that there are so many that their beats would be most of the work.
+	crowded atomic.Bool
 
 	wake chan struct{} // capacity 1: the uplink has something to send
 }
@@ -69,8 +80,18 @@ func (s *sessions) begin(x *session) string {
 		s.succeed(x, old)
 	}
 	s.byNode[x.node] = x
+	s.count()
 	s.mark(x)
 	return ""
+}
+
+// count sees whether the sessions are a crowd. s.mu is held.
+func (s *sessions) count() {
+	if n := len(s.byNode); n >= crowd {
+		s.crowded.Store(true)
+	} else if n < calm {
+		s.crowded.Store(false)
+	}
 }
 
 // replaced is why an older session ends.
@@ -139,6 +160,7 @@ func (s *sessions) finish(x *session, now time.Time) {
 		return
 	}
 	delete(s.byNode, x.node)
+	s.count()
 	v := x.liveness(now)
 	v.Ended, v.Description = true, nil
 	s.ended = append(s.ended, v)

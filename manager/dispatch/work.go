@@ -135,9 +135,10 @@ type voice struct {
 	session *session
 	work    *work
 	greet   func() *dispatchv1.Welcome // without the pulse
+	crowded func() bool                // as sessions.crowded
 
-	seen         uint64 // the index that wish and welcome are of
 	welcome      *dispatchv1.Welcome
+	slowed       bool // the pulse is that of a crowd
 	beat         uint64
 	reports      uint64
 	wish         *dispatchv1.Wish
@@ -146,8 +147,8 @@ type voice struct {
 }
 
 // compose returns the next message, nil if there is nothing to say. Most say that
-// a beat was counted and nothing else: while the index is what it was, nothing else
-// is looked at.
+// a beat was counted and nothing else: what is wished and the pulse are looked at when
+// a record that they come from has changed.
 func (v *voice) compose(snap *store.Snapshot, list *cav1.ManagerList, changes []store.Change, whole bool) *dispatchv1.SessionResponse {
 	resp := &dispatchv1.SessionResponse{}
 	some := v.counted(resp)
@@ -156,9 +157,11 @@ func (v *voice) compose(snap *store.Snapshot, list *cav1.ManagerList, changes []
 	} else if a := v.work.diff(snap, changes); a != nil {
 		resp.Assignments, some = a, true
 	}
-	if whole || snap.Index() != v.seen {
-		v.seen = snap.Index()
+	recorded := whole || slices.ContainsFunc(changes, func(c store.Change) bool { return c.Kind != logv1.Kind_KIND_TASK })
+	if recorded {
 		some = v.wished(snap, resp) || some
+	}
+	if recorded || v.crowded() != v.slowed {
 		some = v.welcomed(snap, resp) || some
 	}
 	if list != nil && (list.GetIndex() > v.heldManagers || !bytes.Equal(list.GetHistory(), v.heldHistory)) {
@@ -184,11 +187,15 @@ func (v *voice) wished(snap *store.Snapshot, resp *dispatchv1.SessionResponse) (
 	return true
 }
 
-// welcomed adds the pulse that the operator wants, if that is new: a session's first
-// answer has it.
+// welcomed adds the pulse that the node is to have, if that is new: a session's first
+// answer has it. It is what the operator wants, or in a crowd a third of the lease: as
+// seldom as an operator may ask for.
 func (v *voice) welcomed(snap *store.Snapshot, resp *dispatchv1.SessionResponse) (some bool) {
 	spec := snap.Cluster().GetSpec()
 	period, lease := int64(orDefault(spec.GetHeartbeatPeriod(), defaultHeartbeat)), int64(orDefault(spec.GetLease(), defaultLease))
+	if v.slowed = v.crowded(); v.slowed {
+		period = max(period, lease/3)
+	}
 	if v.welcome != nil && v.welcome.GetHeartbeatPeriod() == period && v.welcome.GetLease() == lease {
 		return false
 	}

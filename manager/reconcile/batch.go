@@ -10,6 +10,7 @@ import (
 type batch struct {
 	parcels []store.Parcel
 	owners  []id.ID
+	units   int // that the parcels are
 }
 
 func (b *batch) add(service id.ID, expects []*logv1.Expect, ops []*logv1.Operation) {
@@ -19,14 +20,7 @@ func (b *batch) add(service id.ID, expects []*logv1.Expect, ops []*logv1.Operati
 func (b *batch) put(service id.ID, p store.Parcel) {
 	b.parcels = append(b.parcels, p)
 	b.owners = append(b.owners, service)
-}
-
-// units returns how many units the parcels are.
-func (b *batch) units() (n int) {
-	for _, p := range b.parcels {
-		n += p.Units()
-	}
-	return n
+	b.units += p.Units()
 }
 
 // pageMoves is how many moves a page of a ledger holds. Small pages are on their

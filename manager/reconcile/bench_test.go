@@ -53,8 +53,8 @@ func BenchmarkRound(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if r := plan(); r.plans.units() != want {
-					b.Fatalf("%d units, want %d", r.plans.units(), want)
+				if r := plan(); r.plans.units != want {
+					b.Fatalf("%d units, want %d", r.plans.units, want)
 				}
 			}
 		})

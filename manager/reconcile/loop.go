@@ -1,7 +1,7 @@
 // Package reconcile is the one loop that keeps the cluster as it should be.
 //
 // It runs on the leader, for its tenure. Each round takes one snapshot, plans
-// every dirty service (orchestrate: which tasks; schedule: where; reap: what may
+// the dirty services (orchestrate: which tasks; schedule: where; reap: what may
 // go), and commits what the plans say as independent units, one per slot's move
 // (R11). It decides nothing itself and keeps nothing that a new leader would need:
 // it begins with every service dirty.
@@ -74,14 +74,11 @@ func (l *Loop) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		snap, begin := w.look(), time.Now()
 		r := newRound(l.Config, snap, w)
-		dirty := w.takeDirty()
-		for _, service := range dirty {
-			w.planned(service, r.service(service))
-		}
+		planned := r.services(w)
 		planning := time.Since(begin)
 		end, err := l.commit(ctx, w, r)
 		if l.OnRound != nil {
-			l.OnRound(len(dirty), r.dropped, time.Since(begin))
+			l.OnRound(planned, r.dropped, time.Since(begin))
 		}
 		var unreadable *store.Unreadable
 		switch {
@@ -140,7 +137,7 @@ func (l *Loop) commit(ctx context.Context, w *watcher, r *round) (ending, error)
 		for _, i := range dropped {
 			w.mark(batch.owners[i])
 		}
-		proposed, applied = proposed+batch.units(), applied+batch.units()-len(dropped)
+		proposed, applied = proposed+batch.units, applied+batch.units-len(dropped)
 		r.dropped += len(dropped)
 		if len(dropped) > 0 {
 			l.Log.LogAttrs(ctx, slog.LevelDebug, "units dropped, planning their services again", slog.Int("dropped", len(dropped)))

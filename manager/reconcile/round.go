@@ -28,6 +28,7 @@ type round struct {
 
 	// plans are what the services' tasks become, records what the services do.
 	plans, records batch
+	size           int // units of plans that make a round
 	dropped        int // units that conflicted
 }
 
@@ -45,7 +46,7 @@ type outcome struct {
 }
 
 func newRound(cfg Config, snap *store.Snapshot, w *watcher) *round {
-	r := &round{Config: cfg, snap: snap, now: w.now, nodes: w.nodes, groups: make(map[revision]*schedule.Group)}
+	r := &round{Config: cfg, snap: snap, now: w.now, nodes: w.nodes, groups: make(map[revision]*schedule.Group), size: roundUnits}
 	if len(w.dirty) == 0 {
 		return r
 	}
@@ -55,6 +56,24 @@ func newRound(cfg Config, snap *store.Snapshot, w *watcher) *round {
 		r.stand[node], r.reaps[node] = f.stand, f.reap
 	}
 	return r
+}
+
+// roundUnits is how many units make a round: with so many it is committed, and what
+// services are left are planned in the next. So however much there is to do, nodes begin
+// with the first of it while the rest is planned, and a plan has a bounded size.
+const roundUnits = 100_000
+
+// services plans dirty services until the round has its size, and returns how many.
+func (r *round) services(w *watcher) int {
+	dirty := w.takeDirty()
+	for i, service := range dirty {
+		if r.plans.units >= r.size {
+			w.leave(dirty[i:])
+			return i
+		}
+		w.planned(service, r.service(service))
+	}
+	return len(dirty)
 }
 
 // service plans one service and notes its units.

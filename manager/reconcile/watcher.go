@@ -20,6 +20,9 @@ type watcher struct {
 	watch *store.Watch
 	now   time.Time
 	dirty map[id.ID]struct{}
+	// left are those of the dirty ones that the last round did not come to; they are
+	// planned first.
+	left []id.ID
 	// wakes are when services become dirty by time alone.
 	wakes map[id.ID]time.Time
 	// unplaced are the services with a task that found no node; true if the end
@@ -175,11 +178,22 @@ func (w *watcher) takeNode(snap *store.Snapshot, node id.ID) {
 	}
 }
 
-// takeDirty returns the dirty services in order; none is dirty then.
+// takeDirty returns the dirty services in order, those first that were left; none is
+// dirty then.
 func (w *watcher) takeDirty() []id.ID {
-	out := sortedIDs(w.dirty)
+	for _, s := range w.left {
+		delete(w.dirty, s)
+	}
+	out := append(w.left, sortedIDs(w.dirty)...)
 	clear(w.dirty)
+	w.left = nil
 	return out
+}
+
+// leave has services wait for the next round.
+func (w *watcher) leave(services []id.ID) {
+	w.left = services
+	w.mark(services...)
 }
 
 // planned takes in what planning the service came to.
