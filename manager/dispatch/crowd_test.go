@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -31,7 +32,9 @@ func TestACrowdIsAskedForFewerBeats(t *testing.T) {
 				return w.GetHeartbeatPeriod() == int64(period) && w.GetLease() == int64(lease)
 			})
 		}
-		a.until("a welcome", func(m *dispatchv1.SessionResponse) bool { return m.GetWelcome().GetHeartbeatPeriod() == int64(2*time.Second) })
+		a.until("a welcome", func(m *dispatchv1.SessionResponse) bool {
+			return m.GetWelcome().GetHeartbeatPeriod() == int64(2*time.Second)
+		})
 		others := make([]*session, crowd)
 		for i := range others {
 			others[i] = &session{node: id.ID{0: 9}, counter: 1, wake: make(chan struct{}, 1)}
@@ -64,5 +67,40 @@ func TestANodeHearsOfItsMembership(t *testing.T) {
 		a.until("the first set", func(m *dispatchv1.SessionResponse) bool { return m.GetAssignments() != nil })
 		r.do(&logv1.Operation{Op: &logv1.Operation_PutMember{PutMember: &modelv1.Member{RaftId: 7, Node: nodeN(1).Bytes(), Address: "10.0.0.1:2377"}}})
 		a.until("a wish that names its member", func(m *dispatchv1.SessionResponse) bool { return m.GetWish().GetMember() == 7 })
+	})
+}
+
+// TestAnAcknowledgementGoesWithTheNextAnswer or by itself when none comes.
+func TestAnAcknowledgementGoesWithTheNextAnswer(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(ctx context.Context, t *testing.T, r *replica, _, follower *manager) {
+		r.service()
+		r.task(10, 1)
+		a := follower.open(ctx, t, 1, opening(1))
+		report := func(sequence, beat uint64, state modelv1.TaskState) (*dispatchv1.SessionResponse, time.Duration) {
+			t.Helper()
+			began := time.Now()
+			for _, req := range []*dispatchv1.SessionRequest{
+				{Reports: &dispatchv1.Reports{Sequence: sequence, Reports: []*dispatchv1.TaskReport{
+					{Task: nodeN(10).Bytes(), Status: &modelv1.TaskStatus{State: state}}}}},
+				{Beat: beat},
+			} {
+				synctest.Wait()
+				if req.GetReports() == nil && req.GetBeat() == 0 {
+					continue
+				}
+				if err := a.Send(req); err != nil {
+					t.Fatal(err)
+				}
+			}
+			m := a.until("the acknowledgement", func(m *dispatchv1.SessionResponse) bool { return m.GetReports() == sequence })
+			return m, time.Since(began)
+		}
+		if m, took := report(1, 2, modelv1.TaskState_TASK_STATE_PREPARING); m.GetBeat() != 2 || took >= ackPace {
+			t.Errorf("after %v it goes with %v, want the answer to the beat", took, m)
+		}
+		if m, took := report(2, 0, modelv1.TaskState_TASK_STATE_RUNNING); m.GetBeat() != 0 || took > ackPace+time.Second {
+			t.Errorf("without a beat it comes after %v, want %v", took, ackPace)
+		}
 	})
 }

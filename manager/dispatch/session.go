@@ -46,6 +46,8 @@ type session struct {
 	mu        sync.Mutex // guards the fields below
 	confirmed uint64     // beat
 	committed uint64     // report sequence
+	thanked   uint64     // committed as the agent was told
+	thanking  bool       // the agent is to be told of committed though there is nothing else to say
 	ended     *dispatchv1.End
 
 	wake chan struct{} // capacity 1: there is something to tell the agent
@@ -78,12 +80,29 @@ func aheadOf(clock int64, now time.Time) time.Duration {
 	return time.Unix(0, clock).Sub(now)
 }
 
-// confirm notes a counted beat and a committed report.
-func (x *session) confirm(beat, sequence uint64) {
+// confirm notes a counted beat, and has the agent told.
+func (x *session) confirm(beat uint64) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.confirmed, x.committed = max(x.confirmed, beat), max(x.committed, sequence)
+	x.confirmed = max(x.confirmed, beat)
 	signal(x.wake)
+}
+
+// commit notes a committed report. The agent is told with what is said next, or by thank.
+func (x *session) commit(sequence uint64) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.committed = max(x.committed, sequence)
+}
+
+// thank has the agent told of committed reports, if it was not.
+func (x *session) thank() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.committed > x.thanked {
+		x.thanking = true
+		signal(x.wake)
+	}
 }
 
 // end tells the agent to go elsewhere; the first reason stands.
@@ -209,7 +228,7 @@ func (s *Server) listen(ctx context.Context, stream dispatchv1.Dispatch_SessionS
 
 // speak tells the agent its work and what has been counted, until the reader's end.
 func (s *Server) speak(ctx context.Context, stream dispatchv1.Dispatch_SessionServer, x *session, open *dispatchv1.Open, reader <-chan error) error {
-	w := s.cfg.Store.Watch(store.KeyTasksOfNode(x.node),
+	w := s.cfg.Store.Watch(store.KeyWorkOfNode(x.node),
 		store.Key{Kind: logv1.Kind_KIND_NODE, ID: x.node}, store.Key{Kind: logv1.Kind_KIND_CLUSTER}, store.Key{Kind: logv1.Kind_KIND_MEMBER})
 	defer w.Close()
 	v := &voice{

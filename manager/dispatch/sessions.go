@@ -30,6 +30,11 @@ const (
 	calm  = 1_500
 )
 
+// ackPace is for how long an acknowledgement of reports waits to go with something
+// else: as long as a node's next beat and its answer are away at most, usually. Nobody
+// waits for it; what is not acknowledged when a stream breaks is reported again.
+const ackPace = 2 * time.Second
+
 // sessions is all that this manager's sessions have told and the leader has not
 // yet counted.
 type sessions struct {
@@ -42,6 +47,9 @@ type sessions struct {
 	last   uint64 // number of the newest batch
 	closed string // why no session is taken, if none is
 	paced  bool   // beats wait, and the uplink is woken when they have
+	// unthanked are the sessions whose reports were committed since acknowledgements
+	// last had waited long enough; they do so again soon if there is one.
+	unthanked map[*session]struct{}
 
 	// crowded says that there are so many that their beats would be most of the work.
 	crowded atomic.Bool
@@ -61,7 +69,9 @@ func newSessions() *sessions {
 	return &sessions{
 		byNode: make(map[id.ID]*session),
 		dirty:  make(map[*session]struct{}),
-		wake:   make(chan struct{}, 1),
+
+		unthanked: make(map[*session]struct{}),
+		wake:      make(chan struct{}, 1),
 	}
 }
 
@@ -269,18 +279,36 @@ func (s *sessions) heard(resp *dispatchv1.RelayResponse) {
 			continue
 		}
 		if x := s.byNode[node]; x != nil && x.counter == a.GetSession() {
-			x.confirm(a.GetBeat(), 0)
+			x.confirm(a.GetBeat())
 		}
 	}
 	done := 0
 	for done < s.next && s.held[done].number <= resp.GetSequence() {
-		s.held[done].session.confirm(0, s.held[done].sequence)
+		s.held[done].session.commit(s.held[done].sequence)
+		s.thank(s.held[done].session)
 		<-s.held[done].session.slots
 		done++
 	}
 	clear(s.held[:done]) // or the array would remember it
 	s.held = s.held[done:]
 	s.next -= done
+}
+
+// thank has x acknowledge what was committed, by and by. s.mu is held.
+func (s *sessions) thank(x *session) {
+	if len(s.unthanked) == 0 {
+		time.AfterFunc(ackPace, s.thankAll)
+	}
+	s.unthanked[x] = struct{}{}
+}
+
+func (s *sessions) thankAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for x := range s.unthanked {
+		x.thank()
+	}
+	clear(s.unthanked)
 }
 
 // close tells every session to go elsewhere and takes no new one.

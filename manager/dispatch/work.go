@@ -140,7 +140,6 @@ type voice struct {
 	welcome      *dispatchv1.Welcome
 	slowed       bool // the pulse is that of a crowd
 	beat         uint64
-	reports      uint64
 	wish         *dispatchv1.Wish
 	heldManagers uint64
 	heldHistory  []byte
@@ -168,10 +167,23 @@ func (v *voice) compose(snap *store.Snapshot, list *cav1.ManagerList, changes []
 		v.heldManagers, v.heldHistory = list.GetIndex(), list.GetHistory()
 		resp.Managers, some = list, true
 	}
-	if !some {
+	if !v.thanked(resp, some) {
 		return nil
 	}
 	return resp
+}
+
+// thanked adds which reports are committed, if there is something else to say too or it
+// has waited for that long enough. It reports whether there is anything to say.
+func (v *voice) thanked(resp *dispatchv1.SessionResponse, some bool) bool {
+	x := v.session
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.committed > x.thanked && (some || x.thanking) {
+		x.thanked, resp.Reports, some = x.committed, x.committed, true
+	}
+	x.thanking = false
+	return some
 }
 
 // wished adds what the node's record wants of it, if that is new.
@@ -212,9 +224,6 @@ func (v *voice) counted(resp *dispatchv1.SessionResponse) (some bool) {
 	defer x.mu.Unlock()
 	if x.confirmed > v.beat {
 		v.beat, resp.Beat, some = x.confirmed, x.confirmed, true
-	}
-	if x.committed > v.reports {
-		v.reports, resp.Reports, some = x.committed, x.committed, true
 	}
 	if x.ended != nil {
 		resp.End, some = x.ended, true

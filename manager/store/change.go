@@ -15,6 +15,8 @@ type Change struct {
 	// member. They outlive the object.
 	Service, Node id.ID
 	Deleted       bool
+	// Observed says that of a task only what its node saw of it changed.
+	Observed bool
 	// Was is the task before this change, nil if it is new or no task.
 	Was *Task
 	// Note is what a change of KindNote tells; such a one has no Key.

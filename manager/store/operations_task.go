@@ -44,7 +44,7 @@ func (s *state) addTask(t *Task) *Conflict {
 	}
 	t.CreatedIndex, t.DecidedIndex = s.index, s.index
 	t.CreatedAt, t.DesiredAt = s.now, s.now
-	s.setTask(nil, t, s.now)
+	s.setTask(t, s.now, taskChange(t, nil))
 	return nil
 }
 
@@ -56,16 +56,15 @@ func (s *state) placeable(node id.ID) *Conflict {
 	return nil
 }
 
-// setTask puts t, which was old before (nil if it is new) and whose state was
-// observed at the time at.
-func (s *state) setTask(old, t *Task, at int64) {
+// setTask puts t, whose state was observed at the time at; c tells of it.
+func (s *state) setTask(t *Task, at int64, c Change) {
 	t.ObservedAt = at
 	if t.Detail != nil && t.Detail.GetAt() != at {
 		t.Detail = proto.CloneOf(t.Detail)
 		t.Detail.At = at
 	}
-	put(s, &s.tasks, t, taskChange(t, old))
-	s.count(old, t)
+	put(s, &s.tasks, t, c)
+	s.count(c.Was, t)
 }
 
 // dropTask deletes a task.
@@ -115,7 +114,7 @@ func (s *state) decideOf(old *Task, desired modelv1.TaskState, node id.ID, reaso
 	if t == *old {
 		return nil
 	}
-	s.setTask(old, &t, at)
+	s.setTask(&t, at, taskChange(&t, old))
 	return nil
 }
 
@@ -138,5 +137,7 @@ func (s *state) observed(task, node id.ID, news *modelv1.TaskStatus) {
 	}
 	t := *old
 	t.observe(news)
-	s.setTask(old, &t, s.now)
+	c := taskChange(&t, old)
+	c.Observed = true
+	s.setTask(&t, s.now, c)
 }

@@ -35,7 +35,7 @@ func (c crowd) raise(b *testing.B) *Store {
 		}
 	}
 	for i := range c.watchers {
-		w := s.Watch(KeyTasksOfNode(num(1<<40 + i)))
+		w := s.Watch(KeyWorkOfNode(num(1<<40 + i)))
 		b.Cleanup(w.Close)
 	}
 	return s

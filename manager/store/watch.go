@@ -32,8 +32,9 @@ type Key struct {
 // KeyTasksOfService names every task of a service.
 func KeyTasksOfService(service id.ID) Key { return Key{Kind: KindTask, ID: service, of: ofService} }
 
-// KeyTasksOfNode names every task placed on a node.
-func KeyTasksOfNode(node id.ID) Key { return Key{Kind: KindTask, ID: node, of: ofNode} }
+// KeyWorkOfNode names every task placed on a node, but for what the node itself says
+// of it: how each is to be, not how it is.
+func KeyWorkOfNode(node id.ID) Key { return Key{Kind: KindTask, ID: node, of: ofNode} }
 
 // hub wakes the watches. The cost of a change grows with the watches that asked
 // for it and with no others.
@@ -117,8 +118,8 @@ func (h *hub) tell(changes []Change) {
 		}
 		if c.Kind == KindTask {
 			h.give(KeyTasksOfService(c.Service), c)
-			if !c.Node.IsZero() {
-				h.give(KeyTasksOfNode(c.Node), c)
+			if !c.Node.IsZero() && !c.Observed {
+				h.give(KeyWorkOfNode(c.Node), c)
 			}
 		}
 	}

@@ -37,8 +37,7 @@ func TestAWatchHearsItsKeysAndNoOthers(t *testing.T) {
 		"all tasks":                  {Key{Kind: KindTask}, true},
 		"tasks of its service":       {KeyTasksOfService(web), true},
 		"tasks of another service":   {KeyTasksOfService(db), false},
-		"tasks of its node":          {KeyTasksOfNode(node1), true},
-		"tasks of another node":      {KeyTasksOfNode(node2), false},
+		"work of its node":           {KeyWorkOfNode(node1), false},
 		"its service":                {Key{Kind: KindService, ID: web}, false},
 		"its node, the object":       {Key{Kind: KindNode, ID: node1}, false},
 		"tasks of the service as id": {Key{Kind: KindTask, ID: web}, false},
@@ -61,10 +60,34 @@ func TestAWatchHearsItsKeysAndNoOthers(t *testing.T) {
 	}
 }
 
+// TestANodesWorkIsWhatIsDecided: a session is not woken by what its own node says.
+func TestANodesWorkIsWhatIsDecided(t *testing.T) {
+	t.Parallel()
+	s := small(t)
+	w, other := s.Watch(KeyWorkOfNode(node1)), s.Watch(KeyWorkOfNode(node2))
+	defer w.Close()
+	defer other.Close()
+	tell := func(what string, want bool, ops ...*logv1.Operation) {
+		t.Helper()
+		must(t, s, ops...)
+		if changes, _ := w.Take(); ready(w) != want || (len(changes) == 1) != want {
+			t.Errorf("%s: told of %v, want %v", what, changes, want)
+		}
+	}
+	tell("a task that is placed on it", true, opTask(task1, web, node1, 1))
+	tell("what it says of the task", false, opReport(task1, node1, &modelv1.TaskStatus{State: taskstate.Running}))
+	tell("a task that is to stop", true, opDecide(&logv1.Decide{Task: task1.Bytes(), Desired: taskstate.Shutdown}))
+	tell("that it has", false, opReport(task1, node1, &modelv1.TaskStatus{State: taskstate.Shutdown}))
+	tell("a task that is forgotten", true, opDelete(KindTask, task1.Bytes()))
+	if changes, _ := other.Take(); len(changes) > 0 {
+		t.Errorf("another node's work is told of: %v", changes)
+	}
+}
+
 func TestAWatchWithSeveralKeysHearsAChangeOnce(t *testing.T) {
 	t.Parallel()
 	s := small(t)
-	w := s.Watch(KeyTasksOfNode(node1), KeyTasksOfService(web), Key{Kind: KindTask}, Key{Kind: KindRevision, ID: web})
+	w := s.Watch(KeyWorkOfNode(node1), KeyTasksOfService(web), Key{Kind: KindTask}, Key{Kind: KindRevision, ID: web})
 	defer w.Close()
 	must(t, s, opTask(task1, web, node1, 1), opRevision(web, 2))
 	changes, _ := w.Take()
