@@ -182,6 +182,7 @@ func (m *Manager) tenure(ctx context.Context, _ uint64) {
 		},
 		"data keys": func(ctx context.Context) error { return m.keys.Tenure(witness.Own(ctx, "RotateDataKey")) },
 		"audit":     m.checkpoints,
+		"condemn":   func(ctx context.Context) error { return m.rooms.condemn.Tenure(witness.Own(ctx, "CondemnNode")) },
 		"root":      func(ctx context.Context) error { return m.rooms.rotation.Tenure(witness.Own(ctx, "RotateRoot")) },
 	} {
 		wg.Go(func() { m.again(ctx, part, run) })

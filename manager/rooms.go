@@ -14,6 +14,7 @@ import (
 	"github.com/skep-project/skep/internal/id"
 	"github.com/skep-project/skep/internal/rpc"
 	"github.com/skep-project/skep/internal/sealed"
+	"github.com/skep-project/skep/manager/condemn"
 	"github.com/skep-project/skep/manager/consensus/wire"
 	"github.com/skep-project/skep/manager/control"
 	"github.com/skep-project/skep/manager/dispatch"
@@ -42,6 +43,7 @@ type rooms struct {
 	reconcile  *reconcile.Loop
 	members    *enrol.Members
 	rotation   *rotation.Keeper
+	condemn    *condemn.Keeper
 }
 
 // furnish builds the rooms and joins them by what each needs of another.
@@ -61,12 +63,14 @@ func (m *Manager) furnish() (r rooms, err error) {
 	if r.authority, err = authority.New(authority.Config{Members: r.members, Self: m.cfg.Node, Log: m.cfg.Log}); err != nil {
 		return rooms{}, err
 	}
-	r.rotation = rotation.New(rotation.Config{Store: m.store, Log: m.cfg.Log, Update: func(ctx context.Context, fn func(*store.Tx) error) error {
+	update := func(ctx context.Context, fn func(*store.Tx) error) error {
 		_, err := m.db.Update(ctx, nil, fn)
 		return err
-	}})
+	}
+	r.rotation = rotation.New(rotation.Config{Store: m.store, Log: m.cfg.Log, Update: update})
+	r.condemn = condemn.New(condemn.Config{Store: m.store, Log: m.cfg.Log, Update: update, Revoke: control.RevokeToken, Rotate: roots{r.authority}.rotate})
 	r.control, err = control.New(control.Config{
-		Self: m.cfg.Node, DB: m.db, Group: group{o, r.membership}, Events: m.chronicle, Users: r.authority, Roots: roots{r.authority}, Managers: enrol.ManagerList,
+		Self: m.cfg.Node, DB: m.db, Group: group{o, r.membership}, Events: m.chronicle, Users: r.authority, Roots: roots{r.authority}, Condemn: condemned{}, Managers: enrol.ManagerList,
 		Decisions: control.Decisions{
 			Constraint: func(s string) error { _, err := schedule.ParseConstraint(s); return err },
 			Spread:     func(s string) error { _, err := schedule.ParseSpread(s); return err },
@@ -79,8 +83,10 @@ func (m *Manager) furnish() (r rooms, err error) {
 // roots is what control needs to have the root rotated.
 type roots struct{ authority *authority.Server }
 
-// View shows the root and how far a rotation of it is.
-func (roots) View(snap *store.Snapshot) *controlv1.RootView { return rotation.View(snap) }
+// View shows the root and how far a rotation of it is, and a condemnation.
+func (roots) View(snap *store.Snapshot) *controlv1.RootView {
+	return condemn.View(snap.Cluster(), rotation.View(snap))
+}
 
 // Next makes the root that is asked for, or checks the one that is given; a nil
 // root to follow: none is needed.
@@ -113,6 +119,27 @@ func (roots) Begin(c *modelv1.Cluster, msg *controlv1.RotateRootRequest, next *c
 func (roots) Abort(c *modelv1.Cluster, msg *controlv1.AbortRootRotationRequest, at int64) error {
 	return rotation.Abort(c, msg, at)
 }
+
+// rotate makes the root that msg asks for, and returns what begins its rotation.
+func (r roots) rotate(c *modelv1.Cluster, msg *controlv1.RotateRootRequest) (func(c *modelv1.Cluster, by string, at int64) error, error) {
+	next, err := r.Next(c, msg)
+	if err != nil {
+		return nil, err
+	}
+	return func(c *modelv1.Cluster, by string, at int64) error { return r.Begin(c, msg, next, by, at) }, nil
+}
+
+// condemned is what control must know of what becomes of managers that may be
+// compromised.
+type condemned struct{}
+
+// Begin writes into c that a node is one.
+func (condemned) Begin(c *modelv1.Cluster, node *modelv1.Condemned, msg *controlv1.CondemnNodeRequest, by string, at int64) bool {
+	return condemn.Begin(c, node, msg, by, at)
+}
+
+// Names are nodes that are, for a sentence.
+func (condemned) Names(nodes []*modelv1.Condemned) string { return condemn.Names(nodes) }
 
 // group is the raft group as control sees it.
 type group struct {

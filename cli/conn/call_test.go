@@ -88,7 +88,7 @@ func TestARefusalStandsIfEveryHostSaysIt(t *testing.T) {
 		"no managers": {notManager, "this node is not a manager"},
 	} {
 		a, b := refusing("CreateService", tt.err), refusing("CreateService", tt.err)
-		a.Fail["GetCluster"], b.Fail["GetCluster"] = []error{tt.err, tt.err}, []error{tt.err, tt.err}
+		a.Fail["ListManagers"], b.Fail["ListManagers"] = []error{tt.err, tt.err}, []error{tt.err, tt.err}
 		_, errs, code := run(t, []*clitest.Swarm{a, b}, "service", "create", "--detach", "--name", "web", "alpine")
 		if code != say.Refused || !strings.Contains(errs, tt.says) {
 			t.Errorf("%s: exit %d: %s", name, code, errs)

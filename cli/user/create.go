@@ -16,7 +16,7 @@ func create(s *say.Streams) *cli.Command {
 		Usage:     "let somebody use the swarm from elsewhere, and write the context to do it with",
 		ArgsUsage: "NAME",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "role", Value: "viewer", Usage: "viewer (looks), operator (and runs services) or admin (everything)"},
+			&cli.StringFlag{Name: "role", Value: "viewer", Usage: "viewer (looks), operator (and runs services), rotator (replaces keys and does nothing else) or admin (everything)"},
 			ttlFlag(), outputFlag(), conn.TimeoutFlag(conn.ForAnswer),
 		},
 		Before: func(c *cli.Context) error {

@@ -57,8 +57,7 @@ func anew(ctx context.Context, c *cli.Context, api *conn.Conn) error {
 	return out.write(resp.GetIssued(), key)
 }
 
-// own renews the certificate of the context in use. Its key is kept before it is
-// asked for, so that a lost answer locks nobody out (R17).
+// own renews the certificate of the context in use.
 func own(ctx context.Context, c *cli.Context, api *conn.Conn) error {
 	s := api.Streams()
 	name, err := conn.Chosen(c, s)
@@ -69,29 +68,55 @@ func own(ctx context.Context, c *cli.Context, api *conn.Conn) error {
 		return say.Hinted(say.Misuse("user renew: no context is in use whose certificate could be renewed"),
 			"name the user: ctl user renew USER -o FILE")
 	}
-	store := wallet.Open(s.Getenv)
-	who, err := store.Get(name)
+	next, err := Renew(ctx, api, name)
 	if err != nil {
-		return err
-	}
-	key, err := store.Pending(name)
-	if err != nil {
-		return err
-	}
-	csr, err := ca.NewCSR(key)
-	if err != nil {
-		return err
-	}
-	resp, err := conn.Change(ctx, api, controlv1.ControlClient.RenewUser, &controlv1.RenewUserRequest{RequestId: conn.RequestID(), Csr: csr})
-	if err != nil {
-		return err
-	}
-	next, err := who.Renewed(resp.GetIssued(), key, time.Now())
-	if err != nil {
-		return err
-	}
-	if err := store.Replace(name, next); err != nil {
 		return err
 	}
 	return s.Data("%s", next.Credential.Identity.NotAfter.UTC().Format(time.RFC3339))
+}
+
+// Renew gives the context of a name, which api speaks for, its next certificate, and
+// returns it. Its key is kept before it is asked for, so that a lost answer locks
+// nobody out (R17).
+func Renew(ctx context.Context, api *conn.Conn, name string) (*wallet.Context, error) {
+	store := wallet.Open(api.Streams().Getenv)
+	who, err := store.Get(name)
+	if err != nil {
+		return nil, err
+	}
+	key, err := store.Pending(name)
+	if err != nil {
+		return nil, err
+	}
+	csr, err := ca.NewCSR(key)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := conn.Change(ctx, api, controlv1.ControlClient.RenewUser, &controlv1.RenewUserRequest{RequestId: conn.RequestID(), Csr: csr})
+	if err != nil {
+		return nil, err
+	}
+	next, err := who.Renewed(resp.GetIssued(), key, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	return next, store.Replace(name, next)
+}
+
+// Abreast returns the context of a name with a certificate of the root, which is to
+// follow another: as another command has renewed it, or renewed here.
+func Abreast(ctx context.Context, api *conn.Conn, name string, root ca.Digest) (*wallet.Context, error) {
+	store := wallet.Open(api.Streams().Getenv)
+	if who, err := store.Get(name); err != nil || who.Credential.SignedBy(root) {
+		return who, err
+	}
+	next, err := Renew(ctx, api, name)
+	if err == nil {
+		return next, nil
+	}
+	// Of two commands that renew at once, one is told that it is not its turn.
+	if who, gerr := store.Get(name); gerr == nil && who.Credential.SignedBy(root) {
+		return who, nil
+	}
+	return nil, err
 }

@@ -46,7 +46,7 @@ func needUsers(c *cli.Context) error {
 func parseRole(c *cli.Context) (modelv1.UserRole, error) {
 	r, ok := modelv1.UserRole_value["USER_ROLE_"+strings.ToUpper(c.String("role"))]
 	if !ok || r == 0 {
-		return 0, say.Misuse("--role %q: want viewer, operator or admin", c.String("role"))
+		return 0, say.Misuse("--role %q: want viewer, operator, rotator or admin", c.String("role"))
 	}
 	return modelv1.UserRole(r), nil
 }

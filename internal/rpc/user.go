@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -23,14 +24,27 @@ import (
 // rights is what each role of a user gives: of all that is written beside the
 // methods, what its holder is entitled to.
 var rights = map[modelv1.UserRole][]rpcv1.Need{
-	modelv1.UserRole_USER_ROLE_VIEWER:   {rpcv1.Need_NEED_VIEW},
-	modelv1.UserRole_USER_ROLE_OPERATOR: {rpcv1.Need_NEED_VIEW, rpcv1.Need_NEED_OPERATE},
-	modelv1.UserRole_USER_ROLE_ADMIN:    {rpcv1.Need_NEED_VIEW, rpcv1.Need_NEED_OPERATE, rpcv1.Need_NEED_ADMIN},
+	modelv1.UserRole_USER_ROLE_VIEWER:   {rpcv1.Need_NEED_BELONG, rpcv1.Need_NEED_VIEW},
+	modelv1.UserRole_USER_ROLE_OPERATOR: {rpcv1.Need_NEED_BELONG, rpcv1.Need_NEED_VIEW, rpcv1.Need_NEED_OPERATE},
+	modelv1.UserRole_USER_ROLE_ROTATOR:  {rpcv1.Need_NEED_BELONG, rpcv1.Need_NEED_ROTATE},
+	modelv1.UserRole_USER_ROLE_ADMIN: {
+		rpcv1.Need_NEED_BELONG, rpcv1.Need_NEED_VIEW, rpcv1.Need_NEED_OPERATE, rpcv1.Need_NEED_ROTATE, rpcv1.Need_NEED_ADMIN,
+	},
 }
 
 // Grants reports whether a role gives what a method needs. A role that is in no
 // table gives nothing, and a need that is none is never given.
 func Grants(role modelv1.UserRole, need rpcv1.Need) bool { return slices.Contains(rights[role], need) }
+
+// IsRole reports whether there is such a role.
+func IsRole(role modelv1.UserRole) bool { return rights[role] != nil }
+
+// Roles returns the roles there are, those that give least first.
+func Roles() []modelv1.UserRole {
+	return slices.SortedFunc(maps.Keys(rights), func(a, b modelv1.UserRole) int {
+		return cmp.Or(cmp.Compare(len(rights[a]), len(rights[b])), cmp.Compare(a, b))
+	})
+}
 
 // RoleName is a role as people type it: "viewer".
 func RoleName(role modelv1.UserRole) string {
@@ -84,7 +98,7 @@ func (s *Server) authoriseUser(ctx context.Context, c *call) error {
 // role is not changed: an admin makes a user who has another.
 func tooSmall(user string, role modelv1.UserRole, p *rpcv1.Policy) error {
 	least, has := leastRole(p.GetNeeds()), "has no role"
-	if rights[role] != nil {
+	if IsRole(role) {
 		has = "is " + withArticle(RoleName(role))
 	}
 	return Refuse(Errorf(errdefs.ErrPermissionDenied, "to %s takes the role %s, and user %s %s", p.GetDeed(), least, user, has),
@@ -93,7 +107,7 @@ func tooSmall(user string, role modelv1.UserRole, p *rpcv1.Policy) error {
 
 // leastRole names the role that gives what is needed and the least besides.
 func leastRole(need rpcv1.Need) string {
-	for _, role := range slices.Sorted(maps.Keys(rights)) {
+	for _, role := range Roles() {
 		if Grants(role, need) {
 			return RoleName(role)
 		}

@@ -34,6 +34,12 @@ func redacted(c *modelv1.Cluster) *modelv1.Cluster {
 	if c.GetRoot().GetLast() != nil {
 		c.Root.Last.Stragglers = nil // there are users among them: GetRoot names them to who may know
 	}
+	if c.GetCondemnation() != nil {
+		c.Condemnation.By = ""
+	}
+	if c.GetCondemned() != nil {
+		c.Condemned.Stragglers = nil // as above
+	}
 	if r := c.GetRoot().GetRotation(); r != nil {
 		r.By = ""
 		for _, k := range []*modelv1.RootKey{r.GetFrom(), r.GetTo()} {
@@ -161,9 +167,9 @@ func noStanding() error {
 }
 
 // stand gives the cluster the standing tokens that its settings want: none, or
-// the given ones where it has none.
+// the given ones where it has none. While nodes are condemned there are none.
 func stand(c *modelv1.Cluster, worker, manager sealed.Secret) {
-	if c.GetSpec().GetNoStandingTokens() {
+	if c.GetSpec().GetNoStandingTokens() || c.GetCondemnation() != nil {
 		c.WorkerToken, c.ManagerToken, c.PreviousWorkerToken, c.PreviousManagerToken, c.PreviousUntil = nil, nil, nil, nil, 0
 		return
 	}
@@ -223,6 +229,9 @@ func (s *Server) GetJoinToken(_ context.Context, msg *controlv1.GetJoinTokenRequ
 	if err != nil {
 		return nil, err
 	}
+	if err := s.noTokens(c); err != nil {
+		return nil, err
+	}
 	token, err := spell(c, msg.GetRole())
 	if err != nil {
 		return nil, err
@@ -230,7 +239,8 @@ func (s *Server) GetJoinToken(_ context.Context, msg *controlv1.GetJoinTokenRequ
 	return &controlv1.GetJoinTokenResponse{Token: token, Address: s.joinAddress(snap)}, nil
 }
 
-// RotateJoinToken draws a new standing token; the old one joins nobody any more.
+// RotateJoinToken draws a new standing token; the old one joins nobody any more. Who
+// may only rotate it is not shown it: one for managers would make him one.
 func (s *Server) RotateJoinToken(ctx context.Context, msg *controlv1.RotateJoinTokenRequest) (*controlv1.RotateJoinTokenResponse, error) {
 	req, err := identify(ctx, msg)
 	if err != nil {
@@ -249,6 +259,9 @@ func (s *Server) RotateJoinToken(ctx context.Context, msg *controlv1.RotateJoinT
 		if c.GetSpec().GetNoStandingTokens() {
 			return noStanding()
 		}
+		if err := s.noTokens(c); err != nil {
+			return err
+		}
 		// By hand it is done because the old one is not to be trusted: no overlap.
 		if msg.GetRole() == modelv1.Role_ROLE_MANAGER {
 			c.ManagerToken, c.PreviousManagerToken = secret.Reveal(), nil
@@ -261,6 +274,9 @@ func (s *Server) RotateJoinToken(ctx context.Context, msg *controlv1.RotateJoinT
 		return nil, err
 	}
 	snap := s.snapshot()
+	if !isAdmin(ctx) {
+		return &controlv1.RotateJoinTokenResponse{Address: s.joinAddress(snap)}, nil
+	}
 	token, err := spell(snap.Cluster(), msg.GetRole())
 	if err != nil {
 		return nil, err

@@ -69,6 +69,8 @@ type Config struct {
 	Users UserCA
 	// Roots says how the root is rotated.
 	Roots RootOffice
+	// Condemn says what follows when a manager may be compromised.
+	Condemn CondemnOffice
 	// Managers returns whom agents and clients may dial (R15).
 	Managers func(*store.Snapshot) *cav1.ManagerList
 	Decisions
@@ -76,7 +78,7 @@ type Config struct {
 
 func (c Config) check() error {
 	d := c.Decisions
-	if c.Self.IsZero() || c.DB == nil || c.Group == nil || c.Events == nil || c.Users == nil || c.Roots == nil || c.Managers == nil ||
+	if c.Self.IsZero() || c.DB == nil || c.Group == nil || c.Events == nil || c.Users == nil || c.Roots == nil || c.Condemn == nil || c.Managers == nil ||
 		d.Constraint == nil || d.Spread == nil || d.Revise == nil || d.RollBack == nil || d.Resume == nil {
 		return errors.New("control: every field of Config is required")
 	}

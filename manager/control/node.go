@@ -230,13 +230,11 @@ func renameNode(tx *store.Tx, x id.ID, old, name string) error {
 
 // turn checks a change of role and returns what the operator should know of it.
 func (s *Server) turn(tx *store.Tx, n *modelv1.Node, ref string) (warnings []string, err error) {
-	managers := 0 // that there will be
-	for other := range tx.Nodes() {
-		if other.GetSpec().GetRole() == manager && idOf(other.GetId()) != idOf(n.GetId()) {
-			managers++
-		}
-	}
+	managers := managersBeside(tx, n) // that there will be
 	if n.GetSpec().GetRole() == manager {
+		if err := mayPromote(tx.Cluster(), idOf(n.GetId()), ref); err != nil {
+			return nil, err
+		}
 		managers++
 		if n.GetStatus().GetState() == modelv1.NodeState_NODE_STATE_DOWN {
 			warnings = append(warnings, fmt.Sprintf("node %s is down: it becomes a manager when it is back", ref))
@@ -248,22 +246,45 @@ func (s *Server) turn(tx *store.Tx, n *modelv1.Node, ref string) (warnings []str
 		warnings = append(warnings, compromised(ref))
 	}
 	if managers == 2 {
-		warnings = append(warnings, "a swarm of two managers tolerates no failure: "+
-			"when either is lost there is no leader; a third manager makes it safe, and one alone risks less")
+		warnings = append(warnings, twoManagers)
 	}
 	return warnings, nil
 }
 
+const twoManagers = "a swarm of two managers tolerates no failure: " +
+	"when either is lost there is no leader; a third manager makes it safe, and one alone risks less"
+
+// managersBeside counts the nodes that are to be managers, without n.
+func managersBeside(tx *store.Tx, n *modelv1.Node) (managers int) {
+	for other := range tx.Nodes() {
+		if other.GetSpec().GetRole() == manager && idOf(other.GetId()) != idOf(n.GetId()) {
+			managers++
+		}
+	}
+	return managers
+}
+
 // compromised is what R15 has a demotion say.
 func compromised(ref string) string {
-	return fmt.Sprintf("%s has held the keys of the swarm; if it may be compromised, rotate both join tokens (ctl swarm join-token --rotate), "+
-		"bring its machine down and remove it, and then rotate the root: ctl swarm ca --rotate --deadline 10m --on-straggler quarantine", ref)
+	return fmt.Sprintf("%s has held the keys of the swarm; if it may be compromised, bring its machine down and have them all replaced: "+
+		"ctl node rm --compromised %s", ref, ref)
 }
 
 // mayDemote refuses a demotion that would leave no manager or no quorum. It
 // touches the cluster object, because what it checks is a count: of two demotions
 // that each saw enough managers, one conflicts and counts again (R9).
 func (s *Server) mayDemote(tx *store.Tx, n *modelv1.Node, ref string, remain int) error {
+	if err := s.demotable(n, ref, remain); err != nil {
+		return err
+	}
+	if c := tx.Cluster(); c != nil {
+		return tx.PutCluster(c)
+	}
+	return nil
+}
+
+// demotable refuses a demotion after which so few managers remain.
+func (s *Server) demotable(n *modelv1.Node, ref string, remain int) error {
 	if remain == 0 {
 		return rpc.Refuse(rpc.Errorf(errdefs.ErrFailedPrecondition, "attempting to demote the last manager of the swarm: node %s", ref),
 			"promote another node first: ctl node promote NODE")
@@ -271,9 +292,6 @@ func (s *Server) mayDemote(tx *store.Tx, n *modelv1.Node, ref string, remain int
 	if err := s.cfg.Group.CanLose(idOf(n.GetId())); err != nil {
 		return rpc.Refuse(rpc.Errorf(errdefs.ErrFailedPrecondition, "node %s cannot be demoted: this would result in a loss of quorum: %v", ref, err),
 			"bring the other managers back, or promote another node first")
-	}
-	if c := tx.Cluster(); c != nil {
-		return tx.PutCluster(c)
 	}
 	return nil
 }

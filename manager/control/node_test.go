@@ -151,7 +151,7 @@ func TestPromotionAndDemotionSayWhatTheyMean(t *testing.T) {
 	if said, _ := role("dev03", manager); !strings.Contains(said, "is down") || strings.Contains(said, "two managers") {
 		t.Errorf("promoting a node that is down: %q", said)
 	}
-	if said, _ := role("dev03", worker); !strings.Contains(said, "keys of the swarm") || !strings.Contains(said, "ctl swarm ca --rotate") || !strings.Contains(said, "two managers") {
+	if said, _ := role("dev03", worker); !strings.Contains(said, "keys of the swarm") || !strings.Contains(said, "ctl node rm --compromised dev03") || !strings.Contains(said, "two managers") {
 		t.Errorf("demoting: %q", said)
 	}
 	if got := w.snapshot().Node(num(3)).GetRole(); got != worker {

@@ -24,7 +24,8 @@ type NextRoot struct {
 
 // RootOffice says how the root is rotated.
 type RootOffice interface {
-	// View shows the root, without its key, and how far a rotation of it is.
+	// View shows the root, without its key, and how far a rotation of it is, and a
+	// condemnation.
 	View(snap *store.Snapshot) *controlv1.RootView
 	// Next makes or checks the root that msg asks for, or refuses msg.
 	Next(c *modelv1.Cluster, msg *controlv1.RotateRootRequest) (*NextRoot, error)
@@ -56,7 +57,7 @@ func (s *Server) GetRoot(ctx context.Context, _ *controlv1.GetRootRequest) (*con
 // their names.
 func (s *Server) rootFor(ctx context.Context, snap *store.Snapshot) *controlv1.RootView {
 	v := s.cfg.Roots.View(snap)
-	if mayListUsers(ctx) {
+	if isAdmin(ctx) {
 		return v
 	}
 	isUser := func(x *modelv1.RootStraggler) bool { return len(x.GetUser()) > 0 }
@@ -66,6 +67,12 @@ func (s *Server) rootFor(ctx context.Context, snap *store.Snapshot) *controlv1.R
 	if v.GetLast() != nil {
 		v.Last = proto.CloneOf(v.GetLast())
 		v.Last.Stragglers = slices.DeleteFunc(v.Last.GetStragglers(), isUser)
+	}
+	if x := v.GetCondemnation(); x != nil {
+		x.By = ""
+	}
+	if x := v.GetCondemned(); x != nil {
+		x.Stragglers = slices.DeleteFunc(x.GetStragglers(), isUser)
 	}
 	return v
 }
@@ -78,9 +85,12 @@ func (s *Server) RotateRoot(ctx context.Context, msg *controlv1.RotateRootReques
 		return nil, err
 	}
 	if _, done, err := s.earlier(ctx, req); err != nil || done {
-		return s.rotating(msg), err
+		return s.rotating(ctx, msg), err
 	}
 	if err := checkRotation(msg); err != nil {
+		return nil, err
+	}
+	if err := narrow(ctx, msg); err != nil {
 		return nil, err
 	}
 	c, err := cluster(s.snapshot())
@@ -97,7 +107,7 @@ func (s *Server) RotateRoot(ctx context.Context, msg *controlv1.RotateRootReques
 			return err
 		}
 		c = proto.CloneOf(c)
-		if err := s.cfg.Roots.Begin(c, msg, next, req.GetCaller(), now(tx.Base())); err != nil {
+		if err := s.cfg.Roots.Begin(c, asItIs(ctx, c, msg), next, req.GetCaller(), now(tx.Base())); err != nil {
 			return err
 		}
 		return tx.PutCluster(c)
@@ -105,12 +115,12 @@ func (s *Server) RotateRoot(ctx context.Context, msg *controlv1.RotateRootReques
 	if err != nil {
 		return nil, err
 	}
-	return s.rotating(msg), nil
+	return s.rotating(ctx, msg), nil
 }
 
 // rotating is the answer to a request that was carried out.
-func (s *Server) rotating(msg *controlv1.RotateRootRequest) *controlv1.RotateRootResponse {
-	v := s.cfg.Roots.View(s.snapshot())
+func (s *Server) rotating(ctx context.Context, msg *controlv1.RotateRootRequest) *controlv1.RotateRootResponse {
+	v := s.rootFor(ctx, s.snapshot())
 	return &controlv1.RotateRootResponse{
 		Root: v, Joined: v.GetRotation() != nil && !bytes.Equal(v.GetRotation().GetId(), msg.GetRequestId()),
 	}
@@ -150,6 +160,9 @@ func (s *Server) AbortRootRotation(ctx context.Context, msg *controlv1.AbortRoot
 	_, err = s.change(ctx, req, func(tx *store.Tx) error {
 		c, err := cluster(tx.Snapshot)
 		if err != nil {
+			return err
+		}
+		if err := s.stay(c); err != nil {
 			return err
 		}
 		c = proto.CloneOf(c)

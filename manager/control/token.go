@@ -3,7 +3,6 @@ package control
 import (
 	"context"
 	"crypto/sha256"
-	"fmt"
 	"net/netip"
 	"path"
 	"time"
@@ -84,6 +83,9 @@ func (s *Server) CreateToken(ctx context.Context, msg *controlv1.CreateTokenRequ
 	a, err := s.change(ctx, req, func(tx *store.Tx) error {
 		c, err := cluster(tx.Snapshot)
 		if err != nil {
+			return err
+		}
+		if err := s.noTokens(c); err != nil {
 			return err
 		}
 		if err := roomForToken(tx.Snapshot); err != nil {
@@ -168,11 +170,11 @@ func (s *Server) RevokeToken(ctx context.Context, msg *controlv1.RevokeTokenRequ
 		return nil, err
 	}
 	x := idOf(t.GetId())
-	_, err = s.change(ctx, req, func(tx *store.Tx) error { return revoke(tx, x, req.GetCaller()) }, x)
+	_, err = s.change(ctx, req, func(tx *store.Tx) error { return revoke(tx, x, req.GetCaller(), "revoked by "+req.GetCaller()) }, x)
 	return &controlv1.RevokeTokenResponse{Id: x.Bytes()}, err
 }
 
-func revoke(tx *store.Tx, x id.ID, by string) error {
+func revoke(tx *store.Tx, x id.ID, by, reason string) error {
 	old := tx.Token(x)
 	if old == nil {
 		return rpc.Errorf(errdefs.ErrNotFound, "token %s not found", x)
@@ -188,7 +190,7 @@ func revoke(tx *store.Tx, x id.ID, by string) error {
 		}
 	}
 	if t.GetEnd() == 0 {
-		t.End, t.EndedAt, t.EndReason = modelv1.TokenEnd_TOKEN_END_REVOKED, now(tx.Base()), fmt.Sprintf("revoked by %s", by)
+		t.End, t.EndedAt, t.EndReason = modelv1.TokenEnd_TOKEN_END_REVOKED, now(tx.Base()), reason
 	}
 	if proto.Equal(old, t) {
 		return nil

@@ -15,7 +15,6 @@ import (
 	"github.com/skep-project/skep/manager/store"
 	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
-	rpcv1 "github.com/skep-project/skep/proto/skep/rpc/v1"
 )
 
 // UserCA makes the certificates of users. What is recorded is signed, and nothing
@@ -101,7 +100,7 @@ func (s *Server) CreateUser(ctx context.Context, msg *controlv1.CreateUserReques
 func checkNewUser(msg *controlv1.CreateUserRequest) (ca.PublicKey, error) {
 	var f faults
 	f.wrong("name", ca.CheckUserName(msg.GetName()))
-	f.check(rpc.Grants(msg.GetRole(), rpcv1.Need_NEED_VIEW), "role %v: want viewer, operator or admin", msg.GetRole())
+	f.check(rpc.IsRole(msg.GetRole()), "role %v: want viewer, operator, rotator or admin", msg.GetRole())
 	f.lifetime(msg.GetTtl())
 	key, err := ca.ParseCSR(msg.GetCsr())
 	f.wrong("key", err)

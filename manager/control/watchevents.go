@@ -12,6 +12,7 @@ import (
 	"github.com/skep-project/skep/internal/rpc"
 	"github.com/skep-project/skep/manager/control/events"
 	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 	rpcv1 "github.com/skep-project/skep/proto/skep/rpc/v1"
 )
 
@@ -32,7 +33,7 @@ func (s *Server) WatchEvents(msg *controlv1.WatchEventsRequest, stream grpc.Serv
 	if err := checkEvents(msg); err != nil {
 		return err
 	}
-	t := &teller{Server: s, msg: msg, stream: stream, users: mayListUsers(stream.Context())}
+	t := &teller{Server: s, msg: msg, stream: stream, users: isAdmin(stream.Context())}
 	if i := slices.IndexFunc(msg.GetFilter().GetTypes(), events.ForAdmins); i >= 0 && !t.users {
 		kind := msg.GetFilter().GetTypes()[i]
 		return rpc.Refuse(rpc.Errorf(errdefs.ErrPermissionDenied, "events of %ss are told to admins only", kind), "leave the type "+kind+" out")
@@ -73,11 +74,13 @@ func checkEvents(msg *controlv1.WatchEventsRequest) error {
 	return fs.refusal("events")
 }
 
-// mayListUsers reports whether the caller may see users and join tokens: the rest
-// of what happens is for every viewer.
-func mayListUsers(ctx context.Context) bool {
+// isAdmin reports whether the caller may do and see everything: users and join
+// tokens are for no viewer, for one. Who is root on a manager's host has no
+// certificate and no role, also when another manager carried the call.
+func isAdmin(ctx context.Context) bool {
 	c, ok := rpc.FromContext(ctx)
-	return ok && (c.Local || rpc.Grants(c.Rights, rpcv1.Need_NEED_ADMIN))
+	socket := c.Person.IsZero() && c.Rights == modelv1.UserRole_USER_ROLE_UNSPECIFIED
+	return ok && c.Kind == rpc.User && (socket || rpc.Grants(c.Rights, rpcv1.Need_NEED_ADMIN))
 }
 
 // A teller serves one caller.

@@ -106,7 +106,7 @@ func emptyWorld(t *testing.T) *world {
 	chronicle := &events.Chronicle{}
 	st.Observe(chronicle)
 	w := &world{T: t, log: log, leader: 1, dark: map[uint64]bool{}}
-	s, err := New(Config{Self: num(1), DB: db, Group: w, Events: chronicle, Decisions: decisions, Users: newScribe(t), Roots: &rotor{},
+	s, err := New(Config{Self: num(1), DB: db, Group: w, Events: chronicle, Decisions: decisions, Users: newScribe(t), Roots: &rotor{}, Condemn: tribunal{},
 		Managers: func(s *store.Snapshot) *cav1.ManagerList { return &cav1.ManagerList{Index: s.Index()} }})
 	if err != nil {
 		t.Fatal(err)

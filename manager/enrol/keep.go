@@ -71,7 +71,7 @@ func (m *Members) keepOnce(ctx context.Context) error {
 // it stays as it is.
 func rotated(c *modelv1.Cluster, at time.Time, worker, manager []byte) *modelv1.Cluster {
 	every, nanos := c.GetSpec().GetTokenRotation(), at.UnixNano()
-	off := every == 0 || c.GetSpec().GetNoStandingTokens()
+	off := every == 0 || c.GetSpec().GetNoStandingTokens() || c.GetCondemnation() != nil // there are no tokens then
 	due := !off && (c.GetTokensRotatedAt() == 0 || nanos >= c.GetTokensRotatedAt()+every)
 	over := c.GetPreviousUntil() != 0 && nanos >= c.GetPreviousUntil()
 	if !due && !over && (!off || c.GetTokensRotatedAt() == 0) {

@@ -69,11 +69,28 @@ func (w *turns) cluster(a, b *modelv1.Cluster) {
 	if a == nil {
 		return
 	}
-	w.of(!bytes.Equal(a.GetWorkerToken(), b.GetWorkerToken()), "another worker token")
-	w.of(!bytes.Equal(a.GetManagerToken(), b.GetManagerToken()), "another manager token")
+	w.of(len(b.GetCondemnation().GetNodes()) > len(a.GetCondemnation().GetNodes()), "managers that may be compromised: %s", condemned(b.GetCondemnation()))
+	w.of(a.GetCondemnation() != nil && b.GetCondemnation() == nil, "nothing that managers knew which may be compromised counts any more")
+	w.standing("worker", a.GetWorkerToken(), b.GetWorkerToken())
+	w.standing("manager", a.GetManagerToken(), b.GetManagerToken())
 	w.of(a.GetUnlockNumber() != b.GetUnlockNumber() && len(b.GetUnlockKey()) > 0, "unlock key %d", b.GetUnlockNumber())
 	w.of(!bytes.Equal(a.GetRoot().GetKey(), b.GetRoot().GetKey()), "another root key")
 	w.of(a.GetDataKey().GetActive() != b.GetDataKey().GetActive(), "data key %d", b.GetDataKey().GetActive())
+}
+
+// condemned names the nodes of a condemnation.
+func condemned(c *modelv1.Condemnation) string {
+	var names []string
+	for _, n := range c.GetNodes() {
+		names = append(names, n.GetName())
+	}
+	return strings.Join(names, " ")
+}
+
+// standing says what became of a standing token.
+func (w *turns) standing(role string, a, b []byte) {
+	w.of(!bytes.Equal(a, b) && len(b) > 0, "another %s token", role)
+	w.of(!bytes.Equal(a, b) && len(b) == 0, "no %s token", role)
 }
 
 func onOff(on bool) string {

@@ -124,6 +124,10 @@ func TestARecordSaysWhatBecameOfWhat(t *testing.T) {
 		{cluster(&modelv1.Cluster{Spec: &modelv1.ClusterSpec{Autolock: true, NoStandingTokens: true}, UnlockKey: []byte("hunter2"), UnlockNumber: 1}), "autolock on, standing tokens off, unlock key 1"},
 		{cluster(&modelv1.Cluster{Spec: &modelv1.ClusterSpec{}, UnlockNumber: 2, WorkerToken: []byte("hunter2"), ManagerToken: []byte("hunter3"), Root: &modelv1.RootCA{Key: []byte("hunter4")}}),
 			"autolock off, standing tokens on, another worker token, another manager token, another root key"},
+		{cluster(&modelv1.Cluster{Spec: &modelv1.ClusterSpec{}, UnlockNumber: 2, ManagerToken: []byte("hunter3"), Root: &modelv1.RootCA{Key: []byte("hunter4")},
+			Condemnation: &modelv1.Condemnation{Nodes: []*modelv1.Condemned{{Name: "m2"}}}}), "managers that may be compromised: m2, no worker token"},
+		{cluster(&modelv1.Cluster{Spec: &modelv1.ClusterSpec{}, UnlockNumber: 2, ManagerToken: []byte("hunter3"), Root: &modelv1.RootCA{Key: []byte("hunter4")}}),
+			"nothing that managers knew which may be compromised counts any more"},
 	} {
 		if err := s.ApplyProto(uint64(100+i), 1, []*logv1.Transaction{asked("X", tt.op)})[0]; err != nil {
 			t.Fatalf("%s: %v", tt.want, err)

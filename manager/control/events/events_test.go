@@ -235,6 +235,18 @@ func TestTheStoryOfASwarm(t *testing.T) {
 		{"a limit for dead managers", []*logv1.Operation{putCluster(func(c *modelv1.Cluster) {
 			c.WorkerToken, c.History, c.Spec.Lease, c.Spec.DeadManagerRemoval = []byte("another"), []byte("two"), 5e9, 600e9
 		})}, []string{"swarm update default deadmanagerremoval.new=10m0s deadmanagerremoval.old=0s"}},
+		{"a manager that may be compromised", []*logv1.Operation{putCluster(func(c *modelv1.Cluster) {
+			c.WorkerToken, c.History, c.Spec.Lease, c.Spec.DeadManagerRemoval = nil, []byte("two"), 5e9, 600e9
+			c.Condemnation = &modelv1.Condemnation{Id: []byte{1}, Nodes: []*modelv1.Condemned{{Node: dev02.Bytes(), Name: "dev02"}}, Step: modelv1.CondemnationStep_CONDEMNATION_STEP_OUT}
+		})}, []string{"swarm condemn-start default condemnation=01 node=dev02: manager dev02 may be compromised: what it knows is replaced"}},
+		{"it is out", []*logv1.Operation{putCluster(func(c *modelv1.Cluster) {
+			c.WorkerToken, c.History, c.Spec.Lease, c.Spec.DeadManagerRemoval = nil, []byte("two"), 5e9, 600e9
+			c.Condemnation = &modelv1.Condemnation{Id: []byte{1}, Nodes: []*modelv1.Condemned{{Node: dev02.Bytes(), Name: "dev02"}}, Step: modelv1.CondemnationStep_CONDEMNATION_STEP_DATA_KEY}
+		})}, []string{"swarm condemn-step default condemnation=01 step=data key"}},
+		{"and it is over", []*logv1.Operation{putCluster(func(c *modelv1.Cluster) {
+			c.WorkerToken, c.History, c.Spec.Lease, c.Spec.DeadManagerRemoval = []byte("a third"), []byte("two"), 5e9, 600e9
+			c.Condemned = &modelv1.CondemnationEnd{Id: []byte{1}, LeftBehind: 2}
+		})}, []string{"swarm token-rotated default role=worker", "swarm condemn-end default condemnation=01 leftbehind=2"}},
 		{"it votes again", []*logv1.Operation{member(3, dev02, true, "dev02:2377")}, []string{"node promote dev02 address=dev02:2377"}},
 		{"and is taken out", []*logv1.Operation{remove(store.KindMember, store.MemberKey(3)), {Op: &logv1.Operation_NodeRole{NodeRole: &logv1.NodeRole{
 			Node: dev02.Bytes(), Role: modelv1.Role_ROLE_WORKER, Reason: "not heard for 10m0s"}}}},

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/skep-project/skep/internal/id"
 	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
@@ -32,13 +33,38 @@ func (s *step) swarm(old, c *modelv1.Cluster) {
 	if attributes := settings(old.GetSpec(), c.GetSpec()); len(attributes) > 0 {
 		s.add(s.swarmEntry(), "update", "", attributes)
 	}
-	if !bytes.Equal(old.GetWorkerToken(), c.GetWorkerToken()) {
+	if !bytes.Equal(old.GetWorkerToken(), c.GetWorkerToken()) && len(c.GetWorkerToken()) > 0 {
 		s.add(s.swarmEntry(), "token-rotated", "", map[string]string{"role": "worker"})
 	}
-	if !bytes.Equal(old.GetManagerToken(), c.GetManagerToken()) {
+	if !bytes.Equal(old.GetManagerToken(), c.GetManagerToken()) && len(c.GetManagerToken()) > 0 {
 		s.add(s.swarmEntry(), "token-rotated", "", map[string]string{"role": "manager"})
 	}
 	s.root(old.GetRoot(), c.GetRoot())
+	s.condemnation(old.GetCondemnation(), c)
+}
+
+// condemnation tells what became of managers that may be compromised.
+func (s *step) condemnation(was *modelv1.Condemnation, c *modelv1.Cluster) {
+	is := c.GetCondemnation()
+	switch {
+	case is != nil && len(is.GetNodes()) > len(was.GetNodes()):
+		n := is.GetNodes()[len(is.GetNodes())-1]
+		e := s.swarmEntry()
+		if x, err := id.FromBytes(n.GetNode()); err == nil {
+			e.Node = x
+		}
+		s.add(e, "condemn-start", "manager "+n.GetName()+" may be compromised: what it knows is replaced",
+			map[string]string{"condemnation": hex.EncodeToString(is.GetId()), "node": n.GetName()})
+	case is != nil && was.GetStep() != is.GetStep():
+		s.add(s.swarmEntry(), "condemn-step", "", map[string]string{
+			"condemnation": hex.EncodeToString(is.GetId()), "step": word(is.GetStep().String(), "CONDEMNATION_STEP_"),
+		})
+	case is == nil && was != nil:
+		e := c.GetCondemned()
+		s.add(s.swarmEntry(), "condemn-end", "", map[string]string{
+			"condemnation": hex.EncodeToString(e.GetId()), "leftbehind": strconv.FormatUint(e.GetLeftBehind(), 10),
+		})
+	}
 }
 
 // root tells what became of a rotation of the root.

@@ -78,7 +78,7 @@ func (x ManagerStatus_Reachability) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ManagerStatus_Reachability.Descriptor instead.
 func (ManagerStatus_Reachability) EnumDescriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{19, 0}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{21, 0}
 }
 
 type GetRootRequest struct {
@@ -169,8 +169,11 @@ type RootView struct {
 	Rotation     *RotationView       `protobuf:"bytes,2,opt,name=rotation,proto3" json:"rotation,omitempty"`
 	Last         *v1.RootRotationEnd `protobuf:"bytes,3,opt,name=last,proto3" json:"last,omitempty"`
 	// Log time of the answer.
-	Now           int64  `protobuf:"varint,4,opt,name=now,proto3" json:"now,omitempty"`
-	Cluster       []byte `protobuf:"bytes,5,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Now     int64  `protobuf:"varint,4,opt,name=now,proto3" json:"now,omitempty"`
+	Cluster []byte `protobuf:"bytes,5,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	// The condemnation that is under way, and how the last one ended.
+	Condemnation  *v1.Condemnation    `protobuf:"bytes,30,opt,name=condemnation,proto3" json:"condemnation,omitempty"`
+	Condemned     *v1.CondemnationEnd `protobuf:"bytes,31,opt,name=condemned,proto3" json:"condemned,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -240,6 +243,162 @@ func (x *RootView) GetCluster() []byte {
 	return nil
 }
 
+func (x *RootView) GetCondemnation() *v1.Condemnation {
+	if x != nil {
+		return x.Condemnation
+	}
+	return nil
+}
+
+func (x *RootView) GetCondemned() *v1.CondemnationEnd {
+	if x != nil {
+		return x.Condemned
+	}
+	return nil
+}
+
+type CondemnNodeRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	RequestId []byte                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Ref       string                 `protobuf:"bytes,2,opt,name=ref,proto3" json:"ref,omitempty"`
+	// It is removed; else it becomes a worker.
+	Remove bool `protobuf:"varint,3,opt,name=remove,proto3" json:"remove,omitempty"`
+	// Nanoseconds that the rotation of the root may take. 0: 10 minutes, or if a
+	// condemnation is under way, its own.
+	Deadline int64 `protobuf:"varint,4,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	// UNSPECIFIED: quarantine, or if a condemnation is under way, its own.
+	OnStraggler   v1.StragglerPolicy `protobuf:"varint,5,opt,name=on_straggler,json=onStraggler,proto3,enum=skep.model.v1.StragglerPolicy" json:"on_straggler,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CondemnNodeRequest) Reset() {
+	*x = CondemnNodeRequest{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CondemnNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CondemnNodeRequest) ProtoMessage() {}
+
+func (x *CondemnNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CondemnNodeRequest.ProtoReflect.Descriptor instead.
+func (*CondemnNodeRequest) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *CondemnNodeRequest) GetRequestId() []byte {
+	if x != nil {
+		return x.RequestId
+	}
+	return nil
+}
+
+func (x *CondemnNodeRequest) GetRef() string {
+	if x != nil {
+		return x.Ref
+	}
+	return ""
+}
+
+func (x *CondemnNodeRequest) GetRemove() bool {
+	if x != nil {
+		return x.Remove
+	}
+	return false
+}
+
+func (x *CondemnNodeRequest) GetDeadline() int64 {
+	if x != nil {
+		return x.Deadline
+	}
+	return 0
+}
+
+func (x *CondemnNodeRequest) GetOnStraggler() v1.StragglerPolicy {
+	if x != nil {
+		return x.OnStraggler
+	}
+	return v1.StragglerPolicy(0)
+}
+
+type CondemnNodeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Root  *RootView              `protobuf:"bytes,1,opt,name=root,proto3" json:"root,omitempty"`
+	// A condemnation of the node was under way already.
+	Joined bool `protobuf:"varint,2,opt,name=joined,proto3" json:"joined,omitempty"`
+	// Things the operator should know, one sentence each.
+	Warnings      []string `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CondemnNodeResponse) Reset() {
+	*x = CondemnNodeResponse{}
+	mi := &file_skep_control_v1_control_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CondemnNodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CondemnNodeResponse) ProtoMessage() {}
+
+func (x *CondemnNodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_control_v1_control_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CondemnNodeResponse.ProtoReflect.Descriptor instead.
+func (*CondemnNodeResponse) Descriptor() ([]byte, []int) {
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *CondemnNodeResponse) GetRoot() *RootView {
+	if x != nil {
+		return x.Root
+	}
+	return nil
+}
+
+func (x *CondemnNodeResponse) GetJoined() bool {
+	if x != nil {
+		return x.Joined
+	}
+	return false
+}
+
+func (x *CondemnNodeResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
 // RotationView is how far a rotation is. Who follows is judged by what managers
 // saw when the node opened its newest session, and by the users' records.
 type RotationView struct {
@@ -269,7 +428,7 @@ type RotationView struct {
 
 func (x *RotationView) Reset() {
 	*x = RotationView{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[3]
+	mi := &file_skep_control_v1_control_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -281,7 +440,7 @@ func (x *RotationView) String() string {
 func (*RotationView) ProtoMessage() {}
 
 func (x *RotationView) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[3]
+	mi := &file_skep_control_v1_control_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -294,7 +453,7 @@ func (x *RotationView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotationView.ProtoReflect.Descriptor instead.
 func (*RotationView) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{3}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RotationView) GetId() []byte {
@@ -416,7 +575,7 @@ type RotateRootRequest struct {
 
 func (x *RotateRootRequest) Reset() {
 	*x = RotateRootRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[4]
+	mi := &file_skep_control_v1_control_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -428,7 +587,7 @@ func (x *RotateRootRequest) String() string {
 func (*RotateRootRequest) ProtoMessage() {}
 
 func (x *RotateRootRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[4]
+	mi := &file_skep_control_v1_control_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -441,7 +600,7 @@ func (x *RotateRootRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateRootRequest.ProtoReflect.Descriptor instead.
 func (*RotateRootRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{4}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RotateRootRequest) GetRequestId() []byte {
@@ -504,7 +663,7 @@ type RotateRootResponse struct {
 
 func (x *RotateRootResponse) Reset() {
 	*x = RotateRootResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[5]
+	mi := &file_skep_control_v1_control_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -516,7 +675,7 @@ func (x *RotateRootResponse) String() string {
 func (*RotateRootResponse) ProtoMessage() {}
 
 func (x *RotateRootResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[5]
+	mi := &file_skep_control_v1_control_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -529,7 +688,7 @@ func (x *RotateRootResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateRootResponse.ProtoReflect.Descriptor instead.
 func (*RotateRootResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{5}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RotateRootResponse) GetRoot() *RootView {
@@ -558,7 +717,7 @@ type AbortRootRotationRequest struct {
 
 func (x *AbortRootRotationRequest) Reset() {
 	*x = AbortRootRotationRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[6]
+	mi := &file_skep_control_v1_control_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -570,7 +729,7 @@ func (x *AbortRootRotationRequest) String() string {
 func (*AbortRootRotationRequest) ProtoMessage() {}
 
 func (x *AbortRootRotationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[6]
+	mi := &file_skep_control_v1_control_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -583,7 +742,7 @@ func (x *AbortRootRotationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbortRootRotationRequest.ProtoReflect.Descriptor instead.
 func (*AbortRootRotationRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{6}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *AbortRootRotationRequest) GetRequestId() []byte {
@@ -616,7 +775,7 @@ type AbortRootRotationResponse struct {
 
 func (x *AbortRootRotationResponse) Reset() {
 	*x = AbortRootRotationResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[7]
+	mi := &file_skep_control_v1_control_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -628,7 +787,7 @@ func (x *AbortRootRotationResponse) String() string {
 func (*AbortRootRotationResponse) ProtoMessage() {}
 
 func (x *AbortRootRotationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[7]
+	mi := &file_skep_control_v1_control_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -641,7 +800,7 @@ func (x *AbortRootRotationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbortRootRotationResponse.ProtoReflect.Descriptor instead.
 func (*AbortRootRotationResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{7}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *AbortRootRotationResponse) GetRoot() *RootView {
@@ -659,7 +818,7 @@ type WatchRootRequest struct {
 
 func (x *WatchRootRequest) Reset() {
 	*x = WatchRootRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[8]
+	mi := &file_skep_control_v1_control_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -671,7 +830,7 @@ func (x *WatchRootRequest) String() string {
 func (*WatchRootRequest) ProtoMessage() {}
 
 func (x *WatchRootRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[8]
+	mi := &file_skep_control_v1_control_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -684,7 +843,7 @@ func (x *WatchRootRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRootRequest.ProtoReflect.Descriptor instead.
 func (*WatchRootRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{8}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{10}
 }
 
 type WatchRootResponse struct {
@@ -696,7 +855,7 @@ type WatchRootResponse struct {
 
 func (x *WatchRootResponse) Reset() {
 	*x = WatchRootResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[9]
+	mi := &file_skep_control_v1_control_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -708,7 +867,7 @@ func (x *WatchRootResponse) String() string {
 func (*WatchRootResponse) ProtoMessage() {}
 
 func (x *WatchRootResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[9]
+	mi := &file_skep_control_v1_control_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -721,7 +880,7 @@ func (x *WatchRootResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRootResponse.ProtoReflect.Descriptor instead.
 func (*WatchRootResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{9}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *WatchRootResponse) GetRoot() *RootView {
@@ -739,7 +898,7 @@ type GetClusterRequest struct {
 
 func (x *GetClusterRequest) Reset() {
 	*x = GetClusterRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[10]
+	mi := &file_skep_control_v1_control_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -751,7 +910,7 @@ func (x *GetClusterRequest) String() string {
 func (*GetClusterRequest) ProtoMessage() {}
 
 func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[10]
+	mi := &file_skep_control_v1_control_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -764,7 +923,7 @@ func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterRequest.ProtoReflect.Descriptor instead.
 func (*GetClusterRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{10}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{12}
 }
 
 type GetClusterResponse struct {
@@ -785,7 +944,7 @@ type GetClusterResponse struct {
 
 func (x *GetClusterResponse) Reset() {
 	*x = GetClusterResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[11]
+	mi := &file_skep_control_v1_control_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -797,7 +956,7 @@ func (x *GetClusterResponse) String() string {
 func (*GetClusterResponse) ProtoMessage() {}
 
 func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[11]
+	mi := &file_skep_control_v1_control_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -810,7 +969,7 @@ func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterResponse.ProtoReflect.Descriptor instead.
 func (*GetClusterResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{11}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetClusterResponse) GetCluster() *v1.Cluster {
@@ -866,7 +1025,7 @@ type UpdateClusterRequest struct {
 
 func (x *UpdateClusterRequest) Reset() {
 	*x = UpdateClusterRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[12]
+	mi := &file_skep_control_v1_control_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -878,7 +1037,7 @@ func (x *UpdateClusterRequest) String() string {
 func (*UpdateClusterRequest) ProtoMessage() {}
 
 func (x *UpdateClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[12]
+	mi := &file_skep_control_v1_control_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -891,7 +1050,7 @@ func (x *UpdateClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateClusterRequest.ProtoReflect.Descriptor instead.
 func (*UpdateClusterRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{12}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *UpdateClusterRequest) GetRequestId() []byte {
@@ -924,7 +1083,7 @@ type UpdateClusterResponse struct {
 
 func (x *UpdateClusterResponse) Reset() {
 	*x = UpdateClusterResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[13]
+	mi := &file_skep_control_v1_control_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -936,7 +1095,7 @@ func (x *UpdateClusterResponse) String() string {
 func (*UpdateClusterResponse) ProtoMessage() {}
 
 func (x *UpdateClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[13]
+	mi := &file_skep_control_v1_control_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -949,7 +1108,7 @@ func (x *UpdateClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateClusterResponse.ProtoReflect.Descriptor instead.
 func (*UpdateClusterResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{13}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *UpdateClusterResponse) GetCluster() *v1.Cluster {
@@ -968,7 +1127,7 @@ type GetJoinTokenRequest struct {
 
 func (x *GetJoinTokenRequest) Reset() {
 	*x = GetJoinTokenRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[14]
+	mi := &file_skep_control_v1_control_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -980,7 +1139,7 @@ func (x *GetJoinTokenRequest) String() string {
 func (*GetJoinTokenRequest) ProtoMessage() {}
 
 func (x *GetJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[14]
+	mi := &file_skep_control_v1_control_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -993,7 +1152,7 @@ func (x *GetJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*GetJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{14}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetJoinTokenRequest) GetRole() v1.Role {
@@ -1014,7 +1173,7 @@ type GetJoinTokenResponse struct {
 
 func (x *GetJoinTokenResponse) Reset() {
 	*x = GetJoinTokenResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[15]
+	mi := &file_skep_control_v1_control_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1026,7 +1185,7 @@ func (x *GetJoinTokenResponse) String() string {
 func (*GetJoinTokenResponse) ProtoMessage() {}
 
 func (x *GetJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[15]
+	mi := &file_skep_control_v1_control_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1039,7 +1198,7 @@ func (x *GetJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*GetJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{15}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetJoinTokenResponse) GetToken() string {
@@ -1066,7 +1225,7 @@ type RotateJoinTokenRequest struct {
 
 func (x *RotateJoinTokenRequest) Reset() {
 	*x = RotateJoinTokenRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[16]
+	mi := &file_skep_control_v1_control_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1078,7 +1237,7 @@ func (x *RotateJoinTokenRequest) String() string {
 func (*RotateJoinTokenRequest) ProtoMessage() {}
 
 func (x *RotateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[16]
+	mi := &file_skep_control_v1_control_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1091,7 +1250,7 @@ func (x *RotateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*RotateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{16}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RotateJoinTokenRequest) GetRequestId() []byte {
@@ -1109,16 +1268,17 @@ func (x *RotateJoinTokenRequest) GetRole() v1.Role {
 }
 
 type RotateJoinTokenResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Token         string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
-	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: the caller may rotate tokens and not see them.
+	Token         string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	Address       string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RotateJoinTokenResponse) Reset() {
 	*x = RotateJoinTokenResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[17]
+	mi := &file_skep_control_v1_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1130,7 +1290,7 @@ func (x *RotateJoinTokenResponse) String() string {
 func (*RotateJoinTokenResponse) ProtoMessage() {}
 
 func (x *RotateJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[17]
+	mi := &file_skep_control_v1_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1143,7 +1303,7 @@ func (x *RotateJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*RotateJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{17}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RotateJoinTokenResponse) GetToken() string {
@@ -1174,7 +1334,7 @@ type NodeView struct {
 
 func (x *NodeView) Reset() {
 	*x = NodeView{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[18]
+	mi := &file_skep_control_v1_control_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1186,7 +1346,7 @@ func (x *NodeView) String() string {
 func (*NodeView) ProtoMessage() {}
 
 func (x *NodeView) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[18]
+	mi := &file_skep_control_v1_control_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1199,7 +1359,7 @@ func (x *NodeView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeView.ProtoReflect.Descriptor instead.
 func (*NodeView) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{18}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *NodeView) GetNode() *v1.Node {
@@ -1239,7 +1399,7 @@ type ManagerStatus struct {
 
 func (x *ManagerStatus) Reset() {
 	*x = ManagerStatus{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[19]
+	mi := &file_skep_control_v1_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1251,7 +1411,7 @@ func (x *ManagerStatus) String() string {
 func (*ManagerStatus) ProtoMessage() {}
 
 func (x *ManagerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[19]
+	mi := &file_skep_control_v1_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1264,7 +1424,7 @@ func (x *ManagerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManagerStatus.ProtoReflect.Descriptor instead.
 func (*ManagerStatus) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{19}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ManagerStatus) GetLeader() bool {
@@ -1318,7 +1478,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[20]
+	mi := &file_skep_control_v1_control_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1330,7 +1490,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[20]
+	mi := &file_skep_control_v1_control_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1343,7 +1503,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{20}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListNodesRequest) GetFilter() *Filter {
@@ -1376,7 +1536,7 @@ type Filter struct {
 
 func (x *Filter) Reset() {
 	*x = Filter{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[21]
+	mi := &file_skep_control_v1_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1388,7 +1548,7 @@ func (x *Filter) String() string {
 func (*Filter) ProtoMessage() {}
 
 func (x *Filter) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[21]
+	mi := &file_skep_control_v1_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1401,7 +1561,7 @@ func (x *Filter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Filter.ProtoReflect.Descriptor instead.
 func (*Filter) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{21}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Filter) GetIds() []string {
@@ -1486,7 +1646,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[22]
+	mi := &file_skep_control_v1_control_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1498,7 +1658,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[22]
+	mi := &file_skep_control_v1_control_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1511,7 +1671,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{22}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListNodesResponse) GetNodes() []*NodeView {
@@ -1538,7 +1698,7 @@ type GetNodeRequest struct {
 
 func (x *GetNodeRequest) Reset() {
 	*x = GetNodeRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[23]
+	mi := &file_skep_control_v1_control_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1550,7 +1710,7 @@ func (x *GetNodeRequest) String() string {
 func (*GetNodeRequest) ProtoMessage() {}
 
 func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[23]
+	mi := &file_skep_control_v1_control_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1563,7 +1723,7 @@ func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeRequest.ProtoReflect.Descriptor instead.
 func (*GetNodeRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{23}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GetNodeRequest) GetRef() string {
@@ -1586,7 +1746,7 @@ type GetNodeResponse struct {
 
 func (x *GetNodeResponse) Reset() {
 	*x = GetNodeResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[24]
+	mi := &file_skep_control_v1_control_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1598,7 +1758,7 @@ func (x *GetNodeResponse) String() string {
 func (*GetNodeResponse) ProtoMessage() {}
 
 func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[24]
+	mi := &file_skep_control_v1_control_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1611,7 +1771,7 @@ func (x *GetNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeResponse.ProtoReflect.Descriptor instead.
 func (*GetNodeResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{24}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GetNodeResponse) GetNode() *NodeView {
@@ -1655,7 +1815,7 @@ type UpdateNodeRequest struct {
 
 func (x *UpdateNodeRequest) Reset() {
 	*x = UpdateNodeRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[25]
+	mi := &file_skep_control_v1_control_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1667,7 +1827,7 @@ func (x *UpdateNodeRequest) String() string {
 func (*UpdateNodeRequest) ProtoMessage() {}
 
 func (x *UpdateNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[25]
+	mi := &file_skep_control_v1_control_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1680,7 +1840,7 @@ func (x *UpdateNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateNodeRequest.ProtoReflect.Descriptor instead.
 func (*UpdateNodeRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{25}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *UpdateNodeRequest) GetRequestId() []byte {
@@ -1759,7 +1919,7 @@ type UpdateNodeResponse struct {
 
 func (x *UpdateNodeResponse) Reset() {
 	*x = UpdateNodeResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[26]
+	mi := &file_skep_control_v1_control_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1771,7 +1931,7 @@ func (x *UpdateNodeResponse) String() string {
 func (*UpdateNodeResponse) ProtoMessage() {}
 
 func (x *UpdateNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[26]
+	mi := &file_skep_control_v1_control_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1784,7 +1944,7 @@ func (x *UpdateNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateNodeResponse.ProtoReflect.Descriptor instead.
 func (*UpdateNodeResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{26}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *UpdateNodeResponse) GetNode() *NodeView {
@@ -1819,7 +1979,7 @@ type RemoveNodeRequest struct {
 
 func (x *RemoveNodeRequest) Reset() {
 	*x = RemoveNodeRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[27]
+	mi := &file_skep_control_v1_control_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1831,7 +1991,7 @@ func (x *RemoveNodeRequest) String() string {
 func (*RemoveNodeRequest) ProtoMessage() {}
 
 func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[27]
+	mi := &file_skep_control_v1_control_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1844,7 +2004,7 @@ func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeRequest.ProtoReflect.Descriptor instead.
 func (*RemoveNodeRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{27}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RemoveNodeRequest) GetRequestId() []byte {
@@ -1878,7 +2038,7 @@ type RemoveNodeResponse struct {
 
 func (x *RemoveNodeResponse) Reset() {
 	*x = RemoveNodeResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[28]
+	mi := &file_skep_control_v1_control_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1890,7 +2050,7 @@ func (x *RemoveNodeResponse) String() string {
 func (*RemoveNodeResponse) ProtoMessage() {}
 
 func (x *RemoveNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[28]
+	mi := &file_skep_control_v1_control_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1903,7 +2063,7 @@ func (x *RemoveNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeResponse.ProtoReflect.Descriptor instead.
 func (*RemoveNodeResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{28}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RemoveNodeResponse) GetId() []byte {
@@ -1934,7 +2094,7 @@ type CreateServiceRequest struct {
 
 func (x *CreateServiceRequest) Reset() {
 	*x = CreateServiceRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[29]
+	mi := &file_skep_control_v1_control_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1946,7 +2106,7 @@ func (x *CreateServiceRequest) String() string {
 func (*CreateServiceRequest) ProtoMessage() {}
 
 func (x *CreateServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[29]
+	mi := &file_skep_control_v1_control_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1959,7 +2119,7 @@ func (x *CreateServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateServiceRequest.ProtoReflect.Descriptor instead.
 func (*CreateServiceRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{29}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CreateServiceRequest) GetRequestId() []byte {
@@ -2000,7 +2160,7 @@ type CreateServiceResponse struct {
 
 func (x *CreateServiceResponse) Reset() {
 	*x = CreateServiceResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[30]
+	mi := &file_skep_control_v1_control_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2012,7 +2172,7 @@ func (x *CreateServiceResponse) String() string {
 func (*CreateServiceResponse) ProtoMessage() {}
 
 func (x *CreateServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[30]
+	mi := &file_skep_control_v1_control_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2025,7 +2185,7 @@ func (x *CreateServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateServiceResponse.ProtoReflect.Descriptor instead.
 func (*CreateServiceResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{30}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CreateServiceResponse) GetId() []byte {
@@ -2057,7 +2217,7 @@ type ServiceView struct {
 
 func (x *ServiceView) Reset() {
 	*x = ServiceView{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[31]
+	mi := &file_skep_control_v1_control_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2069,7 +2229,7 @@ func (x *ServiceView) String() string {
 func (*ServiceView) ProtoMessage() {}
 
 func (x *ServiceView) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[31]
+	mi := &file_skep_control_v1_control_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2082,7 +2242,7 @@ func (x *ServiceView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceView.ProtoReflect.Descriptor instead.
 func (*ServiceView) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{31}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ServiceView) GetService() *v1.Service {
@@ -2129,7 +2289,7 @@ type ListServicesRequest struct {
 
 func (x *ListServicesRequest) Reset() {
 	*x = ListServicesRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[32]
+	mi := &file_skep_control_v1_control_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2141,7 +2301,7 @@ func (x *ListServicesRequest) String() string {
 func (*ListServicesRequest) ProtoMessage() {}
 
 func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[32]
+	mi := &file_skep_control_v1_control_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2154,7 +2314,7 @@ func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesRequest.ProtoReflect.Descriptor instead.
 func (*ListServicesRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{32}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListServicesRequest) GetFilter() *Filter {
@@ -2173,7 +2333,7 @@ type ListServicesResponse struct {
 
 func (x *ListServicesResponse) Reset() {
 	*x = ListServicesResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[33]
+	mi := &file_skep_control_v1_control_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2185,7 +2345,7 @@ func (x *ListServicesResponse) String() string {
 func (*ListServicesResponse) ProtoMessage() {}
 
 func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[33]
+	mi := &file_skep_control_v1_control_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2198,7 +2358,7 @@ func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesResponse.ProtoReflect.Descriptor instead.
 func (*ListServicesResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{33}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListServicesResponse) GetServices() []*ServiceView {
@@ -2217,7 +2377,7 @@ type GetServiceRequest struct {
 
 func (x *GetServiceRequest) Reset() {
 	*x = GetServiceRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[34]
+	mi := &file_skep_control_v1_control_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2229,7 +2389,7 @@ func (x *GetServiceRequest) String() string {
 func (*GetServiceRequest) ProtoMessage() {}
 
 func (x *GetServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[34]
+	mi := &file_skep_control_v1_control_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2242,7 +2402,7 @@ func (x *GetServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServiceRequest.ProtoReflect.Descriptor instead.
 func (*GetServiceRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{34}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *GetServiceRequest) GetRef() string {
@@ -2261,7 +2421,7 @@ type GetServiceResponse struct {
 
 func (x *GetServiceResponse) Reset() {
 	*x = GetServiceResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[35]
+	mi := &file_skep_control_v1_control_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2273,7 +2433,7 @@ func (x *GetServiceResponse) String() string {
 func (*GetServiceResponse) ProtoMessage() {}
 
 func (x *GetServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[35]
+	mi := &file_skep_control_v1_control_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2286,7 +2446,7 @@ func (x *GetServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServiceResponse.ProtoReflect.Descriptor instead.
 func (*GetServiceResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{35}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *GetServiceResponse) GetService() *ServiceView {
@@ -2317,7 +2477,7 @@ type UpdateServiceRequest struct {
 
 func (x *UpdateServiceRequest) Reset() {
 	*x = UpdateServiceRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[36]
+	mi := &file_skep_control_v1_control_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2329,7 +2489,7 @@ func (x *UpdateServiceRequest) String() string {
 func (*UpdateServiceRequest) ProtoMessage() {}
 
 func (x *UpdateServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[36]
+	mi := &file_skep_control_v1_control_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2342,7 +2502,7 @@ func (x *UpdateServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateServiceRequest.ProtoReflect.Descriptor instead.
 func (*UpdateServiceRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{36}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *UpdateServiceRequest) GetRequestId() []byte {
@@ -2405,7 +2565,7 @@ type UpdateServiceResponse struct {
 
 func (x *UpdateServiceResponse) Reset() {
 	*x = UpdateServiceResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[37]
+	mi := &file_skep_control_v1_control_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2417,7 +2577,7 @@ func (x *UpdateServiceResponse) String() string {
 func (*UpdateServiceResponse) ProtoMessage() {}
 
 func (x *UpdateServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[37]
+	mi := &file_skep_control_v1_control_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2430,7 +2590,7 @@ func (x *UpdateServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateServiceResponse.ProtoReflect.Descriptor instead.
 func (*UpdateServiceResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{37}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *UpdateServiceResponse) GetId() []byte {
@@ -2464,7 +2624,7 @@ type RemoveServiceRequest struct {
 
 func (x *RemoveServiceRequest) Reset() {
 	*x = RemoveServiceRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[38]
+	mi := &file_skep_control_v1_control_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2476,7 +2636,7 @@ func (x *RemoveServiceRequest) String() string {
 func (*RemoveServiceRequest) ProtoMessage() {}
 
 func (x *RemoveServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[38]
+	mi := &file_skep_control_v1_control_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2489,7 +2649,7 @@ func (x *RemoveServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveServiceRequest.ProtoReflect.Descriptor instead.
 func (*RemoveServiceRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{38}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RemoveServiceRequest) GetRequestId() []byte {
@@ -2515,7 +2675,7 @@ type RemoveServiceResponse struct {
 
 func (x *RemoveServiceResponse) Reset() {
 	*x = RemoveServiceResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[39]
+	mi := &file_skep_control_v1_control_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2527,7 +2687,7 @@ func (x *RemoveServiceResponse) String() string {
 func (*RemoveServiceResponse) ProtoMessage() {}
 
 func (x *RemoveServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[39]
+	mi := &file_skep_control_v1_control_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2540,7 +2700,7 @@ func (x *RemoveServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveServiceResponse.ProtoReflect.Descriptor instead.
 func (*RemoveServiceResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{39}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *RemoveServiceResponse) GetId() []byte {
@@ -2565,7 +2725,7 @@ type TaskView struct {
 
 func (x *TaskView) Reset() {
 	*x = TaskView{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[40]
+	mi := &file_skep_control_v1_control_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2577,7 +2737,7 @@ func (x *TaskView) String() string {
 func (*TaskView) ProtoMessage() {}
 
 func (x *TaskView) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[40]
+	mi := &file_skep_control_v1_control_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2590,7 +2750,7 @@ func (x *TaskView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskView.ProtoReflect.Descriptor instead.
 func (*TaskView) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{40}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *TaskView) GetTask() *v1.Task {
@@ -2637,7 +2797,7 @@ type ListTasksRequest struct {
 
 func (x *ListTasksRequest) Reset() {
 	*x = ListTasksRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[41]
+	mi := &file_skep_control_v1_control_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2649,7 +2809,7 @@ func (x *ListTasksRequest) String() string {
 func (*ListTasksRequest) ProtoMessage() {}
 
 func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[41]
+	mi := &file_skep_control_v1_control_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2662,7 +2822,7 @@ func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksRequest.ProtoReflect.Descriptor instead.
 func (*ListTasksRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{41}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ListTasksRequest) GetFilter() *Filter {
@@ -2683,7 +2843,7 @@ type ListTasksResponse struct {
 
 func (x *ListTasksResponse) Reset() {
 	*x = ListTasksResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[42]
+	mi := &file_skep_control_v1_control_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2695,7 +2855,7 @@ func (x *ListTasksResponse) String() string {
 func (*ListTasksResponse) ProtoMessage() {}
 
 func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[42]
+	mi := &file_skep_control_v1_control_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2708,7 +2868,7 @@ func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksResponse.ProtoReflect.Descriptor instead.
 func (*ListTasksResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{42}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ListTasksResponse) GetTasks() []*TaskView {
@@ -2734,7 +2894,7 @@ type WatchServiceRequest struct {
 
 func (x *WatchServiceRequest) Reset() {
 	*x = WatchServiceRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[43]
+	mi := &file_skep_control_v1_control_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2746,7 +2906,7 @@ func (x *WatchServiceRequest) String() string {
 func (*WatchServiceRequest) ProtoMessage() {}
 
 func (x *WatchServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[43]
+	mi := &file_skep_control_v1_control_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2759,7 +2919,7 @@ func (x *WatchServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchServiceRequest.ProtoReflect.Descriptor instead.
 func (*WatchServiceRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{43}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *WatchServiceRequest) GetRef() string {
@@ -2788,7 +2948,7 @@ type WatchServiceResponse struct {
 
 func (x *WatchServiceResponse) Reset() {
 	*x = WatchServiceResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[44]
+	mi := &file_skep_control_v1_control_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2800,7 +2960,7 @@ func (x *WatchServiceResponse) String() string {
 func (*WatchServiceResponse) ProtoMessage() {}
 
 func (x *WatchServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[44]
+	mi := &file_skep_control_v1_control_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2813,7 +2973,7 @@ func (x *WatchServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchServiceResponse.ProtoReflect.Descriptor instead.
 func (*WatchServiceResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{44}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *WatchServiceResponse) GetIndex() uint64 {
@@ -2881,7 +3041,7 @@ type WatchEventsRequest struct {
 
 func (x *WatchEventsRequest) Reset() {
 	*x = WatchEventsRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[45]
+	mi := &file_skep_control_v1_control_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2893,7 +3053,7 @@ func (x *WatchEventsRequest) String() string {
 func (*WatchEventsRequest) ProtoMessage() {}
 
 func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[45]
+	mi := &file_skep_control_v1_control_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2906,7 +3066,7 @@ func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
 func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{45}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *WatchEventsRequest) GetAfter() uint64 {
@@ -2957,7 +3117,7 @@ type EventFilter struct {
 
 func (x *EventFilter) Reset() {
 	*x = EventFilter{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[46]
+	mi := &file_skep_control_v1_control_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2969,7 +3129,7 @@ func (x *EventFilter) String() string {
 func (*EventFilter) ProtoMessage() {}
 
 func (x *EventFilter) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[46]
+	mi := &file_skep_control_v1_control_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2982,7 +3142,7 @@ func (x *EventFilter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventFilter.ProtoReflect.Descriptor instead.
 func (*EventFilter) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{46}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *EventFilter) GetTypes() []string {
@@ -3046,7 +3206,7 @@ type WatchEventsResponse struct {
 
 func (x *WatchEventsResponse) Reset() {
 	*x = WatchEventsResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[47]
+	mi := &file_skep_control_v1_control_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3058,7 +3218,7 @@ func (x *WatchEventsResponse) String() string {
 func (*WatchEventsResponse) ProtoMessage() {}
 
 func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[47]
+	mi := &file_skep_control_v1_control_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3071,7 +3231,7 @@ func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsResponse.ProtoReflect.Descriptor instead.
 func (*WatchEventsResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{47}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *WatchEventsResponse) GetIndex() uint64 {
@@ -3128,7 +3288,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[48]
+	mi := &file_skep_control_v1_control_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3140,7 +3300,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[48]
+	mi := &file_skep_control_v1_control_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3153,7 +3313,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{48}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Event) GetType() string {
@@ -3214,7 +3374,7 @@ type IssuedUser struct {
 
 func (x *IssuedUser) Reset() {
 	*x = IssuedUser{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[49]
+	mi := &file_skep_control_v1_control_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3226,7 +3386,7 @@ func (x *IssuedUser) String() string {
 func (*IssuedUser) ProtoMessage() {}
 
 func (x *IssuedUser) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[49]
+	mi := &file_skep_control_v1_control_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3239,7 +3399,7 @@ func (x *IssuedUser) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssuedUser.ProtoReflect.Descriptor instead.
 func (*IssuedUser) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{49}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *IssuedUser) GetCluster() []byte {
@@ -3292,7 +3452,7 @@ type CreateUserRequest struct {
 
 func (x *CreateUserRequest) Reset() {
 	*x = CreateUserRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[50]
+	mi := &file_skep_control_v1_control_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3304,7 +3464,7 @@ func (x *CreateUserRequest) String() string {
 func (*CreateUserRequest) ProtoMessage() {}
 
 func (x *CreateUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[50]
+	mi := &file_skep_control_v1_control_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3317,7 +3477,7 @@ func (x *CreateUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateUserRequest.ProtoReflect.Descriptor instead.
 func (*CreateUserRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{50}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *CreateUserRequest) GetRequestId() []byte {
@@ -3364,7 +3524,7 @@ type CreateUserResponse struct {
 
 func (x *CreateUserResponse) Reset() {
 	*x = CreateUserResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[51]
+	mi := &file_skep_control_v1_control_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3376,7 +3536,7 @@ func (x *CreateUserResponse) String() string {
 func (*CreateUserResponse) ProtoMessage() {}
 
 func (x *CreateUserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[51]
+	mi := &file_skep_control_v1_control_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3389,7 +3549,7 @@ func (x *CreateUserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateUserResponse.ProtoReflect.Descriptor instead.
 func (*CreateUserResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{51}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *CreateUserResponse) GetIssued() *IssuedUser {
@@ -3407,7 +3567,7 @@ type ListUsersRequest struct {
 
 func (x *ListUsersRequest) Reset() {
 	*x = ListUsersRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[52]
+	mi := &file_skep_control_v1_control_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3419,7 +3579,7 @@ func (x *ListUsersRequest) String() string {
 func (*ListUsersRequest) ProtoMessage() {}
 
 func (x *ListUsersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[52]
+	mi := &file_skep_control_v1_control_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3432,7 +3592,7 @@ func (x *ListUsersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUsersRequest.ProtoReflect.Descriptor instead.
 func (*ListUsersRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{52}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{54}
 }
 
 type ListUsersResponse struct {
@@ -3446,7 +3606,7 @@ type ListUsersResponse struct {
 
 func (x *ListUsersResponse) Reset() {
 	*x = ListUsersResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[53]
+	mi := &file_skep_control_v1_control_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3458,7 +3618,7 @@ func (x *ListUsersResponse) String() string {
 func (*ListUsersResponse) ProtoMessage() {}
 
 func (x *ListUsersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[53]
+	mi := &file_skep_control_v1_control_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3471,7 +3631,7 @@ func (x *ListUsersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUsersResponse.ProtoReflect.Descriptor instead.
 func (*ListUsersResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{53}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ListUsersResponse) GetUsers() []*v1.User {
@@ -3497,7 +3657,7 @@ type GetUserRequest struct {
 
 func (x *GetUserRequest) Reset() {
 	*x = GetUserRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[54]
+	mi := &file_skep_control_v1_control_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3509,7 +3669,7 @@ func (x *GetUserRequest) String() string {
 func (*GetUserRequest) ProtoMessage() {}
 
 func (x *GetUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[54]
+	mi := &file_skep_control_v1_control_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3522,7 +3682,7 @@ func (x *GetUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUserRequest.ProtoReflect.Descriptor instead.
 func (*GetUserRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{54}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *GetUserRequest) GetRef() string {
@@ -3541,7 +3701,7 @@ type GetUserResponse struct {
 
 func (x *GetUserResponse) Reset() {
 	*x = GetUserResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[55]
+	mi := &file_skep_control_v1_control_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3553,7 +3713,7 @@ func (x *GetUserResponse) String() string {
 func (*GetUserResponse) ProtoMessage() {}
 
 func (x *GetUserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[55]
+	mi := &file_skep_control_v1_control_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3566,7 +3726,7 @@ func (x *GetUserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUserResponse.ProtoReflect.Descriptor instead.
 func (*GetUserResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{55}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *GetUserResponse) GetUser() *v1.User {
@@ -3586,7 +3746,7 @@ type RemoveUserRequest struct {
 
 func (x *RemoveUserRequest) Reset() {
 	*x = RemoveUserRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[56]
+	mi := &file_skep_control_v1_control_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3598,7 +3758,7 @@ func (x *RemoveUserRequest) String() string {
 func (*RemoveUserRequest) ProtoMessage() {}
 
 func (x *RemoveUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[56]
+	mi := &file_skep_control_v1_control_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3611,7 +3771,7 @@ func (x *RemoveUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveUserRequest.ProtoReflect.Descriptor instead.
 func (*RemoveUserRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{56}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *RemoveUserRequest) GetRequestId() []byte {
@@ -3637,7 +3797,7 @@ type RemoveUserResponse struct {
 
 func (x *RemoveUserResponse) Reset() {
 	*x = RemoveUserResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[57]
+	mi := &file_skep_control_v1_control_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3649,7 +3809,7 @@ func (x *RemoveUserResponse) String() string {
 func (*RemoveUserResponse) ProtoMessage() {}
 
 func (x *RemoveUserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[57]
+	mi := &file_skep_control_v1_control_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3662,7 +3822,7 @@ func (x *RemoveUserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveUserResponse.ProtoReflect.Descriptor instead.
 func (*RemoveUserResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{57}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *RemoveUserResponse) GetId() []byte {
@@ -3685,7 +3845,7 @@ type ReissueUserRequest struct {
 
 func (x *ReissueUserRequest) Reset() {
 	*x = ReissueUserRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[58]
+	mi := &file_skep_control_v1_control_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3697,7 +3857,7 @@ func (x *ReissueUserRequest) String() string {
 func (*ReissueUserRequest) ProtoMessage() {}
 
 func (x *ReissueUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[58]
+	mi := &file_skep_control_v1_control_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3710,7 +3870,7 @@ func (x *ReissueUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReissueUserRequest.ProtoReflect.Descriptor instead.
 func (*ReissueUserRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{58}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ReissueUserRequest) GetRequestId() []byte {
@@ -3750,7 +3910,7 @@ type ReissueUserResponse struct {
 
 func (x *ReissueUserResponse) Reset() {
 	*x = ReissueUserResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[59]
+	mi := &file_skep_control_v1_control_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3762,7 +3922,7 @@ func (x *ReissueUserResponse) String() string {
 func (*ReissueUserResponse) ProtoMessage() {}
 
 func (x *ReissueUserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[59]
+	mi := &file_skep_control_v1_control_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3775,7 +3935,7 @@ func (x *ReissueUserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReissueUserResponse.ProtoReflect.Descriptor instead.
 func (*ReissueUserResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{59}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ReissueUserResponse) GetIssued() *IssuedUser {
@@ -3795,7 +3955,7 @@ type RenewUserRequest struct {
 
 func (x *RenewUserRequest) Reset() {
 	*x = RenewUserRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[60]
+	mi := &file_skep_control_v1_control_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3807,7 +3967,7 @@ func (x *RenewUserRequest) String() string {
 func (*RenewUserRequest) ProtoMessage() {}
 
 func (x *RenewUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[60]
+	mi := &file_skep_control_v1_control_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3820,7 +3980,7 @@ func (x *RenewUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewUserRequest.ProtoReflect.Descriptor instead.
 func (*RenewUserRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{60}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *RenewUserRequest) GetRequestId() []byte {
@@ -3846,7 +4006,7 @@ type RenewUserResponse struct {
 
 func (x *RenewUserResponse) Reset() {
 	*x = RenewUserResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[61]
+	mi := &file_skep_control_v1_control_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3858,7 +4018,7 @@ func (x *RenewUserResponse) String() string {
 func (*RenewUserResponse) ProtoMessage() {}
 
 func (x *RenewUserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[61]
+	mi := &file_skep_control_v1_control_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3871,7 +4031,7 @@ func (x *RenewUserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewUserResponse.ProtoReflect.Descriptor instead.
 func (*RenewUserResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{61}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *RenewUserResponse) GetIssued() *IssuedUser {
@@ -3889,7 +4049,7 @@ type ListManagersRequest struct {
 
 func (x *ListManagersRequest) Reset() {
 	*x = ListManagersRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[62]
+	mi := &file_skep_control_v1_control_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3901,7 +4061,7 @@ func (x *ListManagersRequest) String() string {
 func (*ListManagersRequest) ProtoMessage() {}
 
 func (x *ListManagersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[62]
+	mi := &file_skep_control_v1_control_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3914,7 +4074,7 @@ func (x *ListManagersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListManagersRequest.ProtoReflect.Descriptor instead.
 func (*ListManagersRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{62}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{64}
 }
 
 type ListManagersResponse struct {
@@ -3928,7 +4088,7 @@ type ListManagersResponse struct {
 
 func (x *ListManagersResponse) Reset() {
 	*x = ListManagersResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[63]
+	mi := &file_skep_control_v1_control_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3940,7 +4100,7 @@ func (x *ListManagersResponse) String() string {
 func (*ListManagersResponse) ProtoMessage() {}
 
 func (x *ListManagersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[63]
+	mi := &file_skep_control_v1_control_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3953,7 +4113,7 @@ func (x *ListManagersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListManagersResponse.ProtoReflect.Descriptor instead.
 func (*ListManagersResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{63}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *ListManagersResponse) GetManagers() *v11.ManagerList {
@@ -3992,7 +4152,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[64]
+	mi := &file_skep_control_v1_control_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4004,7 +4164,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[64]
+	mi := &file_skep_control_v1_control_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4017,7 +4177,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{64}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *CreateTokenRequest) GetRequestId() []byte {
@@ -4101,7 +4261,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[65]
+	mi := &file_skep_control_v1_control_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4113,7 +4273,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[65]
+	mi := &file_skep_control_v1_control_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4126,7 +4286,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{65}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *CreateTokenResponse) GetToken() *v1.JoinToken {
@@ -4151,7 +4311,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[66]
+	mi := &file_skep_control_v1_control_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4163,7 +4323,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[66]
+	mi := &file_skep_control_v1_control_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4176,7 +4336,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{66}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{68}
 }
 
 type ListTokensResponse struct {
@@ -4191,7 +4351,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[67]
+	mi := &file_skep_control_v1_control_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4203,7 +4363,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[67]
+	mi := &file_skep_control_v1_control_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4216,7 +4376,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{67}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ListTokensResponse) GetTokens() []*v1.JoinToken {
@@ -4243,7 +4403,7 @@ type GetTokenRequest struct {
 
 func (x *GetTokenRequest) Reset() {
 	*x = GetTokenRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[68]
+	mi := &file_skep_control_v1_control_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4255,7 +4415,7 @@ func (x *GetTokenRequest) String() string {
 func (*GetTokenRequest) ProtoMessage() {}
 
 func (x *GetTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[68]
+	mi := &file_skep_control_v1_control_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4268,7 +4428,7 @@ func (x *GetTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTokenRequest.ProtoReflect.Descriptor instead.
 func (*GetTokenRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{68}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *GetTokenRequest) GetRef() string {
@@ -4289,7 +4449,7 @@ type GetTokenResponse struct {
 
 func (x *GetTokenResponse) Reset() {
 	*x = GetTokenResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[69]
+	mi := &file_skep_control_v1_control_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4301,7 +4461,7 @@ func (x *GetTokenResponse) String() string {
 func (*GetTokenResponse) ProtoMessage() {}
 
 func (x *GetTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[69]
+	mi := &file_skep_control_v1_control_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4314,7 +4474,7 @@ func (x *GetTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTokenResponse.ProtoReflect.Descriptor instead.
 func (*GetTokenResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{69}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *GetTokenResponse) GetToken() *v1.JoinToken {
@@ -4341,7 +4501,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[70]
+	mi := &file_skep_control_v1_control_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4353,7 +4513,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[70]
+	mi := &file_skep_control_v1_control_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4366,7 +4526,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{70}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *RevokeTokenRequest) GetRequestId() []byte {
@@ -4392,7 +4552,7 @@ type RevokeTokenResponse struct {
 
 func (x *RevokeTokenResponse) Reset() {
 	*x = RevokeTokenResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[71]
+	mi := &file_skep_control_v1_control_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4404,7 +4564,7 @@ func (x *RevokeTokenResponse) String() string {
 func (*RevokeTokenResponse) ProtoMessage() {}
 
 func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[71]
+	mi := &file_skep_control_v1_control_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4417,7 +4577,7 @@ func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{71}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *RevokeTokenResponse) GetId() []byte {
@@ -4437,7 +4597,7 @@ type AcceptNodeRequest struct {
 
 func (x *AcceptNodeRequest) Reset() {
 	*x = AcceptNodeRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[72]
+	mi := &file_skep_control_v1_control_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4449,7 +4609,7 @@ func (x *AcceptNodeRequest) String() string {
 func (*AcceptNodeRequest) ProtoMessage() {}
 
 func (x *AcceptNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[72]
+	mi := &file_skep_control_v1_control_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4462,7 +4622,7 @@ func (x *AcceptNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptNodeRequest.ProtoReflect.Descriptor instead.
 func (*AcceptNodeRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{72}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *AcceptNodeRequest) GetRequestId() []byte {
@@ -4490,7 +4650,7 @@ type AcceptNodeResponse struct {
 
 func (x *AcceptNodeResponse) Reset() {
 	*x = AcceptNodeResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[73]
+	mi := &file_skep_control_v1_control_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4502,7 +4662,7 @@ func (x *AcceptNodeResponse) String() string {
 func (*AcceptNodeResponse) ProtoMessage() {}
 
 func (x *AcceptNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[73]
+	mi := &file_skep_control_v1_control_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4515,7 +4675,7 @@ func (x *AcceptNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptNodeResponse.ProtoReflect.Descriptor instead.
 func (*AcceptNodeResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{73}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *AcceptNodeResponse) GetId() []byte {
@@ -4542,7 +4702,7 @@ type RejectNodeRequest struct {
 
 func (x *RejectNodeRequest) Reset() {
 	*x = RejectNodeRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[74]
+	mi := &file_skep_control_v1_control_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4554,7 +4714,7 @@ func (x *RejectNodeRequest) String() string {
 func (*RejectNodeRequest) ProtoMessage() {}
 
 func (x *RejectNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[74]
+	mi := &file_skep_control_v1_control_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4567,7 +4727,7 @@ func (x *RejectNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectNodeRequest.ProtoReflect.Descriptor instead.
 func (*RejectNodeRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{74}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *RejectNodeRequest) GetRequestId() []byte {
@@ -4595,7 +4755,7 @@ type RejectNodeResponse struct {
 
 func (x *RejectNodeResponse) Reset() {
 	*x = RejectNodeResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[75]
+	mi := &file_skep_control_v1_control_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4607,7 +4767,7 @@ func (x *RejectNodeResponse) String() string {
 func (*RejectNodeResponse) ProtoMessage() {}
 
 func (x *RejectNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[75]
+	mi := &file_skep_control_v1_control_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4620,7 +4780,7 @@ func (x *RejectNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectNodeResponse.ProtoReflect.Descriptor instead.
 func (*RejectNodeResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{75}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *RejectNodeResponse) GetId() []byte {
@@ -4645,7 +4805,7 @@ type GetUnlockKeyRequest struct {
 
 func (x *GetUnlockKeyRequest) Reset() {
 	*x = GetUnlockKeyRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[76]
+	mi := &file_skep_control_v1_control_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4657,7 +4817,7 @@ func (x *GetUnlockKeyRequest) String() string {
 func (*GetUnlockKeyRequest) ProtoMessage() {}
 
 func (x *GetUnlockKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[76]
+	mi := &file_skep_control_v1_control_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4670,7 +4830,7 @@ func (x *GetUnlockKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUnlockKeyRequest.ProtoReflect.Descriptor instead.
 func (*GetUnlockKeyRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{76}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{78}
 }
 
 type GetUnlockKeyResponse struct {
@@ -4686,7 +4846,7 @@ type GetUnlockKeyResponse struct {
 
 func (x *GetUnlockKeyResponse) Reset() {
 	*x = GetUnlockKeyResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[77]
+	mi := &file_skep_control_v1_control_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4698,7 +4858,7 @@ func (x *GetUnlockKeyResponse) String() string {
 func (*GetUnlockKeyResponse) ProtoMessage() {}
 
 func (x *GetUnlockKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[77]
+	mi := &file_skep_control_v1_control_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4711,7 +4871,7 @@ func (x *GetUnlockKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUnlockKeyResponse.ProtoReflect.Descriptor instead.
 func (*GetUnlockKeyResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{77}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *GetUnlockKeyResponse) GetUnlockKey() string {
@@ -4744,7 +4904,7 @@ type RotateUnlockKeyRequest struct {
 
 func (x *RotateUnlockKeyRequest) Reset() {
 	*x = RotateUnlockKeyRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[78]
+	mi := &file_skep_control_v1_control_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4756,7 +4916,7 @@ func (x *RotateUnlockKeyRequest) String() string {
 func (*RotateUnlockKeyRequest) ProtoMessage() {}
 
 func (x *RotateUnlockKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[78]
+	mi := &file_skep_control_v1_control_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4769,7 +4929,7 @@ func (x *RotateUnlockKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateUnlockKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateUnlockKeyRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{78}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *RotateUnlockKeyRequest) GetRequestId() []byte {
@@ -4789,7 +4949,7 @@ type RotateUnlockKeyResponse struct {
 
 func (x *RotateUnlockKeyResponse) Reset() {
 	*x = RotateUnlockKeyResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[79]
+	mi := &file_skep_control_v1_control_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4801,7 +4961,7 @@ func (x *RotateUnlockKeyResponse) String() string {
 func (*RotateUnlockKeyResponse) ProtoMessage() {}
 
 func (x *RotateUnlockKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[79]
+	mi := &file_skep_control_v1_control_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4814,7 +4974,7 @@ func (x *RotateUnlockKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateUnlockKeyResponse.ProtoReflect.Descriptor instead.
 func (*RotateUnlockKeyResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{79}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *RotateUnlockKeyResponse) GetUnlockKey() string {
@@ -4853,7 +5013,7 @@ type ReadAuditRequest struct {
 
 func (x *ReadAuditRequest) Reset() {
 	*x = ReadAuditRequest{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[80]
+	mi := &file_skep_control_v1_control_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4865,7 +5025,7 @@ func (x *ReadAuditRequest) String() string {
 func (*ReadAuditRequest) ProtoMessage() {}
 
 func (x *ReadAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[80]
+	mi := &file_skep_control_v1_control_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4878,7 +5038,7 @@ func (x *ReadAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadAuditRequest.ProtoReflect.Descriptor instead.
 func (*ReadAuditRequest) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{80}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *ReadAuditRequest) GetAfter() uint64 {
@@ -4948,7 +5108,7 @@ type AuditFilter struct {
 
 func (x *AuditFilter) Reset() {
 	*x = AuditFilter{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[81]
+	mi := &file_skep_control_v1_control_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4960,7 +5120,7 @@ func (x *AuditFilter) String() string {
 func (*AuditFilter) ProtoMessage() {}
 
 func (x *AuditFilter) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[81]
+	mi := &file_skep_control_v1_control_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4973,7 +5133,7 @@ func (x *AuditFilter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditFilter.ProtoReflect.Descriptor instead.
 func (*AuditFilter) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{81}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *AuditFilter) GetWho() []string {
@@ -5021,7 +5181,7 @@ type ReadAuditResponse struct {
 
 func (x *ReadAuditResponse) Reset() {
 	*x = ReadAuditResponse{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[82]
+	mi := &file_skep_control_v1_control_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5033,7 +5193,7 @@ func (x *ReadAuditResponse) String() string {
 func (*ReadAuditResponse) ProtoMessage() {}
 
 func (x *ReadAuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[82]
+	mi := &file_skep_control_v1_control_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5046,7 +5206,7 @@ func (x *ReadAuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadAuditResponse.ProtoReflect.Descriptor instead.
 func (*ReadAuditResponse) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{82}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *ReadAuditResponse) GetLines() [][]byte {
@@ -5089,7 +5249,7 @@ type AuditHead struct {
 
 func (x *AuditHead) Reset() {
 	*x = AuditHead{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[83]
+	mi := &file_skep_control_v1_control_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5101,7 +5261,7 @@ func (x *AuditHead) String() string {
 func (*AuditHead) ProtoMessage() {}
 
 func (x *AuditHead) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[83]
+	mi := &file_skep_control_v1_control_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5114,7 +5274,7 @@ func (x *AuditHead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditHead.ProtoReflect.Descriptor instead.
 func (*AuditHead) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{83}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *AuditHead) GetCluster() []byte {
@@ -5154,7 +5314,7 @@ type AuditSeal struct {
 
 func (x *AuditSeal) Reset() {
 	*x = AuditSeal{}
-	mi := &file_skep_control_v1_control_proto_msgTypes[84]
+	mi := &file_skep_control_v1_control_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5166,7 +5326,7 @@ func (x *AuditSeal) String() string {
 func (*AuditSeal) ProtoMessage() {}
 
 func (x *AuditSeal) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_control_v1_control_proto_msgTypes[84]
+	mi := &file_skep_control_v1_control_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5179,7 +5339,7 @@ func (x *AuditSeal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditSeal.ProtoReflect.Descriptor instead.
 func (*AuditSeal) Descriptor() ([]byte, []int) {
-	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{84}
+	return file_skep_control_v1_control_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *AuditSeal) GetSeq() uint64 {
@@ -5224,13 +5384,26 @@ const file_skep_control_v1_control_proto_rawDesc = "" +
 	"\x1dskep/control/v1/control.proto\x12\x0fskep.control.v1\x1a\x13skep/ca/v1/ca.proto\x1a\x19skep/model/v1/model.proto\x1a\x15skep/rpc/v1/rpc.proto\"\x10\n" +
 	"\x0eGetRootRequest\"@\n" +
 	"\x0fGetRootResponse\x12-\n" +
-	"\x04root\x18\x01 \x01(\v2\x19.skep.control.v1.RootViewR\x04root\"\xc9\x01\n" +
+	"\x04root\x18\x01 \x01(\v2\x19.skep.control.v1.RootViewR\x04root\"\xc8\x02\n" +
 	"\bRootView\x12\"\n" +
 	"\fcertificates\x18\x01 \x03(\fR\fcertificates\x129\n" +
 	"\brotation\x18\x02 \x01(\v2\x1d.skep.control.v1.RotationViewR\brotation\x122\n" +
 	"\x04last\x18\x03 \x01(\v2\x1e.skep.model.v1.RootRotationEndR\x04last\x12\x10\n" +
 	"\x03now\x18\x04 \x01(\x03R\x03now\x12\x18\n" +
-	"\acluster\x18\x05 \x01(\fR\acluster\"\xd1\x03\n" +
+	"\acluster\x18\x05 \x01(\fR\acluster\x12?\n" +
+	"\fcondemnation\x18\x1e \x01(\v2\x1b.skep.model.v1.CondemnationR\fcondemnation\x12<\n" +
+	"\tcondemned\x18\x1f \x01(\v2\x1e.skep.model.v1.CondemnationEndR\tcondemned\"\xbc\x01\n" +
+	"\x12CondemnNodeRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\fR\trequestId\x12\x10\n" +
+	"\x03ref\x18\x02 \x01(\tR\x03ref\x12\x16\n" +
+	"\x06remove\x18\x03 \x01(\bR\x06remove\x12\x1a\n" +
+	"\bdeadline\x18\x04 \x01(\x03R\bdeadline\x12A\n" +
+	"\fon_straggler\x18\x05 \x01(\x0e2\x1e.skep.model.v1.StragglerPolicyR\vonStraggler\"x\n" +
+	"\x13CondemnNodeResponse\x12-\n" +
+	"\x04root\x18\x01 \x01(\v2\x19.skep.control.v1.RootViewR\x04root\x12\x16\n" +
+	"\x06joined\x18\x02 \x01(\bR\x06joined\x12\x1a\n" +
+	"\bwarnings\x18\x03 \x03(\tR\bwarnings\"\xd1\x03\n" +
 	"\fRotationView\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12.\n" +
 	"\x05phase\x18\x02 \x01(\x0e2\x18.skep.model.v1.RootPhaseR\x05phase\x12\x16\n" +
@@ -5601,7 +5774,7 @@ const file_skep_control_v1_control_proto_rawDesc = "" +
 	"\x04hash\x18\x02 \x01(\fR\x04hash\x12\x0e\n" +
 	"\x02at\x18\x03 \x01(\x03R\x02at\x12\x12\n" +
 	"\x04root\x18\x04 \x01(\fR\x04root\x12\x1c\n" +
-	"\tsignature\x18\x05 \x01(\fR\tsignature2\x98\"\n" +
+	"\tsignature\x18\x05 \x01(\fR\tsignature2\x9f#\n" +
 	"\aControl\x12|\n" +
 	"\n" +
 	"GetCluster\x12\".skep.control.v1.GetClusterRequest\x1a#.skep.control.v1.GetClusterResponse\"%\xa2\xbb\x18!\n" +
@@ -5611,7 +5784,7 @@ const file_skep_control_v1_control_proto_rawDesc = "" +
 	"\fGetJoinToken\x12$.skep.control.v1.GetJoinTokenRequest\x1a%.skep.control.v1.GetJoinTokenResponse\"\x1f\xa2\xbb\x18\x1b\n" +
 	"\x01\x05\x18\x01(\x032\x10see a join token8\x01\x12\x86\x01\n" +
 	"\x0fRotateJoinToken\x12'.skep.control.v1.RotateJoinTokenRequest\x1a(.skep.control.v1.RotateJoinTokenResponse\" \xa2\xbb\x18\x1c\n" +
-	"\x01\x05\x10\x01(\x032\x13rotate a join token\x12o\n" +
+	"\x01\x05\x10\x01(\x052\x13rotate a join token\x12o\n" +
 	"\tListNodes\x12!.skep.control.v1.ListNodesRequest\x1a\".skep.control.v1.ListNodesResponse\"\x1b\xa2\xbb\x18\x17\n" +
 	"\x01\x05\x18\x01(\x012\x0elist the nodes\x12e\n" +
 	"\aGetNode\x12\x1f.skep.control.v1.GetNodeRequest\x1a .skep.control.v1.GetNodeResponse\"\x17\xa2\xbb\x18\x13\n" +
@@ -5653,9 +5826,9 @@ const file_skep_control_v1_control_proto_rawDesc = "" +
 	"\vReissueUser\x12#.skep.control.v1.ReissueUserRequest\x1a$.skep.control.v1.ReissueUserResponse\"(\xa2\xbb\x18$\n" +
 	"\x01\x05\x10\x01(\x032\x1brenew another's certificate\x12|\n" +
 	"\tRenewUser\x12!.skep.control.v1.RenewUserRequest\x1a\".skep.control.v1.RenewUserResponse\"(\xa2\xbb\x18$\n" +
-	"\x01\x05\x10\x01(\x012\x1brenew one's own certificate\x12{\n" +
+	"\x01\x05\x10\x01(\x042\x1brenew one's own certificate\x12{\n" +
 	"\fListManagers\x12$.skep.control.v1.ListManagersRequest\x1a%.skep.control.v1.ListManagersResponse\"\x1e\xa2\xbb\x18\x1a\n" +
-	"\x01\x05\x18\x01(\x012\x11list the managers\x12x\n" +
+	"\x01\x05\x18\x01(\x042\x11list the managers\x12x\n" +
 	"\vCreateToken\x12#.skep.control.v1.CreateTokenRequest\x1a$.skep.control.v1.CreateTokenResponse\"\x1e\xa2\xbb\x18\x1a\n" +
 	"\x01\x05\x10\x01(\x032\x11make a join token\x12x\n" +
 	"\n" +
@@ -5674,20 +5847,22 @@ const file_skep_control_v1_control_proto_rawDesc = "" +
 	"\vWatchEvents\x12#.skep.control.v1.WatchEventsRequest\x1a$.skep.control.v1.WatchEventsResponse\"\x19\xa2\xbb\x18\x15\n" +
 	"\x01\x05\x18\x01(\x012\fwatch events0\x01\x12~\n" +
 	"\fGetUnlockKey\x12$.skep.control.v1.GetUnlockKeyRequest\x1a%.skep.control.v1.GetUnlockKeyResponse\"!\xa2\xbb\x18\x1d\n" +
-	"\x01\x05\x18\x01(\x032\x12see the unlock key8\x01\x12\x88\x01\n" +
+	"\x01\x05\x18\x01(\x052\x12see the unlock key8\x01\x12\x88\x01\n" +
 	"\x0fRotateUnlockKey\x12'.skep.control.v1.RotateUnlockKeyRequest\x1a(.skep.control.v1.RotateUnlockKeyResponse\"\"\xa2\xbb\x18\x1e\n" +
-	"\x01\x05\x10\x01(\x032\x15rotate the unlock key\x12y\n" +
+	"\x01\x05\x10\x01(\x052\x15rotate the unlock key\x12y\n" +
 	"\tReadAudit\x12!.skep.control.v1.ReadAuditRequest\x1a\".skep.control.v1.ReadAuditResponse\"#\xa2\xbb\x18\x1f\n" +
 	"\x01\x05\x18\x01(\x032\x14read the audit trail8\x010\x01\x12g\n" +
 	"\aGetRoot\x12\x1f.skep.control.v1.GetRootRequest\x1a .skep.control.v1.GetRootResponse\"\x19\xa2\xbb\x18\x15\n" +
-	"\x01\x05\x18\x01(\x012\fsee the root\x12s\n" +
+	"\x01\x05\x18\x01(\x042\fsee the root\x12s\n" +
 	"\n" +
 	"RotateRoot\x12\".skep.control.v1.RotateRootRequest\x1a#.skep.control.v1.RotateRootResponse\"\x1c\xa2\xbb\x18\x18\n" +
-	"\x01\x05\x10\x01(\x032\x0frotate the root\x12\x95\x01\n" +
+	"\x01\x05\x10\x01(\x052\x0frotate the root\x12\x95\x01\n" +
 	"\x11AbortRootRotation\x12).skep.control.v1.AbortRootRotationRequest\x1a*.skep.control.v1.AbortRootRotationResponse\")\xa2\xbb\x18%\n" +
-	"\x01\x05\x10\x01(\x032\x1cabort a rotation of the root\x12q\n" +
+	"\x01\x05\x10\x01(\x032\x1cabort a rotation of the root\x12\x84\x01\n" +
+	"\vCondemnNode\x12#.skep.control.v1.CondemnNodeRequest\x1a$.skep.control.v1.CondemnNodeResponse\"*\xa2\xbb\x18&\n" +
+	"\x01\x05\x10\x01(\x032\x1ddeclare a manager compromised\x12q\n" +
 	"\tWatchRoot\x12!.skep.control.v1.WatchRootRequest\x1a\".skep.control.v1.WatchRootResponse\"\x1b\xa2\xbb\x18\x17\n" +
-	"\x01\x05\x18\x01(\x012\x0ewatch the root0\x01B>Z<github.com/skep-project/skep/proto/skep/control/v1;controlv1b\x06proto3"
+	"\x01\x05\x18\x01(\x042\x0ewatch the root0\x01B>Z<github.com/skep-project/skep/proto/skep/control/v1;controlv1b\x06proto3"
 
 var (
 	file_skep_control_v1_control_proto_rawDescOnce sync.Once
@@ -5702,262 +5877,272 @@ func file_skep_control_v1_control_proto_rawDescGZIP() []byte {
 }
 
 var file_skep_control_v1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_skep_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 88)
+var file_skep_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 90)
 var file_skep_control_v1_control_proto_goTypes = []any{
 	(ManagerStatus_Reachability)(0),   // 0: skep.control.v1.ManagerStatus.Reachability
 	(*GetRootRequest)(nil),            // 1: skep.control.v1.GetRootRequest
 	(*GetRootResponse)(nil),           // 2: skep.control.v1.GetRootResponse
 	(*RootView)(nil),                  // 3: skep.control.v1.RootView
-	(*RotationView)(nil),              // 4: skep.control.v1.RotationView
-	(*RotateRootRequest)(nil),         // 5: skep.control.v1.RotateRootRequest
-	(*RotateRootResponse)(nil),        // 6: skep.control.v1.RotateRootResponse
-	(*AbortRootRotationRequest)(nil),  // 7: skep.control.v1.AbortRootRotationRequest
-	(*AbortRootRotationResponse)(nil), // 8: skep.control.v1.AbortRootRotationResponse
-	(*WatchRootRequest)(nil),          // 9: skep.control.v1.WatchRootRequest
-	(*WatchRootResponse)(nil),         // 10: skep.control.v1.WatchRootResponse
-	(*GetClusterRequest)(nil),         // 11: skep.control.v1.GetClusterRequest
-	(*GetClusterResponse)(nil),        // 12: skep.control.v1.GetClusterResponse
-	(*UpdateClusterRequest)(nil),      // 13: skep.control.v1.UpdateClusterRequest
-	(*UpdateClusterResponse)(nil),     // 14: skep.control.v1.UpdateClusterResponse
-	(*GetJoinTokenRequest)(nil),       // 15: skep.control.v1.GetJoinTokenRequest
-	(*GetJoinTokenResponse)(nil),      // 16: skep.control.v1.GetJoinTokenResponse
-	(*RotateJoinTokenRequest)(nil),    // 17: skep.control.v1.RotateJoinTokenRequest
-	(*RotateJoinTokenResponse)(nil),   // 18: skep.control.v1.RotateJoinTokenResponse
-	(*NodeView)(nil),                  // 19: skep.control.v1.NodeView
-	(*ManagerStatus)(nil),             // 20: skep.control.v1.ManagerStatus
-	(*ListNodesRequest)(nil),          // 21: skep.control.v1.ListNodesRequest
-	(*Filter)(nil),                    // 22: skep.control.v1.Filter
-	(*ListNodesResponse)(nil),         // 23: skep.control.v1.ListNodesResponse
-	(*GetNodeRequest)(nil),            // 24: skep.control.v1.GetNodeRequest
-	(*GetNodeResponse)(nil),           // 25: skep.control.v1.GetNodeResponse
-	(*UpdateNodeRequest)(nil),         // 26: skep.control.v1.UpdateNodeRequest
-	(*UpdateNodeResponse)(nil),        // 27: skep.control.v1.UpdateNodeResponse
-	(*RemoveNodeRequest)(nil),         // 28: skep.control.v1.RemoveNodeRequest
-	(*RemoveNodeResponse)(nil),        // 29: skep.control.v1.RemoveNodeResponse
-	(*CreateServiceRequest)(nil),      // 30: skep.control.v1.CreateServiceRequest
-	(*CreateServiceResponse)(nil),     // 31: skep.control.v1.CreateServiceResponse
-	(*ServiceView)(nil),               // 32: skep.control.v1.ServiceView
-	(*ListServicesRequest)(nil),       // 33: skep.control.v1.ListServicesRequest
-	(*ListServicesResponse)(nil),      // 34: skep.control.v1.ListServicesResponse
-	(*GetServiceRequest)(nil),         // 35: skep.control.v1.GetServiceRequest
-	(*GetServiceResponse)(nil),        // 36: skep.control.v1.GetServiceResponse
-	(*UpdateServiceRequest)(nil),      // 37: skep.control.v1.UpdateServiceRequest
-	(*UpdateServiceResponse)(nil),     // 38: skep.control.v1.UpdateServiceResponse
-	(*RemoveServiceRequest)(nil),      // 39: skep.control.v1.RemoveServiceRequest
-	(*RemoveServiceResponse)(nil),     // 40: skep.control.v1.RemoveServiceResponse
-	(*TaskView)(nil),                  // 41: skep.control.v1.TaskView
-	(*ListTasksRequest)(nil),          // 42: skep.control.v1.ListTasksRequest
-	(*ListTasksResponse)(nil),         // 43: skep.control.v1.ListTasksResponse
-	(*WatchServiceRequest)(nil),       // 44: skep.control.v1.WatchServiceRequest
-	(*WatchServiceResponse)(nil),      // 45: skep.control.v1.WatchServiceResponse
-	(*WatchEventsRequest)(nil),        // 46: skep.control.v1.WatchEventsRequest
-	(*EventFilter)(nil),               // 47: skep.control.v1.EventFilter
-	(*WatchEventsResponse)(nil),       // 48: skep.control.v1.WatchEventsResponse
-	(*Event)(nil),                     // 49: skep.control.v1.Event
-	(*IssuedUser)(nil),                // 50: skep.control.v1.IssuedUser
-	(*CreateUserRequest)(nil),         // 51: skep.control.v1.CreateUserRequest
-	(*CreateUserResponse)(nil),        // 52: skep.control.v1.CreateUserResponse
-	(*ListUsersRequest)(nil),          // 53: skep.control.v1.ListUsersRequest
-	(*ListUsersResponse)(nil),         // 54: skep.control.v1.ListUsersResponse
-	(*GetUserRequest)(nil),            // 55: skep.control.v1.GetUserRequest
-	(*GetUserResponse)(nil),           // 56: skep.control.v1.GetUserResponse
-	(*RemoveUserRequest)(nil),         // 57: skep.control.v1.RemoveUserRequest
-	(*RemoveUserResponse)(nil),        // 58: skep.control.v1.RemoveUserResponse
-	(*ReissueUserRequest)(nil),        // 59: skep.control.v1.ReissueUserRequest
-	(*ReissueUserResponse)(nil),       // 60: skep.control.v1.ReissueUserResponse
-	(*RenewUserRequest)(nil),          // 61: skep.control.v1.RenewUserRequest
-	(*RenewUserResponse)(nil),         // 62: skep.control.v1.RenewUserResponse
-	(*ListManagersRequest)(nil),       // 63: skep.control.v1.ListManagersRequest
-	(*ListManagersResponse)(nil),      // 64: skep.control.v1.ListManagersResponse
-	(*CreateTokenRequest)(nil),        // 65: skep.control.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),       // 66: skep.control.v1.CreateTokenResponse
-	(*ListTokensRequest)(nil),         // 67: skep.control.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),        // 68: skep.control.v1.ListTokensResponse
-	(*GetTokenRequest)(nil),           // 69: skep.control.v1.GetTokenRequest
-	(*GetTokenResponse)(nil),          // 70: skep.control.v1.GetTokenResponse
-	(*RevokeTokenRequest)(nil),        // 71: skep.control.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),       // 72: skep.control.v1.RevokeTokenResponse
-	(*AcceptNodeRequest)(nil),         // 73: skep.control.v1.AcceptNodeRequest
-	(*AcceptNodeResponse)(nil),        // 74: skep.control.v1.AcceptNodeResponse
-	(*RejectNodeRequest)(nil),         // 75: skep.control.v1.RejectNodeRequest
-	(*RejectNodeResponse)(nil),        // 76: skep.control.v1.RejectNodeResponse
-	(*GetUnlockKeyRequest)(nil),       // 77: skep.control.v1.GetUnlockKeyRequest
-	(*GetUnlockKeyResponse)(nil),      // 78: skep.control.v1.GetUnlockKeyResponse
-	(*RotateUnlockKeyRequest)(nil),    // 79: skep.control.v1.RotateUnlockKeyRequest
-	(*RotateUnlockKeyResponse)(nil),   // 80: skep.control.v1.RotateUnlockKeyResponse
-	(*ReadAuditRequest)(nil),          // 81: skep.control.v1.ReadAuditRequest
-	(*AuditFilter)(nil),               // 82: skep.control.v1.AuditFilter
-	(*ReadAuditResponse)(nil),         // 83: skep.control.v1.ReadAuditResponse
-	(*AuditHead)(nil),                 // 84: skep.control.v1.AuditHead
-	(*AuditSeal)(nil),                 // 85: skep.control.v1.AuditSeal
-	nil,                               // 86: skep.control.v1.UpdateNodeRequest.LabelsAddEntry
-	nil,                               // 87: skep.control.v1.Event.AttributesEntry
-	nil,                               // 88: skep.control.v1.CreateTokenRequest.LabelsEntry
-	(*v1.RootRotationEnd)(nil),        // 89: skep.model.v1.RootRotationEnd
-	(v1.RootPhase)(0),                 // 90: skep.model.v1.RootPhase
-	(v1.StragglerPolicy)(0),           // 91: skep.model.v1.StragglerPolicy
-	(*v1.RootStraggler)(nil),          // 92: skep.model.v1.RootStraggler
-	(*v1.Cluster)(nil),                // 93: skep.model.v1.Cluster
-	(*v1.ClusterSpec)(nil),            // 94: skep.model.v1.ClusterSpec
-	(v1.Role)(0),                      // 95: skep.model.v1.Role
-	(*v1.Node)(nil),                   // 96: skep.model.v1.Node
-	(v1.Membership)(0),                // 97: skep.model.v1.Membership
-	(v1.TaskState)(0),                 // 98: skep.model.v1.TaskState
-	(v1.Availability)(0),              // 99: skep.model.v1.Availability
-	(*v1.ServiceSpec)(nil),            // 100: skep.model.v1.ServiceSpec
-	(*v1.TaskTemplate)(nil),           // 101: skep.model.v1.TaskTemplate
-	(*v1.RegistryAuth)(nil),           // 102: skep.model.v1.RegistryAuth
-	(*v1.Service)(nil),                // 103: skep.model.v1.Service
-	(*v1.Task)(nil),                   // 104: skep.model.v1.Task
-	(*v1.User)(nil),                   // 105: skep.model.v1.User
-	(*v11.ManagerList)(nil),           // 106: skep.ca.v1.ManagerList
-	(v1.UserRole)(0),                  // 107: skep.model.v1.UserRole
-	(*v1.JoinToken)(nil),              // 108: skep.model.v1.JoinToken
+	(*CondemnNodeRequest)(nil),        // 4: skep.control.v1.CondemnNodeRequest
+	(*CondemnNodeResponse)(nil),       // 5: skep.control.v1.CondemnNodeResponse
+	(*RotationView)(nil),              // 6: skep.control.v1.RotationView
+	(*RotateRootRequest)(nil),         // 7: skep.control.v1.RotateRootRequest
+	(*RotateRootResponse)(nil),        // 8: skep.control.v1.RotateRootResponse
+	(*AbortRootRotationRequest)(nil),  // 9: skep.control.v1.AbortRootRotationRequest
+	(*AbortRootRotationResponse)(nil), // 10: skep.control.v1.AbortRootRotationResponse
+	(*WatchRootRequest)(nil),          // 11: skep.control.v1.WatchRootRequest
+	(*WatchRootResponse)(nil),         // 12: skep.control.v1.WatchRootResponse
+	(*GetClusterRequest)(nil),         // 13: skep.control.v1.GetClusterRequest
+	(*GetClusterResponse)(nil),        // 14: skep.control.v1.GetClusterResponse
+	(*UpdateClusterRequest)(nil),      // 15: skep.control.v1.UpdateClusterRequest
+	(*UpdateClusterResponse)(nil),     // 16: skep.control.v1.UpdateClusterResponse
+	(*GetJoinTokenRequest)(nil),       // 17: skep.control.v1.GetJoinTokenRequest
+	(*GetJoinTokenResponse)(nil),      // 18: skep.control.v1.GetJoinTokenResponse
+	(*RotateJoinTokenRequest)(nil),    // 19: skep.control.v1.RotateJoinTokenRequest
+	(*RotateJoinTokenResponse)(nil),   // 20: skep.control.v1.RotateJoinTokenResponse
+	(*NodeView)(nil),                  // 21: skep.control.v1.NodeView
+	(*ManagerStatus)(nil),             // 22: skep.control.v1.ManagerStatus
+	(*ListNodesRequest)(nil),          // 23: skep.control.v1.ListNodesRequest
+	(*Filter)(nil),                    // 24: skep.control.v1.Filter
+	(*ListNodesResponse)(nil),         // 25: skep.control.v1.ListNodesResponse
+	(*GetNodeRequest)(nil),            // 26: skep.control.v1.GetNodeRequest
+	(*GetNodeResponse)(nil),           // 27: skep.control.v1.GetNodeResponse
+	(*UpdateNodeRequest)(nil),         // 28: skep.control.v1.UpdateNodeRequest
+	(*UpdateNodeResponse)(nil),        // 29: skep.control.v1.UpdateNodeResponse
+	(*RemoveNodeRequest)(nil),         // 30: skep.control.v1.RemoveNodeRequest
+	(*RemoveNodeResponse)(nil),        // 31: skep.control.v1.RemoveNodeResponse
+	(*CreateServiceRequest)(nil),      // 32: skep.control.v1.CreateServiceRequest
+	(*CreateServiceResponse)(nil),     // 33: skep.control.v1.CreateServiceResponse
+	(*ServiceView)(nil),               // 34: skep.control.v1.ServiceView
+	(*ListServicesRequest)(nil),       // 35: skep.control.v1.ListServicesRequest
+	(*ListServicesResponse)(nil),      // 36: skep.control.v1.ListServicesResponse
+	(*GetServiceRequest)(nil),         // 37: skep.control.v1.GetServiceRequest
+	(*GetServiceResponse)(nil),        // 38: skep.control.v1.GetServiceResponse
+	(*UpdateServiceRequest)(nil),      // 39: skep.control.v1.UpdateServiceRequest
+	(*UpdateServiceResponse)(nil),     // 40: skep.control.v1.UpdateServiceResponse
+	(*RemoveServiceRequest)(nil),      // 41: skep.control.v1.RemoveServiceRequest
+	(*RemoveServiceResponse)(nil),     // 42: skep.control.v1.RemoveServiceResponse
+	(*TaskView)(nil),                  // 43: skep.control.v1.TaskView
+	(*ListTasksRequest)(nil),          // 44: skep.control.v1.ListTasksRequest
+	(*ListTasksResponse)(nil),         // 45: skep.control.v1.ListTasksResponse
+	(*WatchServiceRequest)(nil),       // 46: skep.control.v1.WatchServiceRequest
+	(*WatchServiceResponse)(nil),      // 47: skep.control.v1.WatchServiceResponse
+	(*WatchEventsRequest)(nil),        // 48: skep.control.v1.WatchEventsRequest
+	(*EventFilter)(nil),               // 49: skep.control.v1.EventFilter
+	(*WatchEventsResponse)(nil),       // 50: skep.control.v1.WatchEventsResponse
+	(*Event)(nil),                     // 51: skep.control.v1.Event
+	(*IssuedUser)(nil),                // 52: skep.control.v1.IssuedUser
+	(*CreateUserRequest)(nil),         // 53: skep.control.v1.CreateUserRequest
+	(*CreateUserResponse)(nil),        // 54: skep.control.v1.CreateUserResponse
+	(*ListUsersRequest)(nil),          // 55: skep.control.v1.ListUsersRequest
+	(*ListUsersResponse)(nil),         // 56: skep.control.v1.ListUsersResponse
+	(*GetUserRequest)(nil),            // 57: skep.control.v1.GetUserRequest
+	(*GetUserResponse)(nil),           // 58: skep.control.v1.GetUserResponse
+	(*RemoveUserRequest)(nil),         // 59: skep.control.v1.RemoveUserRequest
+	(*RemoveUserResponse)(nil),        // 60: skep.control.v1.RemoveUserResponse
+	(*ReissueUserRequest)(nil),        // 61: skep.control.v1.ReissueUserRequest
+	(*ReissueUserResponse)(nil),       // 62: skep.control.v1.ReissueUserResponse
+	(*RenewUserRequest)(nil),          // 63: skep.control.v1.RenewUserRequest
+	(*RenewUserResponse)(nil),         // 64: skep.control.v1.RenewUserResponse
+	(*ListManagersRequest)(nil),       // 65: skep.control.v1.ListManagersRequest
+	(*ListManagersResponse)(nil),      // 66: skep.control.v1.ListManagersResponse
+	(*CreateTokenRequest)(nil),        // 67: skep.control.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),       // 68: skep.control.v1.CreateTokenResponse
+	(*ListTokensRequest)(nil),         // 69: skep.control.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),        // 70: skep.control.v1.ListTokensResponse
+	(*GetTokenRequest)(nil),           // 71: skep.control.v1.GetTokenRequest
+	(*GetTokenResponse)(nil),          // 72: skep.control.v1.GetTokenResponse
+	(*RevokeTokenRequest)(nil),        // 73: skep.control.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),       // 74: skep.control.v1.RevokeTokenResponse
+	(*AcceptNodeRequest)(nil),         // 75: skep.control.v1.AcceptNodeRequest
+	(*AcceptNodeResponse)(nil),        // 76: skep.control.v1.AcceptNodeResponse
+	(*RejectNodeRequest)(nil),         // 77: skep.control.v1.RejectNodeRequest
+	(*RejectNodeResponse)(nil),        // 78: skep.control.v1.RejectNodeResponse
+	(*GetUnlockKeyRequest)(nil),       // 79: skep.control.v1.GetUnlockKeyRequest
+	(*GetUnlockKeyResponse)(nil),      // 80: skep.control.v1.GetUnlockKeyResponse
+	(*RotateUnlockKeyRequest)(nil),    // 81: skep.control.v1.RotateUnlockKeyRequest
+	(*RotateUnlockKeyResponse)(nil),   // 82: skep.control.v1.RotateUnlockKeyResponse
+	(*ReadAuditRequest)(nil),          // 83: skep.control.v1.ReadAuditRequest
+	(*AuditFilter)(nil),               // 84: skep.control.v1.AuditFilter
+	(*ReadAuditResponse)(nil),         // 85: skep.control.v1.ReadAuditResponse
+	(*AuditHead)(nil),                 // 86: skep.control.v1.AuditHead
+	(*AuditSeal)(nil),                 // 87: skep.control.v1.AuditSeal
+	nil,                               // 88: skep.control.v1.UpdateNodeRequest.LabelsAddEntry
+	nil,                               // 89: skep.control.v1.Event.AttributesEntry
+	nil,                               // 90: skep.control.v1.CreateTokenRequest.LabelsEntry
+	(*v1.RootRotationEnd)(nil),        // 91: skep.model.v1.RootRotationEnd
+	(*v1.Condemnation)(nil),           // 92: skep.model.v1.Condemnation
+	(*v1.CondemnationEnd)(nil),        // 93: skep.model.v1.CondemnationEnd
+	(v1.StragglerPolicy)(0),           // 94: skep.model.v1.StragglerPolicy
+	(v1.RootPhase)(0),                 // 95: skep.model.v1.RootPhase
+	(*v1.RootStraggler)(nil),          // 96: skep.model.v1.RootStraggler
+	(*v1.Cluster)(nil),                // 97: skep.model.v1.Cluster
+	(*v1.ClusterSpec)(nil),            // 98: skep.model.v1.ClusterSpec
+	(v1.Role)(0),                      // 99: skep.model.v1.Role
+	(*v1.Node)(nil),                   // 100: skep.model.v1.Node
+	(v1.Membership)(0),                // 101: skep.model.v1.Membership
+	(v1.TaskState)(0),                 // 102: skep.model.v1.TaskState
+	(v1.Availability)(0),              // 103: skep.model.v1.Availability
+	(*v1.ServiceSpec)(nil),            // 104: skep.model.v1.ServiceSpec
+	(*v1.TaskTemplate)(nil),           // 105: skep.model.v1.TaskTemplate
+	(*v1.RegistryAuth)(nil),           // 106: skep.model.v1.RegistryAuth
+	(*v1.Service)(nil),                // 107: skep.model.v1.Service
+	(*v1.Task)(nil),                   // 108: skep.model.v1.Task
+	(*v1.User)(nil),                   // 109: skep.model.v1.User
+	(*v11.ManagerList)(nil),           // 110: skep.ca.v1.ManagerList
+	(v1.UserRole)(0),                  // 111: skep.model.v1.UserRole
+	(*v1.JoinToken)(nil),              // 112: skep.model.v1.JoinToken
 }
 var file_skep_control_v1_control_proto_depIdxs = []int32{
 	3,   // 0: skep.control.v1.GetRootResponse.root:type_name -> skep.control.v1.RootView
-	4,   // 1: skep.control.v1.RootView.rotation:type_name -> skep.control.v1.RotationView
-	89,  // 2: skep.control.v1.RootView.last:type_name -> skep.model.v1.RootRotationEnd
-	90,  // 3: skep.control.v1.RotationView.phase:type_name -> skep.model.v1.RootPhase
-	91,  // 4: skep.control.v1.RotationView.on_straggler:type_name -> skep.model.v1.StragglerPolicy
-	92,  // 5: skep.control.v1.RotationView.stragglers:type_name -> skep.model.v1.RootStraggler
-	91,  // 6: skep.control.v1.RotateRootRequest.on_straggler:type_name -> skep.model.v1.StragglerPolicy
-	3,   // 7: skep.control.v1.RotateRootResponse.root:type_name -> skep.control.v1.RootView
-	91,  // 8: skep.control.v1.AbortRootRotationRequest.on_straggler:type_name -> skep.model.v1.StragglerPolicy
-	3,   // 9: skep.control.v1.AbortRootRotationResponse.root:type_name -> skep.control.v1.RootView
-	3,   // 10: skep.control.v1.WatchRootResponse.root:type_name -> skep.control.v1.RootView
-	93,  // 11: skep.control.v1.GetClusterResponse.cluster:type_name -> skep.model.v1.Cluster
-	94,  // 12: skep.control.v1.UpdateClusterRequest.spec:type_name -> skep.model.v1.ClusterSpec
-	93,  // 13: skep.control.v1.UpdateClusterResponse.cluster:type_name -> skep.model.v1.Cluster
-	95,  // 14: skep.control.v1.GetJoinTokenRequest.role:type_name -> skep.model.v1.Role
-	95,  // 15: skep.control.v1.RotateJoinTokenRequest.role:type_name -> skep.model.v1.Role
-	96,  // 16: skep.control.v1.NodeView.node:type_name -> skep.model.v1.Node
-	20,  // 17: skep.control.v1.NodeView.manager:type_name -> skep.control.v1.ManagerStatus
-	0,   // 18: skep.control.v1.ManagerStatus.reachability:type_name -> skep.control.v1.ManagerStatus.Reachability
-	22,  // 19: skep.control.v1.ListNodesRequest.filter:type_name -> skep.control.v1.Filter
-	95,  // 20: skep.control.v1.Filter.roles:type_name -> skep.model.v1.Role
-	97,  // 21: skep.control.v1.Filter.memberships:type_name -> skep.model.v1.Membership
-	98,  // 22: skep.control.v1.Filter.desired:type_name -> skep.model.v1.TaskState
-	19,  // 23: skep.control.v1.ListNodesResponse.nodes:type_name -> skep.control.v1.NodeView
-	19,  // 24: skep.control.v1.GetNodeResponse.node:type_name -> skep.control.v1.NodeView
-	95,  // 25: skep.control.v1.UpdateNodeRequest.role:type_name -> skep.model.v1.Role
-	99,  // 26: skep.control.v1.UpdateNodeRequest.availability:type_name -> skep.model.v1.Availability
-	86,  // 27: skep.control.v1.UpdateNodeRequest.labels_add:type_name -> skep.control.v1.UpdateNodeRequest.LabelsAddEntry
-	19,  // 28: skep.control.v1.UpdateNodeResponse.node:type_name -> skep.control.v1.NodeView
-	100, // 29: skep.control.v1.CreateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
-	101, // 30: skep.control.v1.CreateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
-	102, // 31: skep.control.v1.CreateServiceRequest.registry_auth:type_name -> skep.model.v1.RegistryAuth
-	103, // 32: skep.control.v1.ServiceView.service:type_name -> skep.model.v1.Service
-	101, // 33: skep.control.v1.ServiceView.template:type_name -> skep.model.v1.TaskTemplate
-	101, // 34: skep.control.v1.ServiceView.previous_template:type_name -> skep.model.v1.TaskTemplate
-	22,  // 35: skep.control.v1.ListServicesRequest.filter:type_name -> skep.control.v1.Filter
-	32,  // 36: skep.control.v1.ListServicesResponse.services:type_name -> skep.control.v1.ServiceView
-	32,  // 37: skep.control.v1.GetServiceResponse.service:type_name -> skep.control.v1.ServiceView
-	100, // 38: skep.control.v1.UpdateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
-	101, // 39: skep.control.v1.UpdateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
-	102, // 40: skep.control.v1.UpdateServiceRequest.registry_auth:type_name -> skep.model.v1.RegistryAuth
-	104, // 41: skep.control.v1.TaskView.task:type_name -> skep.model.v1.Task
-	22,  // 42: skep.control.v1.ListTasksRequest.filter:type_name -> skep.control.v1.Filter
-	41,  // 43: skep.control.v1.ListTasksResponse.tasks:type_name -> skep.control.v1.TaskView
-	32,  // 44: skep.control.v1.WatchServiceResponse.service:type_name -> skep.control.v1.ServiceView
-	41,  // 45: skep.control.v1.WatchServiceResponse.tasks:type_name -> skep.control.v1.TaskView
-	47,  // 46: skep.control.v1.WatchEventsRequest.filter:type_name -> skep.control.v1.EventFilter
-	49,  // 47: skep.control.v1.WatchEventsResponse.events:type_name -> skep.control.v1.Event
-	87,  // 48: skep.control.v1.Event.attributes:type_name -> skep.control.v1.Event.AttributesEntry
-	105, // 49: skep.control.v1.IssuedUser.user:type_name -> skep.model.v1.User
-	106, // 50: skep.control.v1.IssuedUser.managers:type_name -> skep.ca.v1.ManagerList
-	107, // 51: skep.control.v1.CreateUserRequest.role:type_name -> skep.model.v1.UserRole
-	50,  // 52: skep.control.v1.CreateUserResponse.issued:type_name -> skep.control.v1.IssuedUser
-	105, // 53: skep.control.v1.ListUsersResponse.users:type_name -> skep.model.v1.User
-	105, // 54: skep.control.v1.GetUserResponse.user:type_name -> skep.model.v1.User
-	50,  // 55: skep.control.v1.ReissueUserResponse.issued:type_name -> skep.control.v1.IssuedUser
-	50,  // 56: skep.control.v1.RenewUserResponse.issued:type_name -> skep.control.v1.IssuedUser
-	106, // 57: skep.control.v1.ListManagersResponse.managers:type_name -> skep.ca.v1.ManagerList
-	95,  // 58: skep.control.v1.CreateTokenRequest.role:type_name -> skep.model.v1.Role
-	88,  // 59: skep.control.v1.CreateTokenRequest.labels:type_name -> skep.control.v1.CreateTokenRequest.LabelsEntry
-	108, // 60: skep.control.v1.CreateTokenResponse.token:type_name -> skep.model.v1.JoinToken
-	108, // 61: skep.control.v1.ListTokensResponse.tokens:type_name -> skep.model.v1.JoinToken
-	108, // 62: skep.control.v1.GetTokenResponse.token:type_name -> skep.model.v1.JoinToken
-	82,  // 63: skep.control.v1.ReadAuditRequest.filter:type_name -> skep.control.v1.AuditFilter
-	84,  // 64: skep.control.v1.ReadAuditResponse.head:type_name -> skep.control.v1.AuditHead
-	85,  // 65: skep.control.v1.ReadAuditResponse.seal:type_name -> skep.control.v1.AuditSeal
-	11,  // 66: skep.control.v1.Control.GetCluster:input_type -> skep.control.v1.GetClusterRequest
-	13,  // 67: skep.control.v1.Control.UpdateCluster:input_type -> skep.control.v1.UpdateClusterRequest
-	15,  // 68: skep.control.v1.Control.GetJoinToken:input_type -> skep.control.v1.GetJoinTokenRequest
-	17,  // 69: skep.control.v1.Control.RotateJoinToken:input_type -> skep.control.v1.RotateJoinTokenRequest
-	21,  // 70: skep.control.v1.Control.ListNodes:input_type -> skep.control.v1.ListNodesRequest
-	24,  // 71: skep.control.v1.Control.GetNode:input_type -> skep.control.v1.GetNodeRequest
-	26,  // 72: skep.control.v1.Control.UpdateNode:input_type -> skep.control.v1.UpdateNodeRequest
-	28,  // 73: skep.control.v1.Control.RemoveNode:input_type -> skep.control.v1.RemoveNodeRequest
-	30,  // 74: skep.control.v1.Control.CreateService:input_type -> skep.control.v1.CreateServiceRequest
-	33,  // 75: skep.control.v1.Control.ListServices:input_type -> skep.control.v1.ListServicesRequest
-	35,  // 76: skep.control.v1.Control.GetService:input_type -> skep.control.v1.GetServiceRequest
-	37,  // 77: skep.control.v1.Control.UpdateService:input_type -> skep.control.v1.UpdateServiceRequest
-	39,  // 78: skep.control.v1.Control.RemoveService:input_type -> skep.control.v1.RemoveServiceRequest
-	42,  // 79: skep.control.v1.Control.ListTasks:input_type -> skep.control.v1.ListTasksRequest
-	44,  // 80: skep.control.v1.Control.WatchService:input_type -> skep.control.v1.WatchServiceRequest
-	51,  // 81: skep.control.v1.Control.CreateUser:input_type -> skep.control.v1.CreateUserRequest
-	53,  // 82: skep.control.v1.Control.ListUsers:input_type -> skep.control.v1.ListUsersRequest
-	55,  // 83: skep.control.v1.Control.GetUser:input_type -> skep.control.v1.GetUserRequest
-	57,  // 84: skep.control.v1.Control.RemoveUser:input_type -> skep.control.v1.RemoveUserRequest
-	59,  // 85: skep.control.v1.Control.ReissueUser:input_type -> skep.control.v1.ReissueUserRequest
-	61,  // 86: skep.control.v1.Control.RenewUser:input_type -> skep.control.v1.RenewUserRequest
-	63,  // 87: skep.control.v1.Control.ListManagers:input_type -> skep.control.v1.ListManagersRequest
-	65,  // 88: skep.control.v1.Control.CreateToken:input_type -> skep.control.v1.CreateTokenRequest
-	67,  // 89: skep.control.v1.Control.ListTokens:input_type -> skep.control.v1.ListTokensRequest
-	69,  // 90: skep.control.v1.Control.GetToken:input_type -> skep.control.v1.GetTokenRequest
-	71,  // 91: skep.control.v1.Control.RevokeToken:input_type -> skep.control.v1.RevokeTokenRequest
-	73,  // 92: skep.control.v1.Control.AcceptNode:input_type -> skep.control.v1.AcceptNodeRequest
-	75,  // 93: skep.control.v1.Control.RejectNode:input_type -> skep.control.v1.RejectNodeRequest
-	46,  // 94: skep.control.v1.Control.WatchEvents:input_type -> skep.control.v1.WatchEventsRequest
-	77,  // 95: skep.control.v1.Control.GetUnlockKey:input_type -> skep.control.v1.GetUnlockKeyRequest
-	79,  // 96: skep.control.v1.Control.RotateUnlockKey:input_type -> skep.control.v1.RotateUnlockKeyRequest
-	81,  // 97: skep.control.v1.Control.ReadAudit:input_type -> skep.control.v1.ReadAuditRequest
-	1,   // 98: skep.control.v1.Control.GetRoot:input_type -> skep.control.v1.GetRootRequest
-	5,   // 99: skep.control.v1.Control.RotateRoot:input_type -> skep.control.v1.RotateRootRequest
-	7,   // 100: skep.control.v1.Control.AbortRootRotation:input_type -> skep.control.v1.AbortRootRotationRequest
-	9,   // 101: skep.control.v1.Control.WatchRoot:input_type -> skep.control.v1.WatchRootRequest
-	12,  // 102: skep.control.v1.Control.GetCluster:output_type -> skep.control.v1.GetClusterResponse
-	14,  // 103: skep.control.v1.Control.UpdateCluster:output_type -> skep.control.v1.UpdateClusterResponse
-	16,  // 104: skep.control.v1.Control.GetJoinToken:output_type -> skep.control.v1.GetJoinTokenResponse
-	18,  // 105: skep.control.v1.Control.RotateJoinToken:output_type -> skep.control.v1.RotateJoinTokenResponse
-	23,  // 106: skep.control.v1.Control.ListNodes:output_type -> skep.control.v1.ListNodesResponse
-	25,  // 107: skep.control.v1.Control.GetNode:output_type -> skep.control.v1.GetNodeResponse
-	27,  // 108: skep.control.v1.Control.UpdateNode:output_type -> skep.control.v1.UpdateNodeResponse
-	29,  // 109: skep.control.v1.Control.RemoveNode:output_type -> skep.control.v1.RemoveNodeResponse
-	31,  // 110: skep.control.v1.Control.CreateService:output_type -> skep.control.v1.CreateServiceResponse
-	34,  // 111: skep.control.v1.Control.ListServices:output_type -> skep.control.v1.ListServicesResponse
-	36,  // 112: skep.control.v1.Control.GetService:output_type -> skep.control.v1.GetServiceResponse
-	38,  // 113: skep.control.v1.Control.UpdateService:output_type -> skep.control.v1.UpdateServiceResponse
-	40,  // 114: skep.control.v1.Control.RemoveService:output_type -> skep.control.v1.RemoveServiceResponse
-	43,  // 115: skep.control.v1.Control.ListTasks:output_type -> skep.control.v1.ListTasksResponse
-	45,  // 116: skep.control.v1.Control.WatchService:output_type -> skep.control.v1.WatchServiceResponse
-	52,  // 117: skep.control.v1.Control.CreateUser:output_type -> skep.control.v1.CreateUserResponse
-	54,  // 118: skep.control.v1.Control.ListUsers:output_type -> skep.control.v1.ListUsersResponse
-	56,  // 119: skep.control.v1.Control.GetUser:output_type -> skep.control.v1.GetUserResponse
-	58,  // 120: skep.control.v1.Control.RemoveUser:output_type -> skep.control.v1.RemoveUserResponse
-	60,  // 121: skep.control.v1.Control.ReissueUser:output_type -> skep.control.v1.ReissueUserResponse
-	62,  // 122: skep.control.v1.Control.RenewUser:output_type -> skep.control.v1.RenewUserResponse
-	64,  // 123: skep.control.v1.Control.ListManagers:output_type -> skep.control.v1.ListManagersResponse
-	66,  // 124: skep.control.v1.Control.CreateToken:output_type -> skep.control.v1.CreateTokenResponse
-	68,  // 125: skep.control.v1.Control.ListTokens:output_type -> skep.control.v1.ListTokensResponse
-	70,  // 126: skep.control.v1.Control.GetToken:output_type -> skep.control.v1.GetTokenResponse
-	72,  // 127: skep.control.v1.Control.RevokeToken:output_type -> skep.control.v1.RevokeTokenResponse
-	74,  // 128: skep.control.v1.Control.AcceptNode:output_type -> skep.control.v1.AcceptNodeResponse
-	76,  // 129: skep.control.v1.Control.RejectNode:output_type -> skep.control.v1.RejectNodeResponse
-	48,  // 130: skep.control.v1.Control.WatchEvents:output_type -> skep.control.v1.WatchEventsResponse
-	78,  // 131: skep.control.v1.Control.GetUnlockKey:output_type -> skep.control.v1.GetUnlockKeyResponse
-	80,  // 132: skep.control.v1.Control.RotateUnlockKey:output_type -> skep.control.v1.RotateUnlockKeyResponse
-	83,  // 133: skep.control.v1.Control.ReadAudit:output_type -> skep.control.v1.ReadAuditResponse
-	2,   // 134: skep.control.v1.Control.GetRoot:output_type -> skep.control.v1.GetRootResponse
-	6,   // 135: skep.control.v1.Control.RotateRoot:output_type -> skep.control.v1.RotateRootResponse
-	8,   // 136: skep.control.v1.Control.AbortRootRotation:output_type -> skep.control.v1.AbortRootRotationResponse
-	10,  // 137: skep.control.v1.Control.WatchRoot:output_type -> skep.control.v1.WatchRootResponse
-	102, // [102:138] is the sub-list for method output_type
-	66,  // [66:102] is the sub-list for method input_type
-	66,  // [66:66] is the sub-list for extension type_name
-	66,  // [66:66] is the sub-list for extension extendee
-	0,   // [0:66] is the sub-list for field type_name
+	6,   // 1: skep.control.v1.RootView.rotation:type_name -> skep.control.v1.RotationView
+	91,  // 2: skep.control.v1.RootView.last:type_name -> skep.model.v1.RootRotationEnd
+	92,  // 3: skep.control.v1.RootView.condemnation:type_name -> skep.model.v1.Condemnation
+	93,  // 4: skep.control.v1.RootView.condemned:type_name -> skep.model.v1.CondemnationEnd
+	94,  // 5: skep.control.v1.CondemnNodeRequest.on_straggler:type_name -> skep.model.v1.StragglerPolicy
+	3,   // 6: skep.control.v1.CondemnNodeResponse.root:type_name -> skep.control.v1.RootView
+	95,  // 7: skep.control.v1.RotationView.phase:type_name -> skep.model.v1.RootPhase
+	94,  // 8: skep.control.v1.RotationView.on_straggler:type_name -> skep.model.v1.StragglerPolicy
+	96,  // 9: skep.control.v1.RotationView.stragglers:type_name -> skep.model.v1.RootStraggler
+	94,  // 10: skep.control.v1.RotateRootRequest.on_straggler:type_name -> skep.model.v1.StragglerPolicy
+	3,   // 11: skep.control.v1.RotateRootResponse.root:type_name -> skep.control.v1.RootView
+	94,  // 12: skep.control.v1.AbortRootRotationRequest.on_straggler:type_name -> skep.model.v1.StragglerPolicy
+	3,   // 13: skep.control.v1.AbortRootRotationResponse.root:type_name -> skep.control.v1.RootView
+	3,   // 14: skep.control.v1.WatchRootResponse.root:type_name -> skep.control.v1.RootView
+	97,  // 15: skep.control.v1.GetClusterResponse.cluster:type_name -> skep.model.v1.Cluster
+	98,  // 16: skep.control.v1.UpdateClusterRequest.spec:type_name -> skep.model.v1.ClusterSpec
+	97,  // 17: skep.control.v1.UpdateClusterResponse.cluster:type_name -> skep.model.v1.Cluster
+	99,  // 18: skep.control.v1.GetJoinTokenRequest.role:type_name -> skep.model.v1.Role
+	99,  // 19: skep.control.v1.RotateJoinTokenRequest.role:type_name -> skep.model.v1.Role
+	100, // 20: skep.control.v1.NodeView.node:type_name -> skep.model.v1.Node
+	22,  // 21: skep.control.v1.NodeView.manager:type_name -> skep.control.v1.ManagerStatus
+	0,   // 22: skep.control.v1.ManagerStatus.reachability:type_name -> skep.control.v1.ManagerStatus.Reachability
+	24,  // 23: skep.control.v1.ListNodesRequest.filter:type_name -> skep.control.v1.Filter
+	99,  // 24: skep.control.v1.Filter.roles:type_name -> skep.model.v1.Role
+	101, // 25: skep.control.v1.Filter.memberships:type_name -> skep.model.v1.Membership
+	102, // 26: skep.control.v1.Filter.desired:type_name -> skep.model.v1.TaskState
+	21,  // 27: skep.control.v1.ListNodesResponse.nodes:type_name -> skep.control.v1.NodeView
+	21,  // 28: skep.control.v1.GetNodeResponse.node:type_name -> skep.control.v1.NodeView
+	99,  // 29: skep.control.v1.UpdateNodeRequest.role:type_name -> skep.model.v1.Role
+	103, // 30: skep.control.v1.UpdateNodeRequest.availability:type_name -> skep.model.v1.Availability
+	88,  // 31: skep.control.v1.UpdateNodeRequest.labels_add:type_name -> skep.control.v1.UpdateNodeRequest.LabelsAddEntry
+	21,  // 32: skep.control.v1.UpdateNodeResponse.node:type_name -> skep.control.v1.NodeView
+	104, // 33: skep.control.v1.CreateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
+	105, // 34: skep.control.v1.CreateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
+	106, // 35: skep.control.v1.CreateServiceRequest.registry_auth:type_name -> skep.model.v1.RegistryAuth
+	107, // 36: skep.control.v1.ServiceView.service:type_name -> skep.model.v1.Service
+	105, // 37: skep.control.v1.ServiceView.template:type_name -> skep.model.v1.TaskTemplate
+	105, // 38: skep.control.v1.ServiceView.previous_template:type_name -> skep.model.v1.TaskTemplate
+	24,  // 39: skep.control.v1.ListServicesRequest.filter:type_name -> skep.control.v1.Filter
+	34,  // 40: skep.control.v1.ListServicesResponse.services:type_name -> skep.control.v1.ServiceView
+	34,  // 41: skep.control.v1.GetServiceResponse.service:type_name -> skep.control.v1.ServiceView
+	104, // 42: skep.control.v1.UpdateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
+	105, // 43: skep.control.v1.UpdateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
+	106, // 44: skep.control.v1.UpdateServiceRequest.registry_auth:type_name -> skep.model.v1.RegistryAuth
+	108, // 45: skep.control.v1.TaskView.task:type_name -> skep.model.v1.Task
+	24,  // 46: skep.control.v1.ListTasksRequest.filter:type_name -> skep.control.v1.Filter
+	43,  // 47: skep.control.v1.ListTasksResponse.tasks:type_name -> skep.control.v1.TaskView
+	34,  // 48: skep.control.v1.WatchServiceResponse.service:type_name -> skep.control.v1.ServiceView
+	43,  // 49: skep.control.v1.WatchServiceResponse.tasks:type_name -> skep.control.v1.TaskView
+	49,  // 50: skep.control.v1.WatchEventsRequest.filter:type_name -> skep.control.v1.EventFilter
+	51,  // 51: skep.control.v1.WatchEventsResponse.events:type_name -> skep.control.v1.Event
+	89,  // 52: skep.control.v1.Event.attributes:type_name -> skep.control.v1.Event.AttributesEntry
+	109, // 53: skep.control.v1.IssuedUser.user:type_name -> skep.model.v1.User
+	110, // 54: skep.control.v1.IssuedUser.managers:type_name -> skep.ca.v1.ManagerList
+	111, // 55: skep.control.v1.CreateUserRequest.role:type_name -> skep.model.v1.UserRole
+	52,  // 56: skep.control.v1.CreateUserResponse.issued:type_name -> skep.control.v1.IssuedUser
+	109, // 57: skep.control.v1.ListUsersResponse.users:type_name -> skep.model.v1.User
+	109, // 58: skep.control.v1.GetUserResponse.user:type_name -> skep.model.v1.User
+	52,  // 59: skep.control.v1.ReissueUserResponse.issued:type_name -> skep.control.v1.IssuedUser
+	52,  // 60: skep.control.v1.RenewUserResponse.issued:type_name -> skep.control.v1.IssuedUser
+	110, // 61: skep.control.v1.ListManagersResponse.managers:type_name -> skep.ca.v1.ManagerList
+	99,  // 62: skep.control.v1.CreateTokenRequest.role:type_name -> skep.model.v1.Role
+	90,  // 63: skep.control.v1.CreateTokenRequest.labels:type_name -> skep.control.v1.CreateTokenRequest.LabelsEntry
+	112, // 64: skep.control.v1.CreateTokenResponse.token:type_name -> skep.model.v1.JoinToken
+	112, // 65: skep.control.v1.ListTokensResponse.tokens:type_name -> skep.model.v1.JoinToken
+	112, // 66: skep.control.v1.GetTokenResponse.token:type_name -> skep.model.v1.JoinToken
+	84,  // 67: skep.control.v1.ReadAuditRequest.filter:type_name -> skep.control.v1.AuditFilter
+	86,  // 68: skep.control.v1.ReadAuditResponse.head:type_name -> skep.control.v1.AuditHead
+	87,  // 69: skep.control.v1.ReadAuditResponse.seal:type_name -> skep.control.v1.AuditSeal
+	13,  // 70: skep.control.v1.Control.GetCluster:input_type -> skep.control.v1.GetClusterRequest
+	15,  // 71: skep.control.v1.Control.UpdateCluster:input_type -> skep.control.v1.UpdateClusterRequest
+	17,  // 72: skep.control.v1.Control.GetJoinToken:input_type -> skep.control.v1.GetJoinTokenRequest
+	19,  // 73: skep.control.v1.Control.RotateJoinToken:input_type -> skep.control.v1.RotateJoinTokenRequest
+	23,  // 74: skep.control.v1.Control.ListNodes:input_type -> skep.control.v1.ListNodesRequest
+	26,  // 75: skep.control.v1.Control.GetNode:input_type -> skep.control.v1.GetNodeRequest
+	28,  // 76: skep.control.v1.Control.UpdateNode:input_type -> skep.control.v1.UpdateNodeRequest
+	30,  // 77: skep.control.v1.Control.RemoveNode:input_type -> skep.control.v1.RemoveNodeRequest
+	32,  // 78: skep.control.v1.Control.CreateService:input_type -> skep.control.v1.CreateServiceRequest
+	35,  // 79: skep.control.v1.Control.ListServices:input_type -> skep.control.v1.ListServicesRequest
+	37,  // 80: skep.control.v1.Control.GetService:input_type -> skep.control.v1.GetServiceRequest
+	39,  // 81: skep.control.v1.Control.UpdateService:input_type -> skep.control.v1.UpdateServiceRequest
+	41,  // 82: skep.control.v1.Control.RemoveService:input_type -> skep.control.v1.RemoveServiceRequest
+	44,  // 83: skep.control.v1.Control.ListTasks:input_type -> skep.control.v1.ListTasksRequest
+	46,  // 84: skep.control.v1.Control.WatchService:input_type -> skep.control.v1.WatchServiceRequest
+	53,  // 85: skep.control.v1.Control.CreateUser:input_type -> skep.control.v1.CreateUserRequest
+	55,  // 86: skep.control.v1.Control.ListUsers:input_type -> skep.control.v1.ListUsersRequest
+	57,  // 87: skep.control.v1.Control.GetUser:input_type -> skep.control.v1.GetUserRequest
+	59,  // 88: skep.control.v1.Control.RemoveUser:input_type -> skep.control.v1.RemoveUserRequest
+	61,  // 89: skep.control.v1.Control.ReissueUser:input_type -> skep.control.v1.ReissueUserRequest
+	63,  // 90: skep.control.v1.Control.RenewUser:input_type -> skep.control.v1.RenewUserRequest
+	65,  // 91: skep.control.v1.Control.ListManagers:input_type -> skep.control.v1.ListManagersRequest
+	67,  // 92: skep.control.v1.Control.CreateToken:input_type -> skep.control.v1.CreateTokenRequest
+	69,  // 93: skep.control.v1.Control.ListTokens:input_type -> skep.control.v1.ListTokensRequest
+	71,  // 94: skep.control.v1.Control.GetToken:input_type -> skep.control.v1.GetTokenRequest
+	73,  // 95: skep.control.v1.Control.RevokeToken:input_type -> skep.control.v1.RevokeTokenRequest
+	75,  // 96: skep.control.v1.Control.AcceptNode:input_type -> skep.control.v1.AcceptNodeRequest
+	77,  // 97: skep.control.v1.Control.RejectNode:input_type -> skep.control.v1.RejectNodeRequest
+	48,  // 98: skep.control.v1.Control.WatchEvents:input_type -> skep.control.v1.WatchEventsRequest
+	79,  // 99: skep.control.v1.Control.GetUnlockKey:input_type -> skep.control.v1.GetUnlockKeyRequest
+	81,  // 100: skep.control.v1.Control.RotateUnlockKey:input_type -> skep.control.v1.RotateUnlockKeyRequest
+	83,  // 101: skep.control.v1.Control.ReadAudit:input_type -> skep.control.v1.ReadAuditRequest
+	1,   // 102: skep.control.v1.Control.GetRoot:input_type -> skep.control.v1.GetRootRequest
+	7,   // 103: skep.control.v1.Control.RotateRoot:input_type -> skep.control.v1.RotateRootRequest
+	9,   // 104: skep.control.v1.Control.AbortRootRotation:input_type -> skep.control.v1.AbortRootRotationRequest
+	4,   // 105: skep.control.v1.Control.CondemnNode:input_type -> skep.control.v1.CondemnNodeRequest
+	11,  // 106: skep.control.v1.Control.WatchRoot:input_type -> skep.control.v1.WatchRootRequest
+	14,  // 107: skep.control.v1.Control.GetCluster:output_type -> skep.control.v1.GetClusterResponse
+	16,  // 108: skep.control.v1.Control.UpdateCluster:output_type -> skep.control.v1.UpdateClusterResponse
+	18,  // 109: skep.control.v1.Control.GetJoinToken:output_type -> skep.control.v1.GetJoinTokenResponse
+	20,  // 110: skep.control.v1.Control.RotateJoinToken:output_type -> skep.control.v1.RotateJoinTokenResponse
+	25,  // 111: skep.control.v1.Control.ListNodes:output_type -> skep.control.v1.ListNodesResponse
+	27,  // 112: skep.control.v1.Control.GetNode:output_type -> skep.control.v1.GetNodeResponse
+	29,  // 113: skep.control.v1.Control.UpdateNode:output_type -> skep.control.v1.UpdateNodeResponse
+	31,  // 114: skep.control.v1.Control.RemoveNode:output_type -> skep.control.v1.RemoveNodeResponse
+	33,  // 115: skep.control.v1.Control.CreateService:output_type -> skep.control.v1.CreateServiceResponse
+	36,  // 116: skep.control.v1.Control.ListServices:output_type -> skep.control.v1.ListServicesResponse
+	38,  // 117: skep.control.v1.Control.GetService:output_type -> skep.control.v1.GetServiceResponse
+	40,  // 118: skep.control.v1.Control.UpdateService:output_type -> skep.control.v1.UpdateServiceResponse
+	42,  // 119: skep.control.v1.Control.RemoveService:output_type -> skep.control.v1.RemoveServiceResponse
+	45,  // 120: skep.control.v1.Control.ListTasks:output_type -> skep.control.v1.ListTasksResponse
+	47,  // 121: skep.control.v1.Control.WatchService:output_type -> skep.control.v1.WatchServiceResponse
+	54,  // 122: skep.control.v1.Control.CreateUser:output_type -> skep.control.v1.CreateUserResponse
+	56,  // 123: skep.control.v1.Control.ListUsers:output_type -> skep.control.v1.ListUsersResponse
+	58,  // 124: skep.control.v1.Control.GetUser:output_type -> skep.control.v1.GetUserResponse
+	60,  // 125: skep.control.v1.Control.RemoveUser:output_type -> skep.control.v1.RemoveUserResponse
+	62,  // 126: skep.control.v1.Control.ReissueUser:output_type -> skep.control.v1.ReissueUserResponse
+	64,  // 127: skep.control.v1.Control.RenewUser:output_type -> skep.control.v1.RenewUserResponse
+	66,  // 128: skep.control.v1.Control.ListManagers:output_type -> skep.control.v1.ListManagersResponse
+	68,  // 129: skep.control.v1.Control.CreateToken:output_type -> skep.control.v1.CreateTokenResponse
+	70,  // 130: skep.control.v1.Control.ListTokens:output_type -> skep.control.v1.ListTokensResponse
+	72,  // 131: skep.control.v1.Control.GetToken:output_type -> skep.control.v1.GetTokenResponse
+	74,  // 132: skep.control.v1.Control.RevokeToken:output_type -> skep.control.v1.RevokeTokenResponse
+	76,  // 133: skep.control.v1.Control.AcceptNode:output_type -> skep.control.v1.AcceptNodeResponse
+	78,  // 134: skep.control.v1.Control.RejectNode:output_type -> skep.control.v1.RejectNodeResponse
+	50,  // 135: skep.control.v1.Control.WatchEvents:output_type -> skep.control.v1.WatchEventsResponse
+	80,  // 136: skep.control.v1.Control.GetUnlockKey:output_type -> skep.control.v1.GetUnlockKeyResponse
+	82,  // 137: skep.control.v1.Control.RotateUnlockKey:output_type -> skep.control.v1.RotateUnlockKeyResponse
+	85,  // 138: skep.control.v1.Control.ReadAudit:output_type -> skep.control.v1.ReadAuditResponse
+	2,   // 139: skep.control.v1.Control.GetRoot:output_type -> skep.control.v1.GetRootResponse
+	8,   // 140: skep.control.v1.Control.RotateRoot:output_type -> skep.control.v1.RotateRootResponse
+	10,  // 141: skep.control.v1.Control.AbortRootRotation:output_type -> skep.control.v1.AbortRootRotationResponse
+	5,   // 142: skep.control.v1.Control.CondemnNode:output_type -> skep.control.v1.CondemnNodeResponse
+	12,  // 143: skep.control.v1.Control.WatchRoot:output_type -> skep.control.v1.WatchRootResponse
+	107, // [107:144] is the sub-list for method output_type
+	70,  // [70:107] is the sub-list for method input_type
+	70,  // [70:70] is the sub-list for extension type_name
+	70,  // [70:70] is the sub-list for extension extendee
+	0,   // [0:70] is the sub-list for field type_name
 }
 
 func init() { file_skep_control_v1_control_proto_init() }
@@ -5965,15 +6150,15 @@ func file_skep_control_v1_control_proto_init() {
 	if File_skep_control_v1_control_proto != nil {
 		return
 	}
-	file_skep_control_v1_control_proto_msgTypes[25].OneofWrappers = []any{}
-	file_skep_control_v1_control_proto_msgTypes[45].OneofWrappers = []any{}
+	file_skep_control_v1_control_proto_msgTypes[27].OneofWrappers = []any{}
+	file_skep_control_v1_control_proto_msgTypes[47].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_skep_control_v1_control_proto_rawDesc), len(file_skep_control_v1_control_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   88,
+			NumMessages:   90,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

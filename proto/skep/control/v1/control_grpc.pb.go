@@ -59,6 +59,7 @@ const (
 	Control_GetRoot_FullMethodName           = "/skep.control.v1.Control/GetRoot"
 	Control_RotateRoot_FullMethodName        = "/skep.control.v1.Control/RotateRoot"
 	Control_AbortRootRotation_FullMethodName = "/skep.control.v1.Control/AbortRootRotation"
+	Control_CondemnNode_FullMethodName       = "/skep.control.v1.Control/CondemnNode"
 	Control_WatchRoot_FullMethodName         = "/skep.control.v1.Control/WatchRoot"
 )
 
@@ -119,6 +120,10 @@ type ControlClient interface {
 	RotateRoot(ctx context.Context, in *RotateRootRequest, opts ...grpc.CallOption) (*RotateRootResponse, error)
 	// Goes back to the root of before the rotation that is under way.
 	AbortRootRotation(ctx context.Context, in *AbortRootRotationRequest, opts ...grpc.CallOption) (*AbortRootRotationResponse, error)
+	// Has nothing that a node knew as a manager be worth anything any more, and it
+	// be none: or adds it to the condemnation that is under way. GetRoot and
+	// WatchRoot show how far it is.
+	CondemnNode(ctx context.Context, in *CondemnNodeRequest, opts ...grpc.CallOption) (*CondemnNodeResponse, error)
 	// The root now and whenever a rotation moves on; never ends by itself.
 	WatchRoot(ctx context.Context, in *WatchRootRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchRootResponse], error)
 }
@@ -508,6 +513,16 @@ func (c *controlClient) AbortRootRotation(ctx context.Context, in *AbortRootRota
 	return out, nil
 }
 
+func (c *controlClient) CondemnNode(ctx context.Context, in *CondemnNodeRequest, opts ...grpc.CallOption) (*CondemnNodeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CondemnNodeResponse)
+	err := c.cc.Invoke(ctx, Control_CondemnNode_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *controlClient) WatchRoot(ctx context.Context, in *WatchRootRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchRootResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[3], Control_WatchRoot_FullMethodName, cOpts...)
@@ -584,6 +599,10 @@ type ControlServer interface {
 	RotateRoot(context.Context, *RotateRootRequest) (*RotateRootResponse, error)
 	// Goes back to the root of before the rotation that is under way.
 	AbortRootRotation(context.Context, *AbortRootRotationRequest) (*AbortRootRotationResponse, error)
+	// Has nothing that a node knew as a manager be worth anything any more, and it
+	// be none: or adds it to the condemnation that is under way. GetRoot and
+	// WatchRoot show how far it is.
+	CondemnNode(context.Context, *CondemnNodeRequest) (*CondemnNodeResponse, error)
 	// The root now and whenever a rotation moves on; never ends by itself.
 	WatchRoot(*WatchRootRequest, grpc.ServerStreamingServer[WatchRootResponse]) error
 	mustEmbedUnimplementedControlServer()
@@ -700,6 +719,9 @@ func (UnimplementedControlServer) RotateRoot(context.Context, *RotateRootRequest
 }
 func (UnimplementedControlServer) AbortRootRotation(context.Context, *AbortRootRotationRequest) (*AbortRootRotationResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method AbortRootRotation not implemented")
+}
+func (UnimplementedControlServer) CondemnNode(context.Context, *CondemnNodeRequest) (*CondemnNodeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CondemnNode not implemented")
 }
 func (UnimplementedControlServer) WatchRoot(*WatchRootRequest, grpc.ServerStreamingServer[WatchRootResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchRoot not implemented")
@@ -1334,6 +1356,24 @@ func _Control_AbortRootRotation_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Control_CondemnNode_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CondemnNodeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).CondemnNode(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_CondemnNode_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).CondemnNode(ctx, req.(*CondemnNodeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Control_WatchRoot_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(WatchRootRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -1479,6 +1519,10 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "AbortRootRotation",
 			Handler:    _Control_AbortRootRotation_Handler,
+		},
+		{
+			MethodName: "CondemnNode",
+			Handler:    _Control_CondemnNode_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -177,6 +177,62 @@ func (Membership) EnumDescriptor() ([]byte, []int) {
 	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{2}
 }
 
+// CondemnationStep is what a condemnation waits for.
+type CondemnationStep int32
+
+const (
+	CondemnationStep_CONDEMNATION_STEP_UNSPECIFIED CondemnationStep = 0
+	// The condemned are no managers any more.
+	CondemnationStep_CONDEMNATION_STEP_OUT CondemnationStep = 1
+	// What is written is sealed under a data key that they do not have.
+	CondemnationStep_CONDEMNATION_STEP_DATA_KEY CondemnationStep = 2
+	// The root whose key they have is trusted no more.
+	CondemnationStep_CONDEMNATION_STEP_ROOT CondemnationStep = 3
+)
+
+// Enum value maps for CondemnationStep.
+var (
+	CondemnationStep_name = map[int32]string{
+		0: "CONDEMNATION_STEP_UNSPECIFIED",
+		1: "CONDEMNATION_STEP_OUT",
+		2: "CONDEMNATION_STEP_DATA_KEY",
+		3: "CONDEMNATION_STEP_ROOT",
+	}
+	CondemnationStep_value = map[string]int32{
+		"CONDEMNATION_STEP_UNSPECIFIED": 0,
+		"CONDEMNATION_STEP_OUT":         1,
+		"CONDEMNATION_STEP_DATA_KEY":    2,
+		"CONDEMNATION_STEP_ROOT":        3,
+	}
+)
+
+func (x CondemnationStep) Enum() *CondemnationStep {
+	p := new(CondemnationStep)
+	*p = x
+	return p
+}
+
+func (x CondemnationStep) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (CondemnationStep) Descriptor() protoreflect.EnumDescriptor {
+	return file_skep_model_v1_model_proto_enumTypes[3].Descriptor()
+}
+
+func (CondemnationStep) Type() protoreflect.EnumType {
+	return &file_skep_model_v1_model_proto_enumTypes[3]
+}
+
+func (x CondemnationStep) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use CondemnationStep.Descriptor instead.
+func (CondemnationStep) EnumDescriptor() ([]byte, []int) {
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{3}
+}
+
 // ExpiredRenewal is how a node comes back whose certificate has ended.
 type ExpiredRenewal int32
 
@@ -218,11 +274,11 @@ func (x ExpiredRenewal) String() string {
 }
 
 func (ExpiredRenewal) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[3].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[4].Descriptor()
 }
 
 func (ExpiredRenewal) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[3]
+	return &file_skep_model_v1_model_proto_enumTypes[4]
 }
 
 func (x ExpiredRenewal) Number() protoreflect.EnumNumber {
@@ -231,7 +287,7 @@ func (x ExpiredRenewal) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ExpiredRenewal.Descriptor instead.
 func (ExpiredRenewal) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{3}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{4}
 }
 
 type RootPhase int32
@@ -274,11 +330,11 @@ func (x RootPhase) String() string {
 }
 
 func (RootPhase) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[4].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[5].Descriptor()
 }
 
 func (RootPhase) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[4]
+	return &file_skep_model_v1_model_proto_enumTypes[5]
 }
 
 func (x RootPhase) Number() protoreflect.EnumNumber {
@@ -287,7 +343,7 @@ func (x RootPhase) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RootPhase.Descriptor instead.
 func (RootPhase) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{4}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{5}
 }
 
 // StragglerPolicy is what becomes of nodes that have not followed by the deadline.
@@ -326,11 +382,11 @@ func (x StragglerPolicy) String() string {
 }
 
 func (StragglerPolicy) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[5].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[6].Descriptor()
 }
 
 func (StragglerPolicy) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[5]
+	return &file_skep_model_v1_model_proto_enumTypes[6]
 }
 
 func (x StragglerPolicy) Number() protoreflect.EnumNumber {
@@ -339,7 +395,7 @@ func (x StragglerPolicy) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use StragglerPolicy.Descriptor instead.
 func (StragglerPolicy) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{5}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{6}
 }
 
 type RootOutcome int32
@@ -381,11 +437,11 @@ func (x RootOutcome) String() string {
 }
 
 func (RootOutcome) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[6].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[7].Descriptor()
 }
 
 func (RootOutcome) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[6]
+	return &file_skep_model_v1_model_proto_enumTypes[7]
 }
 
 func (x RootOutcome) Number() protoreflect.EnumNumber {
@@ -394,7 +450,7 @@ func (x RootOutcome) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RootOutcome.Descriptor instead.
 func (RootOutcome) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{6}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{7}
 }
 
 type NodeState int32
@@ -434,11 +490,11 @@ func (x NodeState) String() string {
 }
 
 func (NodeState) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[7].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[8].Descriptor()
 }
 
 func (NodeState) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[7]
+	return &file_skep_model_v1_model_proto_enumTypes[8]
 }
 
 func (x NodeState) Number() protoreflect.EnumNumber {
@@ -447,7 +503,7 @@ func (x NodeState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use NodeState.Descriptor instead.
 func (NodeState) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{7}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{8}
 }
 
 type Farewell int32
@@ -487,11 +543,11 @@ func (x Farewell) String() string {
 }
 
 func (Farewell) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[8].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[9].Descriptor()
 }
 
 func (Farewell) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[8]
+	return &file_skep_model_v1_model_proto_enumTypes[9]
 }
 
 func (x Farewell) Number() protoreflect.EnumNumber {
@@ -500,7 +556,7 @@ func (x Farewell) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Farewell.Descriptor instead.
 func (Farewell) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{8}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{9}
 }
 
 type MemberKind int32
@@ -536,11 +592,11 @@ func (x MemberKind) String() string {
 }
 
 func (MemberKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[9].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[10].Descriptor()
 }
 
 func (MemberKind) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[9]
+	return &file_skep_model_v1_model_proto_enumTypes[10]
 }
 
 func (x MemberKind) Number() protoreflect.EnumNumber {
@@ -549,7 +605,7 @@ func (x MemberKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MemberKind.Descriptor instead.
 func (MemberKind) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{9}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{10}
 }
 
 type UpdateOrder int32
@@ -585,11 +641,11 @@ func (x UpdateOrder) String() string {
 }
 
 func (UpdateOrder) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[10].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[11].Descriptor()
 }
 
 func (UpdateOrder) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[10]
+	return &file_skep_model_v1_model_proto_enumTypes[11]
 }
 
 func (x UpdateOrder) Number() protoreflect.EnumNumber {
@@ -598,7 +654,7 @@ func (x UpdateOrder) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UpdateOrder.Descriptor instead.
 func (UpdateOrder) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{10}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{11}
 }
 
 type FailureAction int32
@@ -637,11 +693,11 @@ func (x FailureAction) String() string {
 }
 
 func (FailureAction) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[11].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[12].Descriptor()
 }
 
 func (FailureAction) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[11]
+	return &file_skep_model_v1_model_proto_enumTypes[12]
 }
 
 func (x FailureAction) Number() protoreflect.EnumNumber {
@@ -650,7 +706,7 @@ func (x FailureAction) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FailureAction.Descriptor instead.
 func (FailureAction) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{11}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{12}
 }
 
 type RestartCondition int32
@@ -689,11 +745,11 @@ func (x RestartCondition) String() string {
 }
 
 func (RestartCondition) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[12].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[13].Descriptor()
 }
 
 func (RestartCondition) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[12]
+	return &file_skep_model_v1_model_proto_enumTypes[13]
 }
 
 func (x RestartCondition) Number() protoreflect.EnumNumber {
@@ -702,7 +758,7 @@ func (x RestartCondition) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RestartCondition.Descriptor instead.
 func (RestartCondition) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{12}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{13}
 }
 
 type UpdateState int32
@@ -750,11 +806,11 @@ func (x UpdateState) String() string {
 }
 
 func (UpdateState) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[13].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[14].Descriptor()
 }
 
 func (UpdateState) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[13]
+	return &file_skep_model_v1_model_proto_enumTypes[14]
 }
 
 func (x UpdateState) Number() protoreflect.EnumNumber {
@@ -763,7 +819,7 @@ func (x UpdateState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UpdateState.Descriptor instead.
 func (UpdateState) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{13}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{14}
 }
 
 type MountType int32
@@ -802,11 +858,11 @@ func (x MountType) String() string {
 }
 
 func (MountType) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[14].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[15].Descriptor()
 }
 
 func (MountType) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[14]
+	return &file_skep_model_v1_model_proto_enumTypes[15]
 }
 
 func (x MountType) Number() protoreflect.EnumNumber {
@@ -815,7 +871,7 @@ func (x MountType) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MountType.Descriptor instead.
 func (MountType) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{14}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{15}
 }
 
 // TaskState is a lattice's chain: a task only moves forward. The numbers are
@@ -886,11 +942,11 @@ func (x TaskState) String() string {
 }
 
 func (TaskState) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[15].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[16].Descriptor()
 }
 
 func (TaskState) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[15]
+	return &file_skep_model_v1_model_proto_enumTypes[16]
 }
 
 func (x TaskState) Number() protoreflect.EnumNumber {
@@ -899,7 +955,7 @@ func (x TaskState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TaskState.Descriptor instead.
 func (TaskState) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{15}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{16}
 }
 
 type UserRole int32
@@ -909,6 +965,8 @@ const (
 	UserRole_USER_ROLE_VIEWER      UserRole = 1
 	UserRole_USER_ROLE_OPERATOR    UserRole = 2
 	UserRole_USER_ROLE_ADMIN       UserRole = 3
+	// Replaces what is to be replaced from time to time, and is for jobs.
+	UserRole_USER_ROLE_ROTATOR UserRole = 4
 )
 
 // Enum value maps for UserRole.
@@ -918,12 +976,14 @@ var (
 		1: "USER_ROLE_VIEWER",
 		2: "USER_ROLE_OPERATOR",
 		3: "USER_ROLE_ADMIN",
+		4: "USER_ROLE_ROTATOR",
 	}
 	UserRole_value = map[string]int32{
 		"USER_ROLE_UNSPECIFIED": 0,
 		"USER_ROLE_VIEWER":      1,
 		"USER_ROLE_OPERATOR":    2,
 		"USER_ROLE_ADMIN":       3,
+		"USER_ROLE_ROTATOR":     4,
 	}
 )
 
@@ -938,11 +998,11 @@ func (x UserRole) String() string {
 }
 
 func (UserRole) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[16].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[17].Descriptor()
 }
 
 func (UserRole) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[16]
+	return &file_skep_model_v1_model_proto_enumTypes[17]
 }
 
 func (x UserRole) Number() protoreflect.EnumNumber {
@@ -951,7 +1011,7 @@ func (x UserRole) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UserRole.Descriptor instead.
 func (UserRole) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{16}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{17}
 }
 
 type TokenEnd int32
@@ -992,11 +1052,11 @@ func (x TokenEnd) String() string {
 }
 
 func (TokenEnd) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[17].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[18].Descriptor()
 }
 
 func (TokenEnd) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[17]
+	return &file_skep_model_v1_model_proto_enumTypes[18]
 }
 
 func (x TokenEnd) Number() protoreflect.EnumNumber {
@@ -1005,7 +1065,7 @@ func (x TokenEnd) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TokenEnd.Descriptor instead.
 func (TokenEnd) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{17}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{18}
 }
 
 type TokenVerdict int32
@@ -1046,11 +1106,11 @@ func (x TokenVerdict) String() string {
 }
 
 func (TokenVerdict) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[18].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[19].Descriptor()
 }
 
 func (TokenVerdict) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[18]
+	return &file_skep_model_v1_model_proto_enumTypes[19]
 }
 
 func (x TokenVerdict) Number() protoreflect.EnumNumber {
@@ -1059,7 +1119,7 @@ func (x TokenVerdict) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TokenVerdict.Descriptor instead.
 func (TokenVerdict) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{18}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{19}
 }
 
 type RenewalWait_Verdict int32
@@ -1097,11 +1157,11 @@ func (x RenewalWait_Verdict) String() string {
 }
 
 func (RenewalWait_Verdict) Descriptor() protoreflect.EnumDescriptor {
-	return file_skep_model_v1_model_proto_enumTypes[19].Descriptor()
+	return file_skep_model_v1_model_proto_enumTypes[20].Descriptor()
 }
 
 func (RenewalWait_Verdict) Type() protoreflect.EnumType {
-	return &file_skep_model_v1_model_proto_enumTypes[19]
+	return &file_skep_model_v1_model_proto_enumTypes[20]
 }
 
 func (x RenewalWait_Verdict) Number() protoreflect.EnumNumber {
@@ -1110,7 +1170,7 @@ func (x RenewalWait_Verdict) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RenewalWait_Verdict.Descriptor instead.
 func (RenewalWait_Verdict) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{12, 0}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{15, 0}
 }
 
 // Meta is written by apply only.
@@ -1215,7 +1275,12 @@ type Cluster struct {
 	DataKey      *DataKey `protobuf:"bytes,15,opt,name=data_key,json=dataKey,proto3" json:"data_key,omitempty"`
 	// Who has been given the data keys: what one holds who is to be no manager any
 	// more is replaced.
-	KeyHolders    []*KeyHolder `protobuf:"bytes,16,rep,name=key_holders,json=keyHolders,proto3" json:"key_holders,omitempty"`
+	KeyHolders []*KeyHolder `protobuf:"bytes,16,rep,name=key_holders,json=keyHolders,proto3" json:"key_holders,omitempty"`
+	// Managers that may be in somebody else's hands, and how far it is that nothing
+	// they knew is worth anything. Absent: there are none.
+	Condemnation *Condemnation `protobuf:"bytes,30,opt,name=condemnation,proto3" json:"condemnation,omitempty"`
+	// How the last one ended; absent: there was none.
+	Condemned     *CondemnationEnd `protobuf:"bytes,31,opt,name=condemned,proto3" json:"condemned,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1362,6 +1427,322 @@ func (x *Cluster) GetKeyHolders() []*KeyHolder {
 	return nil
 }
 
+func (x *Cluster) GetCondemnation() *Condemnation {
+	if x != nil {
+		return x.Condemnation
+	}
+	return nil
+}
+
+func (x *Cluster) GetCondemned() *CondemnationEnd {
+	if x != nil {
+		return x.Condemned
+	}
+	return nil
+}
+
+// Condemnation is the wish that what some managers knew be worth nothing: who had
+// it asked for may go away, and whoever leads carries it on. While it lasts there
+// are no join tokens. It holds no secret.
+type Condemnation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 bytes, drawn by who asked for it first.
+	Id        []byte           `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Nodes     []*Condemned     `protobuf:"bytes,2,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Step      CondemnationStep `protobuf:"varint,3,opt,name=step,proto3,enum=skep.model.v1.CondemnationStep" json:"step,omitempty"`
+	StartedAt int64            `protobuf:"varint,4,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	// When the step began.
+	StepAt int64 `protobuf:"varint,5,opt,name=step_at,json=stepAt,proto3" json:"step_at,omitempty"`
+	// Who asked for it first, as in the audit.
+	By string `protobuf:"bytes,6,opt,name=by,proto3" json:"by,omitempty"`
+	// Nanoseconds that the rotation of the root may take, and what becomes of who
+	// has not followed then.
+	Deadline    int64           `protobuf:"varint,7,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	OnStraggler StragglerPolicy `protobuf:"varint,8,opt,name=on_straggler,json=onStraggler,proto3,enum=skep.model.v1.StragglerPolicy" json:"on_straggler,omitempty"`
+	// Data keys up to this number are known to the condemned.
+	DataKey uint32 `protobuf:"varint,9,opt,name=data_key,json=dataKey,proto3" json:"data_key,omitempty"`
+	// SHA-256 of the DER of roots whose keys are known to the condemned; set with the
+	// step ROOT.
+	Roots [][]byte `protobuf:"bytes,10,rep,name=roots,proto3" json:"roots,omitempty"`
+	// The rotation of the root that was begun for it; empty: none was yet.
+	Rotation []byte `protobuf:"bytes,11,opt,name=rotation,proto3" json:"rotation,omitempty"`
+	// The unlock key was replaced; false while it was not, and where there is none.
+	Relocked      bool `protobuf:"varint,12,opt,name=relocked,proto3" json:"relocked,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Condemnation) Reset() {
+	*x = Condemnation{}
+	mi := &file_skep_model_v1_model_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Condemnation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Condemnation) ProtoMessage() {}
+
+func (x *Condemnation) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_model_v1_model_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Condemnation.ProtoReflect.Descriptor instead.
+func (*Condemnation) Descriptor() ([]byte, []int) {
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Condemnation) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *Condemnation) GetNodes() []*Condemned {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *Condemnation) GetStep() CondemnationStep {
+	if x != nil {
+		return x.Step
+	}
+	return CondemnationStep_CONDEMNATION_STEP_UNSPECIFIED
+}
+
+func (x *Condemnation) GetStartedAt() int64 {
+	if x != nil {
+		return x.StartedAt
+	}
+	return 0
+}
+
+func (x *Condemnation) GetStepAt() int64 {
+	if x != nil {
+		return x.StepAt
+	}
+	return 0
+}
+
+func (x *Condemnation) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *Condemnation) GetDeadline() int64 {
+	if x != nil {
+		return x.Deadline
+	}
+	return 0
+}
+
+func (x *Condemnation) GetOnStraggler() StragglerPolicy {
+	if x != nil {
+		return x.OnStraggler
+	}
+	return StragglerPolicy_STRAGGLER_POLICY_UNSPECIFIED
+}
+
+func (x *Condemnation) GetDataKey() uint32 {
+	if x != nil {
+		return x.DataKey
+	}
+	return 0
+}
+
+func (x *Condemnation) GetRoots() [][]byte {
+	if x != nil {
+		return x.Roots
+	}
+	return nil
+}
+
+func (x *Condemnation) GetRotation() []byte {
+	if x != nil {
+		return x.Rotation
+	}
+	return nil
+}
+
+func (x *Condemnation) GetRelocked() bool {
+	if x != nil {
+		return x.Relocked
+	}
+	return false
+}
+
+// Condemned is one node of a condemnation.
+type Condemned struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Node  []byte                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// Hostname, as it was.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// It is to be removed, and not to be a worker.
+	Remove        bool `protobuf:"varint,3,opt,name=remove,proto3" json:"remove,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Condemned) Reset() {
+	*x = Condemned{}
+	mi := &file_skep_model_v1_model_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Condemned) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Condemned) ProtoMessage() {}
+
+func (x *Condemned) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_model_v1_model_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Condemned.ProtoReflect.Descriptor instead.
+func (*Condemned) Descriptor() ([]byte, []int) {
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Condemned) GetNode() []byte {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *Condemned) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Condemned) GetRemove() bool {
+	if x != nil {
+		return x.Remove
+	}
+	return false
+}
+
+// CondemnationEnd is how a condemnation ended.
+type CondemnationEnd struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Id        []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Nodes     []*Condemned           `protobuf:"bytes,2,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	StartedAt int64                  `protobuf:"varint,3,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	EndedAt   int64                  `protobuf:"varint,4,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
+	// As in RootRotationEnd, of the rotation that ended with it.
+	Stragglers    []*RootStraggler `protobuf:"bytes,5,rep,name=stragglers,proto3" json:"stragglers,omitempty"`
+	LeftBehind    uint64           `protobuf:"varint,6,opt,name=left_behind,json=leftBehind,proto3" json:"left_behind,omitempty"`
+	Relocked      bool             `protobuf:"varint,7,opt,name=relocked,proto3" json:"relocked,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CondemnationEnd) Reset() {
+	*x = CondemnationEnd{}
+	mi := &file_skep_model_v1_model_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CondemnationEnd) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CondemnationEnd) ProtoMessage() {}
+
+func (x *CondemnationEnd) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_model_v1_model_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CondemnationEnd.ProtoReflect.Descriptor instead.
+func (*CondemnationEnd) Descriptor() ([]byte, []int) {
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *CondemnationEnd) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *CondemnationEnd) GetNodes() []*Condemned {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *CondemnationEnd) GetStartedAt() int64 {
+	if x != nil {
+		return x.StartedAt
+	}
+	return 0
+}
+
+func (x *CondemnationEnd) GetEndedAt() int64 {
+	if x != nil {
+		return x.EndedAt
+	}
+	return 0
+}
+
+func (x *CondemnationEnd) GetStragglers() []*RootStraggler {
+	if x != nil {
+		return x.Stragglers
+	}
+	return nil
+}
+
+func (x *CondemnationEnd) GetLeftBehind() uint64 {
+	if x != nil {
+		return x.LeftBehind
+	}
+	return 0
+}
+
+func (x *CondemnationEnd) GetRelocked() bool {
+	if x != nil {
+		return x.Relocked
+	}
+	return false
+}
+
 // DataKey says which data key is in use (R20). The keys themselves are in no entry.
 type DataKey struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1385,7 +1766,7 @@ type DataKey struct {
 
 func (x *DataKey) Reset() {
 	*x = DataKey{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[2]
+	mi := &file_skep_model_v1_model_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1397,7 +1778,7 @@ func (x *DataKey) String() string {
 func (*DataKey) ProtoMessage() {}
 
 func (x *DataKey) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[2]
+	mi := &file_skep_model_v1_model_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1410,7 +1791,7 @@ func (x *DataKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DataKey.ProtoReflect.Descriptor instead.
 func (*DataKey) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{2}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *DataKey) GetActive() uint32 {
@@ -1471,7 +1852,7 @@ type KeyHolder struct {
 
 func (x *KeyHolder) Reset() {
 	*x = KeyHolder{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[3]
+	mi := &file_skep_model_v1_model_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1483,7 +1864,7 @@ func (x *KeyHolder) String() string {
 func (*KeyHolder) ProtoMessage() {}
 
 func (x *KeyHolder) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[3]
+	mi := &file_skep_model_v1_model_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1496,7 +1877,7 @@ func (x *KeyHolder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyHolder.ProtoReflect.Descriptor instead.
 func (*KeyHolder) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{3}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *KeyHolder) GetNode() []byte {
@@ -1567,7 +1948,7 @@ type ClusterSpec struct {
 
 func (x *ClusterSpec) Reset() {
 	*x = ClusterSpec{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[4]
+	mi := &file_skep_model_v1_model_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1579,7 +1960,7 @@ func (x *ClusterSpec) String() string {
 func (*ClusterSpec) ProtoMessage() {}
 
 func (x *ClusterSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[4]
+	mi := &file_skep_model_v1_model_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1592,7 +1973,7 @@ func (x *ClusterSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterSpec.ProtoReflect.Descriptor instead.
 func (*ClusterSpec) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{4}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ClusterSpec) GetName() string {
@@ -1736,7 +2117,7 @@ type RootCA struct {
 
 func (x *RootCA) Reset() {
 	*x = RootCA{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[5]
+	mi := &file_skep_model_v1_model_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1748,7 +2129,7 @@ func (x *RootCA) String() string {
 func (*RootCA) ProtoMessage() {}
 
 func (x *RootCA) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[5]
+	mi := &file_skep_model_v1_model_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1761,7 +2142,7 @@ func (x *RootCA) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootCA.ProtoReflect.Descriptor instead.
 func (*RootCA) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{5}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RootCA) GetCertificates() [][]byte {
@@ -1850,7 +2231,7 @@ type RootRotation struct {
 
 func (x *RootRotation) Reset() {
 	*x = RootRotation{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[6]
+	mi := &file_skep_model_v1_model_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1862,7 +2243,7 @@ func (x *RootRotation) String() string {
 func (*RootRotation) ProtoMessage() {}
 
 func (x *RootRotation) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[6]
+	mi := &file_skep_model_v1_model_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1875,7 +2256,7 @@ func (x *RootRotation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootRotation.ProtoReflect.Descriptor instead.
 func (*RootRotation) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{6}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RootRotation) GetId() []byte {
@@ -1978,7 +2359,7 @@ type RootKey struct {
 
 func (x *RootKey) Reset() {
 	*x = RootKey{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[7]
+	mi := &file_skep_model_v1_model_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1990,7 +2371,7 @@ func (x *RootKey) String() string {
 func (*RootKey) ProtoMessage() {}
 
 func (x *RootKey) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[7]
+	mi := &file_skep_model_v1_model_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2003,7 +2384,7 @@ func (x *RootKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootKey.ProtoReflect.Descriptor instead.
 func (*RootKey) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{7}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RootKey) GetCertificate() []byte {
@@ -2049,7 +2430,7 @@ type FormerRoot struct {
 
 func (x *FormerRoot) Reset() {
 	*x = FormerRoot{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[8]
+	mi := &file_skep_model_v1_model_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2061,7 +2442,7 @@ func (x *FormerRoot) String() string {
 func (*FormerRoot) ProtoMessage() {}
 
 func (x *FormerRoot) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[8]
+	mi := &file_skep_model_v1_model_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2074,7 +2455,7 @@ func (x *FormerRoot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FormerRoot.ProtoReflect.Descriptor instead.
 func (*FormerRoot) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{8}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *FormerRoot) GetCertificate() []byte {
@@ -2115,7 +2496,7 @@ type RootRotationEnd struct {
 
 func (x *RootRotationEnd) Reset() {
 	*x = RootRotationEnd{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[9]
+	mi := &file_skep_model_v1_model_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2127,7 +2508,7 @@ func (x *RootRotationEnd) String() string {
 func (*RootRotationEnd) ProtoMessage() {}
 
 func (x *RootRotationEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[9]
+	mi := &file_skep_model_v1_model_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2140,7 +2521,7 @@ func (x *RootRotationEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootRotationEnd.ProtoReflect.Descriptor instead.
 func (*RootRotationEnd) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{9}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RootRotationEnd) GetId() []byte {
@@ -2202,7 +2583,7 @@ type RootStraggler struct {
 
 func (x *RootStraggler) Reset() {
 	*x = RootStraggler{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[10]
+	mi := &file_skep_model_v1_model_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2214,7 +2595,7 @@ func (x *RootStraggler) String() string {
 func (*RootStraggler) ProtoMessage() {}
 
 func (x *RootStraggler) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[10]
+	mi := &file_skep_model_v1_model_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2227,7 +2608,7 @@ func (x *RootStraggler) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootStraggler.ProtoReflect.Descriptor instead.
 func (*RootStraggler) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{10}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RootStraggler) GetNode() []byte {
@@ -2293,7 +2674,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[11]
+	mi := &file_skep_model_v1_model_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2305,7 +2686,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[11]
+	mi := &file_skep_model_v1_model_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2318,7 +2699,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{11}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Node) GetMeta() *Meta {
@@ -2452,7 +2833,7 @@ type RenewalWait struct {
 
 func (x *RenewalWait) Reset() {
 	*x = RenewalWait{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[12]
+	mi := &file_skep_model_v1_model_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2464,7 +2845,7 @@ func (x *RenewalWait) String() string {
 func (*RenewalWait) ProtoMessage() {}
 
 func (x *RenewalWait) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[12]
+	mi := &file_skep_model_v1_model_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2477,7 +2858,7 @@ func (x *RenewalWait) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewalWait.ProtoReflect.Descriptor instead.
 func (*RenewalWait) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{12}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RenewalWait) GetKey() []byte {
@@ -2536,7 +2917,7 @@ type NodeSpec struct {
 
 func (x *NodeSpec) Reset() {
 	*x = NodeSpec{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[13]
+	mi := &file_skep_model_v1_model_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2548,7 +2929,7 @@ func (x *NodeSpec) String() string {
 func (*NodeSpec) ProtoMessage() {}
 
 func (x *NodeSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[13]
+	mi := &file_skep_model_v1_model_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2561,7 +2942,7 @@ func (x *NodeSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeSpec.ProtoReflect.Descriptor instead.
 func (*NodeSpec) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{13}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *NodeSpec) GetName() string {
@@ -2612,7 +2993,7 @@ type NodeDescription struct {
 
 func (x *NodeDescription) Reset() {
 	*x = NodeDescription{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[14]
+	mi := &file_skep_model_v1_model_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2624,7 +3005,7 @@ func (x *NodeDescription) String() string {
 func (*NodeDescription) ProtoMessage() {}
 
 func (x *NodeDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[14]
+	mi := &file_skep_model_v1_model_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2637,7 +3018,7 @@ func (x *NodeDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeDescription.ProtoReflect.Descriptor instead.
 func (*NodeDescription) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{14}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *NodeDescription) GetHostname() string {
@@ -2714,7 +3095,7 @@ type Resources struct {
 
 func (x *Resources) Reset() {
 	*x = Resources{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[15]
+	mi := &file_skep_model_v1_model_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2726,7 +3107,7 @@ func (x *Resources) String() string {
 func (*Resources) ProtoMessage() {}
 
 func (x *Resources) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[15]
+	mi := &file_skep_model_v1_model_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2739,7 +3120,7 @@ func (x *Resources) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resources.ProtoReflect.Descriptor instead.
 func (*Resources) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{15}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Resources) GetNanoCpus() int64 {
@@ -2789,7 +3170,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[16]
+	mi := &file_skep_model_v1_model_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2801,7 +3182,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[16]
+	mi := &file_skep_model_v1_model_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2814,7 +3195,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{16}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *NodeStatus) GetState() NodeState {
@@ -2932,7 +3313,7 @@ type Certificate struct {
 
 func (x *Certificate) Reset() {
 	*x = Certificate{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[17]
+	mi := &file_skep_model_v1_model_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2944,7 +3325,7 @@ func (x *Certificate) String() string {
 func (*Certificate) ProtoMessage() {}
 
 func (x *Certificate) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[17]
+	mi := &file_skep_model_v1_model_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2957,7 +3338,7 @@ func (x *Certificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
 func (*Certificate) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{17}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Certificate) GetGeneration() uint64 {
@@ -3048,7 +3429,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[18]
+	mi := &file_skep_model_v1_model_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3060,7 +3441,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[18]
+	mi := &file_skep_model_v1_model_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3073,7 +3454,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{18}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Member) GetMeta() *Meta {
@@ -3139,7 +3520,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[19]
+	mi := &file_skep_model_v1_model_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3151,7 +3532,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[19]
+	mi := &file_skep_model_v1_model_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3164,7 +3545,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{19}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Claim) GetKind() string {
@@ -3221,7 +3602,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[20]
+	mi := &file_skep_model_v1_model_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3233,7 +3614,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[20]
+	mi := &file_skep_model_v1_model_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3246,7 +3627,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{20}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Service) GetMeta() *Meta {
@@ -3337,7 +3718,7 @@ type RegistryAuth struct {
 
 func (x *RegistryAuth) Reset() {
 	*x = RegistryAuth{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[21]
+	mi := &file_skep_model_v1_model_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3349,7 +3730,7 @@ func (x *RegistryAuth) String() string {
 func (*RegistryAuth) ProtoMessage() {}
 
 func (x *RegistryAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[21]
+	mi := &file_skep_model_v1_model_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3362,7 +3743,7 @@ func (x *RegistryAuth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegistryAuth.ProtoReflect.Descriptor instead.
 func (*RegistryAuth) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{21}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RegistryAuth) GetRegistry() string {
@@ -3419,7 +3800,7 @@ type ServiceSpec struct {
 
 func (x *ServiceSpec) Reset() {
 	*x = ServiceSpec{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[22]
+	mi := &file_skep_model_v1_model_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3431,7 +3812,7 @@ func (x *ServiceSpec) String() string {
 func (*ServiceSpec) ProtoMessage() {}
 
 func (x *ServiceSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[22]
+	mi := &file_skep_model_v1_model_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3444,7 +3825,7 @@ func (x *ServiceSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceSpec.ProtoReflect.Descriptor instead.
 func (*ServiceSpec) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{22}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ServiceSpec) GetName() string {
@@ -3532,7 +3913,7 @@ type Replicated struct {
 
 func (x *Replicated) Reset() {
 	*x = Replicated{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[23]
+	mi := &file_skep_model_v1_model_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3544,7 +3925,7 @@ func (x *Replicated) String() string {
 func (*Replicated) ProtoMessage() {}
 
 func (x *Replicated) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[23]
+	mi := &file_skep_model_v1_model_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3557,7 +3938,7 @@ func (x *Replicated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replicated.ProtoReflect.Descriptor instead.
 func (*Replicated) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{23}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Replicated) GetReplicas() uint64 {
@@ -3575,7 +3956,7 @@ type Global struct {
 
 func (x *Global) Reset() {
 	*x = Global{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[24]
+	mi := &file_skep_model_v1_model_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3587,7 +3968,7 @@ func (x *Global) String() string {
 func (*Global) ProtoMessage() {}
 
 func (x *Global) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[24]
+	mi := &file_skep_model_v1_model_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3600,7 +3981,7 @@ func (x *Global) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Global.ProtoReflect.Descriptor instead.
 func (*Global) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{24}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{27}
 }
 
 // UpdateConfig is complete as stored: control fills the defaults in.
@@ -3622,7 +4003,7 @@ type UpdateConfig struct {
 
 func (x *UpdateConfig) Reset() {
 	*x = UpdateConfig{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[25]
+	mi := &file_skep_model_v1_model_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3634,7 +4015,7 @@ func (x *UpdateConfig) String() string {
 func (*UpdateConfig) ProtoMessage() {}
 
 func (x *UpdateConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[25]
+	mi := &file_skep_model_v1_model_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3647,7 +4028,7 @@ func (x *UpdateConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateConfig.ProtoReflect.Descriptor instead.
 func (*UpdateConfig) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{25}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *UpdateConfig) GetParallelism() uint64 {
@@ -3707,7 +4088,7 @@ type RestartPolicy struct {
 
 func (x *RestartPolicy) Reset() {
 	*x = RestartPolicy{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[26]
+	mi := &file_skep_model_v1_model_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3719,7 +4100,7 @@ func (x *RestartPolicy) String() string {
 func (*RestartPolicy) ProtoMessage() {}
 
 func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[26]
+	mi := &file_skep_model_v1_model_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3732,7 +4113,7 @@ func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartPolicy.ProtoReflect.Descriptor instead.
 func (*RestartPolicy) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{26}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RestartPolicy) GetCondition() RestartCondition {
@@ -3775,7 +4156,7 @@ type UpdateStatus struct {
 
 func (x *UpdateStatus) Reset() {
 	*x = UpdateStatus{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[27]
+	mi := &file_skep_model_v1_model_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3787,7 +4168,7 @@ func (x *UpdateStatus) String() string {
 func (*UpdateStatus) ProtoMessage() {}
 
 func (x *UpdateStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[27]
+	mi := &file_skep_model_v1_model_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3800,7 +4181,7 @@ func (x *UpdateStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateStatus.ProtoReflect.Descriptor instead.
 func (*UpdateStatus) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{27}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *UpdateStatus) GetState() UpdateState {
@@ -3844,7 +4225,7 @@ type Revision struct {
 
 func (x *Revision) Reset() {
 	*x = Revision{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[28]
+	mi := &file_skep_model_v1_model_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3856,7 +4237,7 @@ func (x *Revision) String() string {
 func (*Revision) ProtoMessage() {}
 
 func (x *Revision) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[28]
+	mi := &file_skep_model_v1_model_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3869,7 +4250,7 @@ func (x *Revision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revision.ProtoReflect.Descriptor instead.
 func (*Revision) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{28}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Revision) GetMeta() *Meta {
@@ -3915,7 +4296,7 @@ type TaskTemplate struct {
 
 func (x *TaskTemplate) Reset() {
 	*x = TaskTemplate{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[29]
+	mi := &file_skep_model_v1_model_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3927,7 +4308,7 @@ func (x *TaskTemplate) String() string {
 func (*TaskTemplate) ProtoMessage() {}
 
 func (x *TaskTemplate) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[29]
+	mi := &file_skep_model_v1_model_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3940,7 +4321,7 @@ func (x *TaskTemplate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskTemplate.ProtoReflect.Descriptor instead.
 func (*TaskTemplate) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{29}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *TaskTemplate) GetContainer() *ContainerSpec {
@@ -3989,7 +4370,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[30]
+	mi := &file_skep_model_v1_model_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4001,7 +4382,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[30]
+	mi := &file_skep_model_v1_model_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4014,7 +4395,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{30}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Limits) GetNanoCpus() int64 {
@@ -4052,7 +4433,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[31]
+	mi := &file_skep_model_v1_model_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4064,7 +4445,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[31]
+	mi := &file_skep_model_v1_model_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4077,7 +4458,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{31}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Placement) GetConstraints() []string {
@@ -4135,7 +4516,7 @@ type ContainerSpec struct {
 
 func (x *ContainerSpec) Reset() {
 	*x = ContainerSpec{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[32]
+	mi := &file_skep_model_v1_model_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4147,7 +4528,7 @@ func (x *ContainerSpec) String() string {
 func (*ContainerSpec) ProtoMessage() {}
 
 func (x *ContainerSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[32]
+	mi := &file_skep_model_v1_model_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4160,7 +4541,7 @@ func (x *ContainerSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerSpec.ProtoReflect.Descriptor instead.
 func (*ContainerSpec) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{32}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ContainerSpec) GetImage() string {
@@ -4321,7 +4702,7 @@ type Ulimit struct {
 
 func (x *Ulimit) Reset() {
 	*x = Ulimit{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[33]
+	mi := &file_skep_model_v1_model_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4333,7 +4714,7 @@ func (x *Ulimit) String() string {
 func (*Ulimit) ProtoMessage() {}
 
 func (x *Ulimit) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[33]
+	mi := &file_skep_model_v1_model_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4346,7 +4727,7 @@ func (x *Ulimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ulimit.ProtoReflect.Descriptor instead.
 func (*Ulimit) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{33}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Ulimit) GetName() string {
@@ -4389,7 +4770,7 @@ type Mount struct {
 
 func (x *Mount) Reset() {
 	*x = Mount{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[34]
+	mi := &file_skep_model_v1_model_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4401,7 +4782,7 @@ func (x *Mount) String() string {
 func (*Mount) ProtoMessage() {}
 
 func (x *Mount) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[34]
+	mi := &file_skep_model_v1_model_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4414,7 +4795,7 @@ func (x *Mount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mount.ProtoReflect.Descriptor instead.
 func (*Mount) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{34}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Mount) GetType() MountType {
@@ -4502,7 +4883,7 @@ type Task struct {
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[35]
+	mi := &file_skep_model_v1_model_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4514,7 +4895,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[35]
+	mi := &file_skep_model_v1_model_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4527,7 +4908,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{35}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Task) GetId() []byte {
@@ -4635,7 +5016,7 @@ type TaskStatus struct {
 
 func (x *TaskStatus) Reset() {
 	*x = TaskStatus{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[36]
+	mi := &file_skep_model_v1_model_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4647,7 +5028,7 @@ func (x *TaskStatus) String() string {
 func (*TaskStatus) ProtoMessage() {}
 
 func (x *TaskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[36]
+	mi := &file_skep_model_v1_model_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4660,7 +5041,7 @@ func (x *TaskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStatus.ProtoReflect.Descriptor instead.
 func (*TaskStatus) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{36}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *TaskStatus) GetState() TaskState {
@@ -4735,7 +5116,7 @@ type User struct {
 
 func (x *User) Reset() {
 	*x = User{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[37]
+	mi := &file_skep_model_v1_model_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4747,7 +5128,7 @@ func (x *User) String() string {
 func (*User) ProtoMessage() {}
 
 func (x *User) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[37]
+	mi := &file_skep_model_v1_model_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4760,7 +5141,7 @@ func (x *User) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use User.ProtoReflect.Descriptor instead.
 func (*User) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{37}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *User) GetMeta() *Meta {
@@ -4862,7 +5243,7 @@ type JoinToken struct {
 
 func (x *JoinToken) Reset() {
 	*x = JoinToken{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[38]
+	mi := &file_skep_model_v1_model_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4874,7 +5255,7 @@ func (x *JoinToken) String() string {
 func (*JoinToken) ProtoMessage() {}
 
 func (x *JoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[38]
+	mi := &file_skep_model_v1_model_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4887,7 +5268,7 @@ func (x *JoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
 func (*JoinToken) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{38}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *JoinToken) GetMeta() *Meta {
@@ -5036,7 +5417,7 @@ type TokenUse struct {
 
 func (x *TokenUse) Reset() {
 	*x = TokenUse{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[39]
+	mi := &file_skep_model_v1_model_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5048,7 +5429,7 @@ func (x *TokenUse) String() string {
 func (*TokenUse) ProtoMessage() {}
 
 func (x *TokenUse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[39]
+	mi := &file_skep_model_v1_model_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5061,7 +5442,7 @@ func (x *TokenUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenUse.ProtoReflect.Descriptor instead.
 func (*TokenUse) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{39}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *TokenUse) GetNode() []byte {
@@ -5124,7 +5505,7 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\n" +
 	"created_at\x18\x03 \x01(\x03R\tcreatedAt\x12\x1d\n" +
 	"\n" +
-	"updated_at\x18\x04 \x01(\x03R\tupdatedAt\"\x99\x05\n" +
+	"updated_at\x18\x04 \x01(\x03R\tupdatedAt\"\x98\x06\n" +
 	"\aCluster\x12'\n" +
 	"\x04meta\x18\x01 \x01(\v2\x13.skep.model.v1.MetaR\x04meta\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x18\n" +
@@ -5144,7 +5525,40 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\runlock_number\x18\x0e \x01(\x04R\funlockNumber\x121\n" +
 	"\bdata_key\x18\x0f \x01(\v2\x16.skep.model.v1.DataKeyR\adataKey\x129\n" +
 	"\vkey_holders\x18\x10 \x03(\v2\x18.skep.model.v1.KeyHolderR\n" +
-	"keyHoldersJ\x04\b\x11\x10\x1e\"\x9b\x01\n" +
+	"keyHolders\x12?\n" +
+	"\fcondemnation\x18\x1e \x01(\v2\x1b.skep.model.v1.CondemnationR\fcondemnation\x12<\n" +
+	"\tcondemned\x18\x1f \x01(\v2\x1e.skep.model.v1.CondemnationEndR\tcondemnedJ\x04\b\x11\x10\x1e\"\x93\x03\n" +
+	"\fCondemnation\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12.\n" +
+	"\x05nodes\x18\x02 \x03(\v2\x18.skep.model.v1.CondemnedR\x05nodes\x123\n" +
+	"\x04step\x18\x03 \x01(\x0e2\x1f.skep.model.v1.CondemnationStepR\x04step\x12\x1d\n" +
+	"\n" +
+	"started_at\x18\x04 \x01(\x03R\tstartedAt\x12\x17\n" +
+	"\astep_at\x18\x05 \x01(\x03R\x06stepAt\x12\x0e\n" +
+	"\x02by\x18\x06 \x01(\tR\x02by\x12\x1a\n" +
+	"\bdeadline\x18\a \x01(\x03R\bdeadline\x12A\n" +
+	"\fon_straggler\x18\b \x01(\x0e2\x1e.skep.model.v1.StragglerPolicyR\vonStraggler\x12\x19\n" +
+	"\bdata_key\x18\t \x01(\rR\adataKey\x12\x14\n" +
+	"\x05roots\x18\n" +
+	" \x03(\fR\x05roots\x12\x1a\n" +
+	"\brotation\x18\v \x01(\fR\brotation\x12\x1a\n" +
+	"\brelocked\x18\f \x01(\bR\brelocked\"K\n" +
+	"\tCondemned\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\fR\x04node\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
+	"\x06remove\x18\x03 \x01(\bR\x06remove\"\x86\x02\n" +
+	"\x0fCondemnationEnd\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12.\n" +
+	"\x05nodes\x18\x02 \x03(\v2\x18.skep.model.v1.CondemnedR\x05nodes\x12\x1d\n" +
+	"\n" +
+	"started_at\x18\x03 \x01(\x03R\tstartedAt\x12\x19\n" +
+	"\bended_at\x18\x04 \x01(\x03R\aendedAt\x12<\n" +
+	"\n" +
+	"stragglers\x18\x05 \x03(\v2\x1c.skep.model.v1.RootStragglerR\n" +
+	"stragglers\x12\x1f\n" +
+	"\vleft_behind\x18\x06 \x01(\x04R\n" +
+	"leftBehind\x12\x1a\n" +
+	"\brelocked\x18\a \x01(\bR\brelocked\"\x9b\x01\n" +
 	"\aDataKey\x12\x16\n" +
 	"\x06active\x18\x01 \x01(\rR\x06active\x12\x18\n" +
 	"\aoffered\x18\x02 \x01(\rR\aoffered\x12\x14\n" +
@@ -5544,7 +5958,12 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"Membership\x12\x1a\n" +
 	"\x16MEMBERSHIP_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13MEMBERSHIP_ACCEPTED\x10\x01\x12\x16\n" +
-	"\x12MEMBERSHIP_PENDING\x10\x02*\x83\x01\n" +
+	"\x12MEMBERSHIP_PENDING\x10\x02*\x8c\x01\n" +
+	"\x10CondemnationStep\x12!\n" +
+	"\x1dCONDEMNATION_STEP_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15CONDEMNATION_STEP_OUT\x10\x01\x12\x1e\n" +
+	"\x1aCONDEMNATION_STEP_DATA_KEY\x10\x02\x12\x1a\n" +
+	"\x16CONDEMNATION_STEP_ROOT\x10\x03*\x83\x01\n" +
 	"\x0eExpiredRenewal\x12\x1f\n" +
 	"\x1bEXPIRED_RENEWAL_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14EXPIRED_RENEWAL_AUTO\x10\x01\x12\x1b\n" +
@@ -5620,12 +6039,13 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\x11TASK_STATE_FAILED\x10\xc0\x05\x12\x18\n" +
 	"\x13TASK_STATE_REJECTED\x10\x80\x06\x12\x16\n" +
 	"\x11TASK_STATE_REMOVE\x10\xa0\x06\x12\x18\n" +
-	"\x13TASK_STATE_ORPHANED\x10\xc0\x06*h\n" +
+	"\x13TASK_STATE_ORPHANED\x10\xc0\x06*\x7f\n" +
 	"\bUserRole\x12\x19\n" +
 	"\x15USER_ROLE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10USER_ROLE_VIEWER\x10\x01\x12\x16\n" +
 	"\x12USER_ROLE_OPERATOR\x10\x02\x12\x13\n" +
-	"\x0fUSER_ROLE_ADMIN\x10\x03*j\n" +
+	"\x0fUSER_ROLE_ADMIN\x10\x03\x12\x15\n" +
+	"\x11USER_ROLE_ROTATOR\x10\x04*j\n" +
 	"\bTokenEnd\x12\x19\n" +
 	"\x15TOKEN_END_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11TOKEN_END_USED_UP\x10\x01\x12\x15\n" +
@@ -5649,157 +6069,168 @@ func file_skep_model_v1_model_proto_rawDescGZIP() []byte {
 	return file_skep_model_v1_model_proto_rawDescData
 }
 
-var file_skep_model_v1_model_proto_enumTypes = make([]protoimpl.EnumInfo, 20)
-var file_skep_model_v1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
+var file_skep_model_v1_model_proto_enumTypes = make([]protoimpl.EnumInfo, 21)
+var file_skep_model_v1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_skep_model_v1_model_proto_goTypes = []any{
 	(Role)(0),                // 0: skep.model.v1.Role
 	(Availability)(0),        // 1: skep.model.v1.Availability
 	(Membership)(0),          // 2: skep.model.v1.Membership
-	(ExpiredRenewal)(0),      // 3: skep.model.v1.ExpiredRenewal
-	(RootPhase)(0),           // 4: skep.model.v1.RootPhase
-	(StragglerPolicy)(0),     // 5: skep.model.v1.StragglerPolicy
-	(RootOutcome)(0),         // 6: skep.model.v1.RootOutcome
-	(NodeState)(0),           // 7: skep.model.v1.NodeState
-	(Farewell)(0),            // 8: skep.model.v1.Farewell
-	(MemberKind)(0),          // 9: skep.model.v1.MemberKind
-	(UpdateOrder)(0),         // 10: skep.model.v1.UpdateOrder
-	(FailureAction)(0),       // 11: skep.model.v1.FailureAction
-	(RestartCondition)(0),    // 12: skep.model.v1.RestartCondition
-	(UpdateState)(0),         // 13: skep.model.v1.UpdateState
-	(MountType)(0),           // 14: skep.model.v1.MountType
-	(TaskState)(0),           // 15: skep.model.v1.TaskState
-	(UserRole)(0),            // 16: skep.model.v1.UserRole
-	(TokenEnd)(0),            // 17: skep.model.v1.TokenEnd
-	(TokenVerdict)(0),        // 18: skep.model.v1.TokenVerdict
-	(RenewalWait_Verdict)(0), // 19: skep.model.v1.RenewalWait.Verdict
-	(*Meta)(nil),             // 20: skep.model.v1.Meta
-	(*Cluster)(nil),          // 21: skep.model.v1.Cluster
-	(*DataKey)(nil),          // 22: skep.model.v1.DataKey
-	(*KeyHolder)(nil),        // 23: skep.model.v1.KeyHolder
-	(*ClusterSpec)(nil),      // 24: skep.model.v1.ClusterSpec
-	(*RootCA)(nil),           // 25: skep.model.v1.RootCA
-	(*RootRotation)(nil),     // 26: skep.model.v1.RootRotation
-	(*RootKey)(nil),          // 27: skep.model.v1.RootKey
-	(*FormerRoot)(nil),       // 28: skep.model.v1.FormerRoot
-	(*RootRotationEnd)(nil),  // 29: skep.model.v1.RootRotationEnd
-	(*RootStraggler)(nil),    // 30: skep.model.v1.RootStraggler
-	(*Node)(nil),             // 31: skep.model.v1.Node
-	(*RenewalWait)(nil),      // 32: skep.model.v1.RenewalWait
-	(*NodeSpec)(nil),         // 33: skep.model.v1.NodeSpec
-	(*NodeDescription)(nil),  // 34: skep.model.v1.NodeDescription
-	(*Resources)(nil),        // 35: skep.model.v1.Resources
-	(*NodeStatus)(nil),       // 36: skep.model.v1.NodeStatus
-	(*Certificate)(nil),      // 37: skep.model.v1.Certificate
-	(*Member)(nil),           // 38: skep.model.v1.Member
-	(*Claim)(nil),            // 39: skep.model.v1.Claim
-	(*Service)(nil),          // 40: skep.model.v1.Service
-	(*RegistryAuth)(nil),     // 41: skep.model.v1.RegistryAuth
-	(*ServiceSpec)(nil),      // 42: skep.model.v1.ServiceSpec
-	(*Replicated)(nil),       // 43: skep.model.v1.Replicated
-	(*Global)(nil),           // 44: skep.model.v1.Global
-	(*UpdateConfig)(nil),     // 45: skep.model.v1.UpdateConfig
-	(*RestartPolicy)(nil),    // 46: skep.model.v1.RestartPolicy
-	(*UpdateStatus)(nil),     // 47: skep.model.v1.UpdateStatus
-	(*Revision)(nil),         // 48: skep.model.v1.Revision
-	(*TaskTemplate)(nil),     // 49: skep.model.v1.TaskTemplate
-	(*Limits)(nil),           // 50: skep.model.v1.Limits
-	(*Placement)(nil),        // 51: skep.model.v1.Placement
-	(*ContainerSpec)(nil),    // 52: skep.model.v1.ContainerSpec
-	(*Ulimit)(nil),           // 53: skep.model.v1.Ulimit
-	(*Mount)(nil),            // 54: skep.model.v1.Mount
-	(*Task)(nil),             // 55: skep.model.v1.Task
-	(*TaskStatus)(nil),       // 56: skep.model.v1.TaskStatus
-	(*User)(nil),             // 57: skep.model.v1.User
-	(*JoinToken)(nil),        // 58: skep.model.v1.JoinToken
-	(*TokenUse)(nil),         // 59: skep.model.v1.TokenUse
-	nil,                      // 60: skep.model.v1.ClusterSpec.LabelsEntry
-	nil,                      // 61: skep.model.v1.NodeSpec.LabelsEntry
-	nil,                      // 62: skep.model.v1.NodeDescription.EngineLabelsEntry
-	nil,                      // 63: skep.model.v1.ServiceSpec.LabelsEntry
-	nil,                      // 64: skep.model.v1.ContainerSpec.LabelsEntry
-	nil,                      // 65: skep.model.v1.ContainerSpec.SysctlsEntry
-	nil,                      // 66: skep.model.v1.JoinToken.LabelsEntry
+	(CondemnationStep)(0),    // 3: skep.model.v1.CondemnationStep
+	(ExpiredRenewal)(0),      // 4: skep.model.v1.ExpiredRenewal
+	(RootPhase)(0),           // 5: skep.model.v1.RootPhase
+	(StragglerPolicy)(0),     // 6: skep.model.v1.StragglerPolicy
+	(RootOutcome)(0),         // 7: skep.model.v1.RootOutcome
+	(NodeState)(0),           // 8: skep.model.v1.NodeState
+	(Farewell)(0),            // 9: skep.model.v1.Farewell
+	(MemberKind)(0),          // 10: skep.model.v1.MemberKind
+	(UpdateOrder)(0),         // 11: skep.model.v1.UpdateOrder
+	(FailureAction)(0),       // 12: skep.model.v1.FailureAction
+	(RestartCondition)(0),    // 13: skep.model.v1.RestartCondition
+	(UpdateState)(0),         // 14: skep.model.v1.UpdateState
+	(MountType)(0),           // 15: skep.model.v1.MountType
+	(TaskState)(0),           // 16: skep.model.v1.TaskState
+	(UserRole)(0),            // 17: skep.model.v1.UserRole
+	(TokenEnd)(0),            // 18: skep.model.v1.TokenEnd
+	(TokenVerdict)(0),        // 19: skep.model.v1.TokenVerdict
+	(RenewalWait_Verdict)(0), // 20: skep.model.v1.RenewalWait.Verdict
+	(*Meta)(nil),             // 21: skep.model.v1.Meta
+	(*Cluster)(nil),          // 22: skep.model.v1.Cluster
+	(*Condemnation)(nil),     // 23: skep.model.v1.Condemnation
+	(*Condemned)(nil),        // 24: skep.model.v1.Condemned
+	(*CondemnationEnd)(nil),  // 25: skep.model.v1.CondemnationEnd
+	(*DataKey)(nil),          // 26: skep.model.v1.DataKey
+	(*KeyHolder)(nil),        // 27: skep.model.v1.KeyHolder
+	(*ClusterSpec)(nil),      // 28: skep.model.v1.ClusterSpec
+	(*RootCA)(nil),           // 29: skep.model.v1.RootCA
+	(*RootRotation)(nil),     // 30: skep.model.v1.RootRotation
+	(*RootKey)(nil),          // 31: skep.model.v1.RootKey
+	(*FormerRoot)(nil),       // 32: skep.model.v1.FormerRoot
+	(*RootRotationEnd)(nil),  // 33: skep.model.v1.RootRotationEnd
+	(*RootStraggler)(nil),    // 34: skep.model.v1.RootStraggler
+	(*Node)(nil),             // 35: skep.model.v1.Node
+	(*RenewalWait)(nil),      // 36: skep.model.v1.RenewalWait
+	(*NodeSpec)(nil),         // 37: skep.model.v1.NodeSpec
+	(*NodeDescription)(nil),  // 38: skep.model.v1.NodeDescription
+	(*Resources)(nil),        // 39: skep.model.v1.Resources
+	(*NodeStatus)(nil),       // 40: skep.model.v1.NodeStatus
+	(*Certificate)(nil),      // 41: skep.model.v1.Certificate
+	(*Member)(nil),           // 42: skep.model.v1.Member
+	(*Claim)(nil),            // 43: skep.model.v1.Claim
+	(*Service)(nil),          // 44: skep.model.v1.Service
+	(*RegistryAuth)(nil),     // 45: skep.model.v1.RegistryAuth
+	(*ServiceSpec)(nil),      // 46: skep.model.v1.ServiceSpec
+	(*Replicated)(nil),       // 47: skep.model.v1.Replicated
+	(*Global)(nil),           // 48: skep.model.v1.Global
+	(*UpdateConfig)(nil),     // 49: skep.model.v1.UpdateConfig
+	(*RestartPolicy)(nil),    // 50: skep.model.v1.RestartPolicy
+	(*UpdateStatus)(nil),     // 51: skep.model.v1.UpdateStatus
+	(*Revision)(nil),         // 52: skep.model.v1.Revision
+	(*TaskTemplate)(nil),     // 53: skep.model.v1.TaskTemplate
+	(*Limits)(nil),           // 54: skep.model.v1.Limits
+	(*Placement)(nil),        // 55: skep.model.v1.Placement
+	(*ContainerSpec)(nil),    // 56: skep.model.v1.ContainerSpec
+	(*Ulimit)(nil),           // 57: skep.model.v1.Ulimit
+	(*Mount)(nil),            // 58: skep.model.v1.Mount
+	(*Task)(nil),             // 59: skep.model.v1.Task
+	(*TaskStatus)(nil),       // 60: skep.model.v1.TaskStatus
+	(*User)(nil),             // 61: skep.model.v1.User
+	(*JoinToken)(nil),        // 62: skep.model.v1.JoinToken
+	(*TokenUse)(nil),         // 63: skep.model.v1.TokenUse
+	nil,                      // 64: skep.model.v1.ClusterSpec.LabelsEntry
+	nil,                      // 65: skep.model.v1.NodeSpec.LabelsEntry
+	nil,                      // 66: skep.model.v1.NodeDescription.EngineLabelsEntry
+	nil,                      // 67: skep.model.v1.ServiceSpec.LabelsEntry
+	nil,                      // 68: skep.model.v1.ContainerSpec.LabelsEntry
+	nil,                      // 69: skep.model.v1.ContainerSpec.SysctlsEntry
+	nil,                      // 70: skep.model.v1.JoinToken.LabelsEntry
 }
 var file_skep_model_v1_model_proto_depIdxs = []int32{
-	20, // 0: skep.model.v1.Cluster.meta:type_name -> skep.model.v1.Meta
-	24, // 1: skep.model.v1.Cluster.spec:type_name -> skep.model.v1.ClusterSpec
-	25, // 2: skep.model.v1.Cluster.root:type_name -> skep.model.v1.RootCA
-	22, // 3: skep.model.v1.Cluster.data_key:type_name -> skep.model.v1.DataKey
-	23, // 4: skep.model.v1.Cluster.key_holders:type_name -> skep.model.v1.KeyHolder
-	60, // 5: skep.model.v1.ClusterSpec.labels:type_name -> skep.model.v1.ClusterSpec.LabelsEntry
-	3,  // 6: skep.model.v1.ClusterSpec.expired_renewal:type_name -> skep.model.v1.ExpiredRenewal
-	26, // 7: skep.model.v1.RootCA.rotation:type_name -> skep.model.v1.RootRotation
-	28, // 8: skep.model.v1.RootCA.former:type_name -> skep.model.v1.FormerRoot
-	29, // 9: skep.model.v1.RootCA.last:type_name -> skep.model.v1.RootRotationEnd
-	4,  // 10: skep.model.v1.RootRotation.phase:type_name -> skep.model.v1.RootPhase
-	27, // 11: skep.model.v1.RootRotation.from:type_name -> skep.model.v1.RootKey
-	27, // 12: skep.model.v1.RootRotation.to:type_name -> skep.model.v1.RootKey
-	5,  // 13: skep.model.v1.RootRotation.on_straggler:type_name -> skep.model.v1.StragglerPolicy
-	6,  // 14: skep.model.v1.RootRotationEnd.outcome:type_name -> skep.model.v1.RootOutcome
-	30, // 15: skep.model.v1.RootRotationEnd.stragglers:type_name -> skep.model.v1.RootStraggler
-	20, // 16: skep.model.v1.Node.meta:type_name -> skep.model.v1.Meta
-	33, // 17: skep.model.v1.Node.spec:type_name -> skep.model.v1.NodeSpec
-	0,  // 18: skep.model.v1.Node.role:type_name -> skep.model.v1.Role
-	2,  // 19: skep.model.v1.Node.membership:type_name -> skep.model.v1.Membership
-	34, // 20: skep.model.v1.Node.description:type_name -> skep.model.v1.NodeDescription
-	36, // 21: skep.model.v1.Node.status:type_name -> skep.model.v1.NodeStatus
-	37, // 22: skep.model.v1.Node.current:type_name -> skep.model.v1.Certificate
-	37, // 23: skep.model.v1.Node.previous:type_name -> skep.model.v1.Certificate
-	32, // 24: skep.model.v1.Node.wait:type_name -> skep.model.v1.RenewalWait
-	19, // 25: skep.model.v1.RenewalWait.verdict:type_name -> skep.model.v1.RenewalWait.Verdict
-	61, // 26: skep.model.v1.NodeSpec.labels:type_name -> skep.model.v1.NodeSpec.LabelsEntry
-	0,  // 27: skep.model.v1.NodeSpec.role:type_name -> skep.model.v1.Role
-	1,  // 28: skep.model.v1.NodeSpec.availability:type_name -> skep.model.v1.Availability
-	35, // 29: skep.model.v1.NodeDescription.resources:type_name -> skep.model.v1.Resources
-	62, // 30: skep.model.v1.NodeDescription.engine_labels:type_name -> skep.model.v1.NodeDescription.EngineLabelsEntry
-	7,  // 31: skep.model.v1.NodeStatus.state:type_name -> skep.model.v1.NodeState
-	8,  // 32: skep.model.v1.NodeStatus.farewell:type_name -> skep.model.v1.Farewell
-	0,  // 33: skep.model.v1.Certificate.role:type_name -> skep.model.v1.Role
-	20, // 34: skep.model.v1.Member.meta:type_name -> skep.model.v1.Meta
-	9,  // 35: skep.model.v1.Member.kind:type_name -> skep.model.v1.MemberKind
-	20, // 36: skep.model.v1.Service.meta:type_name -> skep.model.v1.Meta
-	42, // 37: skep.model.v1.Service.spec:type_name -> skep.model.v1.ServiceSpec
-	47, // 38: skep.model.v1.Service.update:type_name -> skep.model.v1.UpdateStatus
-	41, // 39: skep.model.v1.Service.registry_auths:type_name -> skep.model.v1.RegistryAuth
-	63, // 40: skep.model.v1.ServiceSpec.labels:type_name -> skep.model.v1.ServiceSpec.LabelsEntry
-	43, // 41: skep.model.v1.ServiceSpec.replicated:type_name -> skep.model.v1.Replicated
-	44, // 42: skep.model.v1.ServiceSpec.global:type_name -> skep.model.v1.Global
-	45, // 43: skep.model.v1.ServiceSpec.update:type_name -> skep.model.v1.UpdateConfig
-	45, // 44: skep.model.v1.ServiceSpec.rollback:type_name -> skep.model.v1.UpdateConfig
-	46, // 45: skep.model.v1.ServiceSpec.restart:type_name -> skep.model.v1.RestartPolicy
-	11, // 46: skep.model.v1.UpdateConfig.failure_action:type_name -> skep.model.v1.FailureAction
-	10, // 47: skep.model.v1.UpdateConfig.order:type_name -> skep.model.v1.UpdateOrder
-	12, // 48: skep.model.v1.RestartPolicy.condition:type_name -> skep.model.v1.RestartCondition
-	13, // 49: skep.model.v1.UpdateStatus.state:type_name -> skep.model.v1.UpdateState
-	20, // 50: skep.model.v1.Revision.meta:type_name -> skep.model.v1.Meta
-	49, // 51: skep.model.v1.Revision.template:type_name -> skep.model.v1.TaskTemplate
-	52, // 52: skep.model.v1.TaskTemplate.container:type_name -> skep.model.v1.ContainerSpec
-	35, // 53: skep.model.v1.TaskTemplate.reservations:type_name -> skep.model.v1.Resources
-	50, // 54: skep.model.v1.TaskTemplate.limits:type_name -> skep.model.v1.Limits
-	51, // 55: skep.model.v1.TaskTemplate.placement:type_name -> skep.model.v1.Placement
-	64, // 56: skep.model.v1.ContainerSpec.labels:type_name -> skep.model.v1.ContainerSpec.LabelsEntry
-	54, // 57: skep.model.v1.ContainerSpec.mounts:type_name -> skep.model.v1.Mount
-	65, // 58: skep.model.v1.ContainerSpec.sysctls:type_name -> skep.model.v1.ContainerSpec.SysctlsEntry
-	53, // 59: skep.model.v1.ContainerSpec.ulimits:type_name -> skep.model.v1.Ulimit
-	14, // 60: skep.model.v1.Mount.type:type_name -> skep.model.v1.MountType
-	15, // 61: skep.model.v1.Task.desired:type_name -> skep.model.v1.TaskState
-	56, // 62: skep.model.v1.Task.status:type_name -> skep.model.v1.TaskStatus
-	15, // 63: skep.model.v1.TaskStatus.state:type_name -> skep.model.v1.TaskState
-	20, // 64: skep.model.v1.User.meta:type_name -> skep.model.v1.Meta
-	16, // 65: skep.model.v1.User.role:type_name -> skep.model.v1.UserRole
-	37, // 66: skep.model.v1.User.current:type_name -> skep.model.v1.Certificate
-	37, // 67: skep.model.v1.User.previous:type_name -> skep.model.v1.Certificate
-	20, // 68: skep.model.v1.JoinToken.meta:type_name -> skep.model.v1.Meta
-	0,  // 69: skep.model.v1.JoinToken.role:type_name -> skep.model.v1.Role
-	66, // 70: skep.model.v1.JoinToken.labels:type_name -> skep.model.v1.JoinToken.LabelsEntry
-	59, // 71: skep.model.v1.JoinToken.used:type_name -> skep.model.v1.TokenUse
-	17, // 72: skep.model.v1.JoinToken.end:type_name -> skep.model.v1.TokenEnd
-	18, // 73: skep.model.v1.TokenUse.verdict:type_name -> skep.model.v1.TokenVerdict
-	74, // [74:74] is the sub-list for method output_type
-	74, // [74:74] is the sub-list for method input_type
-	74, // [74:74] is the sub-list for extension type_name
-	74, // [74:74] is the sub-list for extension extendee
-	0,  // [0:74] is the sub-list for field type_name
+	21, // 0: skep.model.v1.Cluster.meta:type_name -> skep.model.v1.Meta
+	28, // 1: skep.model.v1.Cluster.spec:type_name -> skep.model.v1.ClusterSpec
+	29, // 2: skep.model.v1.Cluster.root:type_name -> skep.model.v1.RootCA
+	26, // 3: skep.model.v1.Cluster.data_key:type_name -> skep.model.v1.DataKey
+	27, // 4: skep.model.v1.Cluster.key_holders:type_name -> skep.model.v1.KeyHolder
+	23, // 5: skep.model.v1.Cluster.condemnation:type_name -> skep.model.v1.Condemnation
+	25, // 6: skep.model.v1.Cluster.condemned:type_name -> skep.model.v1.CondemnationEnd
+	24, // 7: skep.model.v1.Condemnation.nodes:type_name -> skep.model.v1.Condemned
+	3,  // 8: skep.model.v1.Condemnation.step:type_name -> skep.model.v1.CondemnationStep
+	6,  // 9: skep.model.v1.Condemnation.on_straggler:type_name -> skep.model.v1.StragglerPolicy
+	24, // 10: skep.model.v1.CondemnationEnd.nodes:type_name -> skep.model.v1.Condemned
+	34, // 11: skep.model.v1.CondemnationEnd.stragglers:type_name -> skep.model.v1.RootStraggler
+	64, // 12: skep.model.v1.ClusterSpec.labels:type_name -> skep.model.v1.ClusterSpec.LabelsEntry
+	4,  // 13: skep.model.v1.ClusterSpec.expired_renewal:type_name -> skep.model.v1.ExpiredRenewal
+	30, // 14: skep.model.v1.RootCA.rotation:type_name -> skep.model.v1.RootRotation
+	32, // 15: skep.model.v1.RootCA.former:type_name -> skep.model.v1.FormerRoot
+	33, // 16: skep.model.v1.RootCA.last:type_name -> skep.model.v1.RootRotationEnd
+	5,  // 17: skep.model.v1.RootRotation.phase:type_name -> skep.model.v1.RootPhase
+	31, // 18: skep.model.v1.RootRotation.from:type_name -> skep.model.v1.RootKey
+	31, // 19: skep.model.v1.RootRotation.to:type_name -> skep.model.v1.RootKey
+	6,  // 20: skep.model.v1.RootRotation.on_straggler:type_name -> skep.model.v1.StragglerPolicy
+	7,  // 21: skep.model.v1.RootRotationEnd.outcome:type_name -> skep.model.v1.RootOutcome
+	34, // 22: skep.model.v1.RootRotationEnd.stragglers:type_name -> skep.model.v1.RootStraggler
+	21, // 23: skep.model.v1.Node.meta:type_name -> skep.model.v1.Meta
+	37, // 24: skep.model.v1.Node.spec:type_name -> skep.model.v1.NodeSpec
+	0,  // 25: skep.model.v1.Node.role:type_name -> skep.model.v1.Role
+	2,  // 26: skep.model.v1.Node.membership:type_name -> skep.model.v1.Membership
+	38, // 27: skep.model.v1.Node.description:type_name -> skep.model.v1.NodeDescription
+	40, // 28: skep.model.v1.Node.status:type_name -> skep.model.v1.NodeStatus
+	41, // 29: skep.model.v1.Node.current:type_name -> skep.model.v1.Certificate
+	41, // 30: skep.model.v1.Node.previous:type_name -> skep.model.v1.Certificate
+	36, // 31: skep.model.v1.Node.wait:type_name -> skep.model.v1.RenewalWait
+	20, // 32: skep.model.v1.RenewalWait.verdict:type_name -> skep.model.v1.RenewalWait.Verdict
+	65, // 33: skep.model.v1.NodeSpec.labels:type_name -> skep.model.v1.NodeSpec.LabelsEntry
+	0,  // 34: skep.model.v1.NodeSpec.role:type_name -> skep.model.v1.Role
+	1,  // 35: skep.model.v1.NodeSpec.availability:type_name -> skep.model.v1.Availability
+	39, // 36: skep.model.v1.NodeDescription.resources:type_name -> skep.model.v1.Resources
+	66, // 37: skep.model.v1.NodeDescription.engine_labels:type_name -> skep.model.v1.NodeDescription.EngineLabelsEntry
+	8,  // 38: skep.model.v1.NodeStatus.state:type_name -> skep.model.v1.NodeState
+	9,  // 39: skep.model.v1.NodeStatus.farewell:type_name -> skep.model.v1.Farewell
+	0,  // 40: skep.model.v1.Certificate.role:type_name -> skep.model.v1.Role
+	21, // 41: skep.model.v1.Member.meta:type_name -> skep.model.v1.Meta
+	10, // 42: skep.model.v1.Member.kind:type_name -> skep.model.v1.MemberKind
+	21, // 43: skep.model.v1.Service.meta:type_name -> skep.model.v1.Meta
+	46, // 44: skep.model.v1.Service.spec:type_name -> skep.model.v1.ServiceSpec
+	51, // 45: skep.model.v1.Service.update:type_name -> skep.model.v1.UpdateStatus
+	45, // 46: skep.model.v1.Service.registry_auths:type_name -> skep.model.v1.RegistryAuth
+	67, // 47: skep.model.v1.ServiceSpec.labels:type_name -> skep.model.v1.ServiceSpec.LabelsEntry
+	47, // 48: skep.model.v1.ServiceSpec.replicated:type_name -> skep.model.v1.Replicated
+	48, // 49: skep.model.v1.ServiceSpec.global:type_name -> skep.model.v1.Global
+	49, // 50: skep.model.v1.ServiceSpec.update:type_name -> skep.model.v1.UpdateConfig
+	49, // 51: skep.model.v1.ServiceSpec.rollback:type_name -> skep.model.v1.UpdateConfig
+	50, // 52: skep.model.v1.ServiceSpec.restart:type_name -> skep.model.v1.RestartPolicy
+	12, // 53: skep.model.v1.UpdateConfig.failure_action:type_name -> skep.model.v1.FailureAction
+	11, // 54: skep.model.v1.UpdateConfig.order:type_name -> skep.model.v1.UpdateOrder
+	13, // 55: skep.model.v1.RestartPolicy.condition:type_name -> skep.model.v1.RestartCondition
+	14, // 56: skep.model.v1.UpdateStatus.state:type_name -> skep.model.v1.UpdateState
+	21, // 57: skep.model.v1.Revision.meta:type_name -> skep.model.v1.Meta
+	53, // 58: skep.model.v1.Revision.template:type_name -> skep.model.v1.TaskTemplate
+	56, // 59: skep.model.v1.TaskTemplate.container:type_name -> skep.model.v1.ContainerSpec
+	39, // 60: skep.model.v1.TaskTemplate.reservations:type_name -> skep.model.v1.Resources
+	54, // 61: skep.model.v1.TaskTemplate.limits:type_name -> skep.model.v1.Limits
+	55, // 62: skep.model.v1.TaskTemplate.placement:type_name -> skep.model.v1.Placement
+	68, // 63: skep.model.v1.ContainerSpec.labels:type_name -> skep.model.v1.ContainerSpec.LabelsEntry
+	58, // 64: skep.model.v1.ContainerSpec.mounts:type_name -> skep.model.v1.Mount
+	69, // 65: skep.model.v1.ContainerSpec.sysctls:type_name -> skep.model.v1.ContainerSpec.SysctlsEntry
+	57, // 66: skep.model.v1.ContainerSpec.ulimits:type_name -> skep.model.v1.Ulimit
+	15, // 67: skep.model.v1.Mount.type:type_name -> skep.model.v1.MountType
+	16, // 68: skep.model.v1.Task.desired:type_name -> skep.model.v1.TaskState
+	60, // 69: skep.model.v1.Task.status:type_name -> skep.model.v1.TaskStatus
+	16, // 70: skep.model.v1.TaskStatus.state:type_name -> skep.model.v1.TaskState
+	21, // 71: skep.model.v1.User.meta:type_name -> skep.model.v1.Meta
+	17, // 72: skep.model.v1.User.role:type_name -> skep.model.v1.UserRole
+	41, // 73: skep.model.v1.User.current:type_name -> skep.model.v1.Certificate
+	41, // 74: skep.model.v1.User.previous:type_name -> skep.model.v1.Certificate
+	21, // 75: skep.model.v1.JoinToken.meta:type_name -> skep.model.v1.Meta
+	0,  // 76: skep.model.v1.JoinToken.role:type_name -> skep.model.v1.Role
+	70, // 77: skep.model.v1.JoinToken.labels:type_name -> skep.model.v1.JoinToken.LabelsEntry
+	63, // 78: skep.model.v1.JoinToken.used:type_name -> skep.model.v1.TokenUse
+	18, // 79: skep.model.v1.JoinToken.end:type_name -> skep.model.v1.TokenEnd
+	19, // 80: skep.model.v1.TokenUse.verdict:type_name -> skep.model.v1.TokenVerdict
+	81, // [81:81] is the sub-list for method output_type
+	81, // [81:81] is the sub-list for method input_type
+	81, // [81:81] is the sub-list for extension type_name
+	81, // [81:81] is the sub-list for extension extendee
+	0,  // [0:81] is the sub-list for field type_name
 }
 
 func init() { file_skep_model_v1_model_proto_init() }
@@ -5807,18 +6238,18 @@ func file_skep_model_v1_model_proto_init() {
 	if File_skep_model_v1_model_proto != nil {
 		return
 	}
-	file_skep_model_v1_model_proto_msgTypes[22].OneofWrappers = []any{
+	file_skep_model_v1_model_proto_msgTypes[25].OneofWrappers = []any{
 		(*ServiceSpec_Replicated)(nil),
 		(*ServiceSpec_Global)(nil),
 	}
-	file_skep_model_v1_model_proto_msgTypes[36].OneofWrappers = []any{}
+	file_skep_model_v1_model_proto_msgTypes[39].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_skep_model_v1_model_proto_rawDesc), len(file_skep_model_v1_model_proto_rawDesc)),
-			NumEnums:      20,
-			NumMessages:   47,
+			NumEnums:      21,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

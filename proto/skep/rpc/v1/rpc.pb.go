@@ -96,12 +96,18 @@ type Need int32
 
 const (
 	Need_NEED_UNSPECIFIED Need = 0
-	// To see what there is: no tokens, no users.
+	// To see what there is: no tokens, no users, no unlock key.
 	Need_NEED_VIEW Need = 1
 	// To change what runs.
 	Need_NEED_OPERATE Need = 2
 	// To change who and what belongs to the swarm.
 	Need_NEED_ADMIN Need = 3
+	// To be a user at all: to find managers, to renew one's own certificate, and to
+	// know the roots.
+	Need_NEED_BELONG Need = 4
+	// To have tokens, unlock key and root replaced. The methods narrow it: see
+	// internal/rpc.
+	Need_NEED_ROTATE Need = 5
 )
 
 // Enum value maps for Need.
@@ -111,12 +117,16 @@ var (
 		1: "NEED_VIEW",
 		2: "NEED_OPERATE",
 		3: "NEED_ADMIN",
+		4: "NEED_BELONG",
+		5: "NEED_ROTATE",
 	}
 	Need_value = map[string]int32{
 		"NEED_UNSPECIFIED": 0,
 		"NEED_VIEW":        1,
 		"NEED_OPERATE":     2,
 		"NEED_ADMIN":       3,
+		"NEED_BELONG":      4,
+		"NEED_ROTATE":      5,
 	}
 )
 
@@ -880,13 +890,15 @@ const file_skep_rpc_v1_rpc_proto_rawDesc = "" +
 	"\vWHO_MANAGER\x10\x03\x12\x0e\n" +
 	"\n" +
 	"WHO_MEMBER\x10\x04\x12\f\n" +
-	"\bWHO_USER\x10\x05*M\n" +
+	"\bWHO_USER\x10\x05*o\n" +
 	"\x04Need\x12\x14\n" +
 	"\x10NEED_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tNEED_VIEW\x10\x01\x12\x10\n" +
 	"\fNEED_OPERATE\x10\x02\x12\x0e\n" +
 	"\n" +
-	"NEED_ADMIN\x10\x03:M\n" +
+	"NEED_ADMIN\x10\x03\x12\x0f\n" +
+	"\vNEED_BELONG\x10\x04\x12\x0f\n" +
+	"\vNEED_ROTATE\x10\x05:M\n" +
 	"\x06policy\x12\x1e.google.protobuf.MethodOptions\x18\xb4\x87\x03 \x01(\v2\x13.skep.rpc.v1.PolicyR\x06policyB6Z4github.com/skep-project/skep/proto/skep/rpc/v1;rpcv1b\x06proto3"
 
 var (
