@@ -21,6 +21,7 @@ import (
 	"github.com/skep-project/skep/cli/events"
 	"github.com/skep-project/skep/cli/man"
 	"github.com/skep-project/skep/cli/node"
+	"github.com/skep-project/skep/cli/role"
 	"github.com/skep-project/skep/cli/say"
 	"github.com/skep-project/skep/cli/service"
 	"github.com/skep-project/skep/cli/swarm"
@@ -53,7 +54,7 @@ func newApp(s *say.Streams) *cli.App {
 		Action:      rootAction(s),
 		HideHelp:    true, // every command has a help flag of its own: the library's is shared and written to
 		HideVersion: true,
-		Commands: []*cli.Command{swarm.Command(s), node.Command(s), service.Command(s), events.Command(s), audit.Command(s), user.Command(s), contexts.Command(s), infoCommand(s), versionCommand(s), daemon.Command(s),
+		Commands: []*cli.Command{swarm.Command(s), node.Command(s), service.Command(s), events.Command(s), audit.Command(s), user.Command(s), role.Command(s), contexts.Command(s), infoCommand(s), versionCommand(s), daemon.Command(s),
 			completion.Command(s), completion.Answer(s, completer(s)), man.Command(s, func() *cli.App { return newApp(s) })},
 		Reader:                    s.In,
 		Writer:                    s.Out,

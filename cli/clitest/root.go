@@ -22,6 +22,8 @@ type RootStory struct {
 	// Rotate and Abort are what was asked for last.
 	Rotate *controlv1.RotateRootRequest
 	Abort  *controlv1.AbortRootRotationRequest
+	// Condemned is who was declared compromised.
+	Condemned []*controlv1.CondemnNodeRequest
 }
 
 // PEM is a root as ctl prints it.
@@ -57,6 +59,14 @@ func (s *Swarm) AbortRootRotation(_ context.Context, q *controlv1.AbortRootRotat
 		return nil, rpc.Refuse(rpc.Errorf(errdefs.ErrFailedPrecondition, "no rotation of the root is under way"), "ctl swarm ca shows the root and how the last rotation ended")
 	}
 	return &controlv1.AbortRootRotationResponse{Root: s.root()}, s.fail("AbortRootRotation")
+}
+
+// CondemnNode notes what was asked for and shows the first view.
+func (s *Swarm) CondemnNode(_ context.Context, q *controlv1.CondemnNodeRequest) (*controlv1.CondemnNodeResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.Root.Condemned = append(s.Root.Condemned, q)
+	return &controlv1.CondemnNodeResponse{Root: s.root(), Joined: s.Root.Joined}, s.fail("CondemnNode")
 }
 
 // WatchRoot tells the views, and breaks off in between as often as the test has it.

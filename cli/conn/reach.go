@@ -52,6 +52,16 @@ func (c *Conn) Through(r Remote) *Conn {
 	return c
 }
 
+// Context is the one that says who one is to managers, and what it is called here:
+// nil if there is none, and "" if it is not kept.
+func (c *Conn) Context() (who *wallet.Context, name string) { return c.remote.Who, c.remote.Name }
+
+// Become has who be the caller from the next call on. What is open ends.
+func (c *Conn) Become(who *wallet.Context) {
+	c.remote.Who = who
+	c.Close()
+}
+
 // Managers returns the hosts that a context names, the one that answered last
 // first.
 func Managers(who *wallet.Context) []Host {

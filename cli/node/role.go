@@ -11,6 +11,7 @@ import (
 	"github.com/skep-project/skep/cli/progress"
 	"github.com/skep-project/skep/cli/say"
 	"github.com/skep-project/skep/cli/show"
+	"github.com/skep-project/skep/cli/swarm"
 	"github.com/skep-project/skep/internal/rpc"
 	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
 	localv1 "github.com/skep-project/skep/proto/skep/local/v1"
@@ -29,7 +30,7 @@ func promote(s *say.Streams) *cli.Command {
 }
 
 func demote(s *say.Streams) *cli.Command {
-	return roleCommand(s, turn{
+	c := roleCommand(s, turn{
 		name: "demote", usage: "make nodes workers", to: modelv1.Role_ROLE_WORKER,
 		waits:    "manager %s to become a worker",
 		done:     "Manager %s demoted in the swarm.",
@@ -37,6 +38,11 @@ func demote(s *say.Streams) *cli.Command {
 		onItsWay: "Node %s is being made a worker already.",
 		past:     "demoted",
 	})
+	c.Description = swarm.CondemnWords
+	c.Flags = append(c.Flags, swarm.CondemnFlags()...)
+	c.Flags = append(c.Flags, &cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "with --compromised: have it done"})
+	c.Action = swarm.Condemn(s, false, c.Action)
+	return c
 }
 
 // A turn is a change of role and its words.

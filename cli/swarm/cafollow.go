@@ -15,12 +15,6 @@ import (
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
 
-var (
-	errQuiet   = errors.New("no manager answers")
-	errOverdue = errors.New("the deadline is over")
-	errWatched = errors.New("the end was seen")
-)
-
 // A follower shows how far a rotation is until it ends.
 type follower struct {
 	api   *conn.Conn
@@ -49,6 +43,10 @@ func (f *follower) show(v *controlv1.RootView) error {
 		return f.line(v)
 	}
 	l := newCALine(v)
+	if v.GetCondemnation() != nil {
+		c := newCondemnLine(v)
+		s.Warn(fmt.Sprintf("%s may be compromised, and what it knew is being replaced (%s); follow it with: ctl node demote --compromised %s", c.who(), c.Step, c.who()))
+	}
 	switch {
 	case v.GetRotation() != nil && l.Overdue:
 		s.Warn("a rotation of the root is under way and its deadline is over; it waits for " + l.names())
@@ -84,60 +82,17 @@ func (f *follower) line(v *controlv1.RootView) error {
 	return f.api.Streams().Data("%s", text)
 }
 
-// run follows until the rotation is over or its deadline is, at one manager after
-// the other.
-func (f *follower) run(ctx context.Context) error {
-	outer := ctx
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	silence := time.AfterFunc(f.limit, func() { stop(errQuiet) })
-	defer silence.Stop()
-	var late *time.Timer
-	var broke error
-	for {
-		stream, err := conn.Watch(ctx, f.api, controlv1.ControlClient.WatchRoot, &controlv1.WatchRootRequest{}, broke)
-		if err != nil && (broke == nil || errors.Is(err, broke)) && context.Cause(ctx) == nil {
-			return err
-		}
-		for err == nil {
-			var m *controlv1.WatchRootResponse
-			if m, err = stream.Recv(); err != nil {
-				silence.Reset(f.limit)
-				break
-			}
-			silence.Stop()
-			if late != nil {
-				late.Stop()
-			}
-			late = f.lateness(m.GetRoot(), func() { stop(errOverdue) })
-			if end := f.take(m.GetRoot()); end != nil {
-				if late != nil {
-					late.Stop()
-				}
-				return f.ended(end)
-			}
-		}
-		switch {
-		case outer.Err() != nil:
-			return outer.Err()
-		case errors.Is(context.Cause(ctx), errOverdue):
-			return f.overdue()
-		case errors.Is(context.Cause(ctx), errQuiet):
-			return say.Missing("--timeout gives it longer; the rotation goes on: ctl swarm ca shows how far it is",
-				"gave up after %v waiting for a manager to answer", f.limit)
-		}
-		broke = err
-	}
-}
+// run follows until the rotation is over or its deadline is.
+func (f *follower) run(ctx context.Context) error { return watchRoot(ctx, f.api, f.limit, f) }
 
-// lateness calls over when the deadline of a rotation that waits has passed; nil if
-// it ends by itself then.
-func (f *follower) lateness(v *controlv1.RootView, over func()) *time.Timer {
+// left is how long a rotation that waits has until its deadline; false: it ends by
+// itself then.
+func (f *follower) left(v *controlv1.RootView) (time.Duration, bool) {
 	r := v.GetRotation()
 	if r == nil || !bytes.Equal(r.GetId(), f.id) || r.GetOnStraggler() != modelv1.StragglerPolicy_STRAGGLER_POLICY_WAIT {
-		return nil
+		return 0, false
 	}
-	return time.AfterFunc(time.Duration(r.GetDeadline()-v.GetNow()), over)
+	return time.Duration(r.GetDeadline() - v.GetNow()), true
 }
 
 // take shows one view; an error says that there is nothing more to follow.
@@ -161,6 +116,9 @@ func (f *follower) take(v *controlv1.RootView) error {
 	return say.Hinted(errors.New("the rotation is over, and others since: how it ended is not known any more"), "see the root: ctl swarm ca")
 }
 
+// leftBehindHint is what to do with who was.
+const leftBehindHint = `remove those nodes (ctl node rm) and have them join again ("ctl swarm leave --force", then "ctl swarm join"); give users another certificate: ctl user renew USER -o FILE`
+
 // ended says how it ended.
 func (f *follower) ended(end error) error {
 	if f.screen != nil {
@@ -179,7 +137,7 @@ func (f *follower) ended(end error) error {
 	case l.State == "aborted" && f.order.abort == nil:
 		return say.Hinted(errors.New("the rotation was aborted: the root is the one of before"), "ctl events --since 1h shows when")
 	case l.Behind > 0:
-		return &say.Error{Code: say.Partly, Hint: `remove those nodes (ctl node rm) and have them join again ("ctl swarm leave --force", then "ctl swarm join"); give users another certificate: ctl user renew USER -o FILE`,
+		return &say.Error{Code: say.Partly, Hint: leftBehindHint,
 			Err: fmt.Errorf("the rotation is over, and %d were left behind: %s", l.Behind, l.names())}
 	case f.order.quiet || f.order.json:
 		return nil

@@ -31,6 +31,9 @@ func joinToken(s *say.Streams) *cli.Command {
 			if err != nil {
 				return err
 			}
+			if token == "" { // it was rotated by who may not see it
+				return unseen(s, word, c.Bool("quiet"))
+			}
 			if c.Bool("quiet") {
 				return s.Data("%s", token)
 			}
@@ -43,6 +46,18 @@ func joinToken(s *say.Streams) *cli.Command {
 			return err
 		}),
 	}
+}
+
+// unseen says that a token was rotated, and who sees it.
+func unseen(s *say.Streams, word string, quiet bool) error {
+	if quiet {
+		return nil
+	}
+	if err := s.Data("Successfully rotated %s join token.", word); err != nil {
+		return err
+	}
+	s.Note("the token is shown to admins only: ctl swarm join-token %s", word)
+	return nil
 }
 
 func tokenRole(c *cli.Context) (word string, role modelv1.Role, err error) {
