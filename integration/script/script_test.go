@@ -61,7 +61,7 @@ func TestWords(t *testing.T) {
 }
 
 // TestDaemon runs each story with daemons of its own. Stories find a free address
-// in $ADDR and $ADDR2, and end every daemon they start (testscript kills what is
+// in $ADDR, $ADDR2 and $ADDR3, and end every daemon they start (testscript kills what is
 // left).
 func TestDaemon(t *testing.T) {
 	t.Parallel()
@@ -80,7 +80,7 @@ func TestDaemon(t *testing.T) {
 			env.Defer(func() { _ = os.RemoveAll(run) }) // a temporary directory
 			env.Setenv("RUN", run)
 			env.Setenv("NORUNTIME", filepath.Join(run, "no-containerd.sock"))
-			for _, name := range []string{"ADDR", "ADDR2"} {
+			for _, name := range []string{"ADDR", "ADDR2", "ADDR3"} {
 				address, err := freeAddress()
 				if err != nil {
 					return err
@@ -93,6 +93,7 @@ func TestDaemon(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"ready": ready, "small": small, "word": word, "until": until, "page": page, "documented": documented,
 			"cut": cutShort, "absent": absent, "showcerts": showcerts,
+			"guide": guide,
 		},
 	})
 }
