@@ -80,6 +80,20 @@ func TestVersionFromElsewhereIsTheManagersThatAnswered(t *testing.T) {
 	check(t, d.Run("--host", "tcp://127.0.0.1:1", "version"), 0, "Client:\n", "server: ")
 }
 
+func TestAJobWhoseClockIsWrongIsToldSoAndChangesNothing(t *testing.T) {
+	t.Parallel()
+	s := clitest.Three()
+	s.Ahead = 3 * time.Hour
+	d := s.Desk(t, modelv1.UserRole_USER_ROLE_ROTATOR)
+	for _, args := range [][]string{{"swarm", "ca", "--rotate"}, {"swarm", "unlock-key", "--rotate", "-q"}, {"swarm", "join-token", "--rotate", "-q", "worker"}} {
+		r := d.Run(append([]string{"--context", "far"}, args...)...)
+		check(t, r, 3, "", "no manager of the swarm answers: tcp://"+d.Address+": certificate of ", " expired at ", " and the clock here says "+time.Now().UTC().Format("2006-01-02T"))
+	}
+	if len(s.Calls) > 0 {
+		t.Errorf("a manager was asked for %v", s.Calls)
+	}
+}
+
 func TestWhatAViewerMayNotIsRefusedInTheWordsOfCommands(t *testing.T) {
 	t.Parallel()
 	d := clitest.Three().AddPing().Desk(t, asViewer)

@@ -178,6 +178,11 @@ const contactGrace = 3 * time.Second
 
 // Contact returns nil while this manager hears the quorum.
 func (g group) Contact() error {
+	select {
+	case <-g.over: // the status is the last there was
+		return errStops()
+	default:
+	}
 	if f := g.Freshness(); f.InContact || f.Silence < contactGrace {
 		return nil
 	}

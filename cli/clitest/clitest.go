@@ -80,6 +80,8 @@ type Swarm struct {
 	narrowed *controlv1.ReadAuditRequest
 	// Root is the root and what becomes of it.
 	Root *RootStory
+	// Ahead is how far a desk's clock is ahead of the swarm's.
+	Ahead time.Duration
 }
 
 // ID returns the id of the thing called name: always the same 16 bytes.

@@ -48,7 +48,7 @@ func (s *Swarm) Desk(t testing.TB, role modelv1.UserRole) *Desk {
 	must(err)
 	is, err := issue.New([][]byte{root}, key)
 	must(err)
-	own, err := credential(is)
+	own, err := credential(is, time.Now().Add(-s.Ahead))
 	must(err)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(err)
@@ -89,13 +89,13 @@ func idOf(name string) (x id.ID) {
 	return x
 }
 
-// credential is that of dev01.
-func credential(is *issue.Issuer) (*ca.Credential, error) {
+// credential is that of dev01, made at a time.
+func credential(is *issue.Issuer, at time.Time) (*ca.Credential, error) {
 	key, csr, pub, err := newKey()
 	if err != nil {
 		return nil, err
 	}
-	record, err := is.Prepare(ca.Profile{Cluster: idOf("cluster"), Node: idOf("dev01"), Role: modelv1.Role_ROLE_MANAGER, Generation: 1, Lifetime: time.Hour}, pub, time.Now())
+	record, err := is.Prepare(ca.Profile{Cluster: idOf("cluster"), Node: idOf("dev01"), Role: modelv1.Role_ROLE_MANAGER, Generation: 1, Lifetime: time.Hour}, pub, at)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/skep-project/skep/cli/conn"
 	"github.com/skep-project/skep/cli/say"
 	"github.com/skep-project/skep/cli/user"
+	"github.com/skep-project/skep/internal/rpc"
 	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
@@ -72,6 +73,8 @@ func watchRoot(ctx context.Context, api *conn.Conn, limit time.Duration, x watch
 		switch {
 		case outer.Err() != nil:
 			return outer.Err()
+		case rpc.RefusalOf(err).GetNotManager() != nil && api.Hosts() == 1:
+			return err // it does not become one by waiting
 		case errors.Is(context.Cause(ctx), errOverdue):
 			return x.overdue()
 		case errors.Is(context.Cause(ctx), errQuiet):
