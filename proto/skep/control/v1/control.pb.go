@@ -409,7 +409,12 @@ type RotateRootRequest struct {
 	// UNSPECIFIED: wait, or if a rotation is under way, its own.
 	OnStraggler v1.StragglerPolicy `protobuf:"varint,6,opt,name=on_straggler,json=onStraggler,proto3,enum=skep.model.v1.StragglerPolicy" json:"on_straggler,omitempty"`
 	// Another root follows than that of the rotation that is under way.
-	Replace       bool `protobuf:"varint,7,opt,name=replace,proto3" json:"replace,omitempty"`
+	Replace bool `protobuf:"varint,7,opt,name=replace,proto3" json:"replace,omitempty"`
+	// Where the next root signs; certificate is its, and key stays empty.
+	External []*v1.ExternalCA `protobuf:"bytes,20,rep,name=external,proto3" json:"external,omitempty"`
+	// DER of the next root as certified by the present one, which the managers cannot
+	// make if an external CA has the key of that. Empty: they can.
+	Cross         []byte `protobuf:"bytes,21,opt,name=cross,proto3" json:"cross,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -491,6 +496,20 @@ func (x *RotateRootRequest) GetReplace() bool {
 		return x.Replace
 	}
 	return false
+}
+
+func (x *RotateRootRequest) GetExternal() []*v1.ExternalCA {
+	if x != nil {
+		return x.External
+	}
+	return nil
+}
+
+func (x *RotateRootRequest) GetCross() []byte {
+	if x != nil {
+		return x.Cross
+	}
+	return nil
 }
 
 type RotateRootResponse struct {
@@ -856,10 +875,13 @@ func (x *GetClusterResponse) GetActiveTokens() uint32 {
 }
 
 type UpdateClusterRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	RequestId     []byte                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	Version       uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
-	Spec          *v1.ClusterSpec        `protobuf:"bytes,3,opt,name=spec,proto3" json:"spec,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	RequestId []byte                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Version   uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	Spec      *v1.ClusterSpec        `protobuf:"bytes,3,opt,name=spec,proto3" json:"spec,omitempty"`
+	// Where the root signs from now on, which an external CA has the key of. Empty:
+	// where it did.
+	External      []*v1.ExternalCA `protobuf:"bytes,20,rep,name=external,proto3" json:"external,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -911,6 +933,13 @@ func (x *UpdateClusterRequest) GetVersion() uint64 {
 func (x *UpdateClusterRequest) GetSpec() *v1.ClusterSpec {
 	if x != nil {
 		return x.Spec
+	}
+	return nil
+}
+
+func (x *UpdateClusterRequest) GetExternal() []*v1.ExternalCA {
+	if x != nil {
+		return x.External
 	}
 	return nil
 }
@@ -5145,9 +5174,12 @@ type AuditSeal struct {
 	Hash  []byte                 `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`
 	// Unix nanoseconds.
 	At int64 `protobuf:"varint,3,opt,name=at,proto3" json:"at,omitempty"`
-	// SHA-256 of the certificate.
-	Root          []byte `protobuf:"bytes,4,opt,name=root,proto3" json:"root,omitempty"`
-	Signature     []byte `protobuf:"bytes,5,opt,name=signature,proto3" json:"signature,omitempty"`
+	// SHA-256 of the root.
+	Root      []byte `protobuf:"bytes,4,opt,name=root,proto3" json:"root,omitempty"`
+	Signature []byte `protobuf:"bytes,5,opt,name=signature,proto3" json:"signature,omitempty"`
+	// DER certificate of the manager whose key signed, which the root has certified.
+	// Empty: the root's own key did.
+	Manager       []byte `protobuf:"bytes,20,opt,name=manager,proto3" json:"manager,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5217,6 +5249,13 @@ func (x *AuditSeal) GetSignature() []byte {
 	return nil
 }
 
+func (x *AuditSeal) GetManager() []byte {
+	if x != nil {
+		return x.Manager
+	}
+	return nil
+}
+
 var File_skep_control_v1_control_proto protoreflect.FileDescriptor
 
 const file_skep_control_v1_control_proto_rawDesc = "" +
@@ -5249,7 +5288,7 @@ const file_skep_control_v1_control_proto_rawDesc = "" +
 	"\n" +
 	"stragglers\x18\r \x03(\v2\x1c.skep.model.v1.RootStragglerR\n" +
 	"stragglers\x12\x16\n" +
-	"\x06behind\x18\x0e \x01(\x04R\x06behind\"\x80\x02\n" +
+	"\x06behind\x18\x0e \x01(\x04R\x06behind\"\xcd\x02\n" +
 	"\x11RotateRootRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\fR\trequestId\x12 \n" +
@@ -5259,7 +5298,9 @@ const file_skep_control_v1_control_proto_rawDesc = "" +
 	"certExpiry\x12\x1a\n" +
 	"\bdeadline\x18\x05 \x01(\x03R\bdeadline\x12A\n" +
 	"\fon_straggler\x18\x06 \x01(\x0e2\x1e.skep.model.v1.StragglerPolicyR\vonStraggler\x12\x18\n" +
-	"\areplace\x18\a \x01(\bR\areplace\"[\n" +
+	"\areplace\x18\a \x01(\bR\areplace\x125\n" +
+	"\bexternal\x18\x14 \x03(\v2\x19.skep.model.v1.ExternalCAR\bexternal\x12\x14\n" +
+	"\x05cross\x18\x15 \x01(\fR\x05cross\"[\n" +
 	"\x12RotateRootResponse\x12-\n" +
 	"\x04root\x18\x01 \x01(\v2\x19.skep.control.v1.RootViewR\x04root\x12\x16\n" +
 	"\x06joined\x18\x02 \x01(\bR\x06joined\"\x98\x01\n" +
@@ -5280,12 +5321,13 @@ const file_skep_control_v1_control_proto_rawDesc = "" +
 	"\bmanagers\x18\x03 \x01(\rR\bmanagers\x12+\n" +
 	"\x11manager_addresses\x18\x04 \x03(\tR\x10managerAddresses\x12#\n" +
 	"\rpending_nodes\x18\x05 \x01(\rR\fpendingNodes\x12#\n" +
-	"\ractive_tokens\x18\x06 \x01(\rR\factiveTokens\"\x7f\n" +
+	"\ractive_tokens\x18\x06 \x01(\rR\factiveTokens\"\xb6\x01\n" +
 	"\x14UpdateClusterRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\fR\trequestId\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12.\n" +
-	"\x04spec\x18\x03 \x01(\v2\x1a.skep.model.v1.ClusterSpecR\x04spec\"I\n" +
+	"\x04spec\x18\x03 \x01(\v2\x1a.skep.model.v1.ClusterSpecR\x04spec\x125\n" +
+	"\bexternal\x18\x14 \x03(\v2\x19.skep.model.v1.ExternalCAR\bexternal\"I\n" +
 	"\x15UpdateClusterResponse\x120\n" +
 	"\acluster\x18\x01 \x01(\v2\x16.skep.model.v1.ClusterR\acluster\">\n" +
 	"\x13GetJoinTokenRequest\x12'\n" +
@@ -5595,13 +5637,14 @@ const file_skep_control_v1_control_proto_rawDesc = "" +
 	"\tAuditHead\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\fR\acluster\x12\x18\n" +
 	"\ahistory\x18\x02 \x01(\fR\ahistory\x12\x14\n" +
-	"\x05roots\x18\x03 \x03(\fR\x05roots\"s\n" +
+	"\x05roots\x18\x03 \x03(\fR\x05roots\"\x8d\x01\n" +
 	"\tAuditSeal\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\fR\x04hash\x12\x0e\n" +
 	"\x02at\x18\x03 \x01(\x03R\x02at\x12\x12\n" +
 	"\x04root\x18\x04 \x01(\fR\x04root\x12\x1c\n" +
-	"\tsignature\x18\x05 \x01(\fR\tsignature2\x98\"\n" +
+	"\tsignature\x18\x05 \x01(\fR\tsignature\x12\x18\n" +
+	"\amanager\x18\x14 \x01(\fR\amanager2\x98\"\n" +
 	"\aControl\x12|\n" +
 	"\n" +
 	"GetCluster\x12\".skep.control.v1.GetClusterRequest\x1a#.skep.control.v1.GetClusterResponse\"%\xa2\xbb\x18!\n" +
@@ -5797,22 +5840,23 @@ var file_skep_control_v1_control_proto_goTypes = []any{
 	(v1.RootPhase)(0),                 // 90: skep.model.v1.RootPhase
 	(v1.StragglerPolicy)(0),           // 91: skep.model.v1.StragglerPolicy
 	(*v1.RootStraggler)(nil),          // 92: skep.model.v1.RootStraggler
-	(*v1.Cluster)(nil),                // 93: skep.model.v1.Cluster
-	(*v1.ClusterSpec)(nil),            // 94: skep.model.v1.ClusterSpec
-	(v1.Role)(0),                      // 95: skep.model.v1.Role
-	(*v1.Node)(nil),                   // 96: skep.model.v1.Node
-	(v1.Membership)(0),                // 97: skep.model.v1.Membership
-	(v1.TaskState)(0),                 // 98: skep.model.v1.TaskState
-	(v1.Availability)(0),              // 99: skep.model.v1.Availability
-	(*v1.ServiceSpec)(nil),            // 100: skep.model.v1.ServiceSpec
-	(*v1.TaskTemplate)(nil),           // 101: skep.model.v1.TaskTemplate
-	(*v1.RegistryAuth)(nil),           // 102: skep.model.v1.RegistryAuth
-	(*v1.Service)(nil),                // 103: skep.model.v1.Service
-	(*v1.Task)(nil),                   // 104: skep.model.v1.Task
-	(*v1.User)(nil),                   // 105: skep.model.v1.User
-	(*v11.ManagerList)(nil),           // 106: skep.ca.v1.ManagerList
-	(v1.UserRole)(0),                  // 107: skep.model.v1.UserRole
-	(*v1.JoinToken)(nil),              // 108: skep.model.v1.JoinToken
+	(*v1.ExternalCA)(nil),             // 93: skep.model.v1.ExternalCA
+	(*v1.Cluster)(nil),                // 94: skep.model.v1.Cluster
+	(*v1.ClusterSpec)(nil),            // 95: skep.model.v1.ClusterSpec
+	(v1.Role)(0),                      // 96: skep.model.v1.Role
+	(*v1.Node)(nil),                   // 97: skep.model.v1.Node
+	(v1.Membership)(0),                // 98: skep.model.v1.Membership
+	(v1.TaskState)(0),                 // 99: skep.model.v1.TaskState
+	(v1.Availability)(0),              // 100: skep.model.v1.Availability
+	(*v1.ServiceSpec)(nil),            // 101: skep.model.v1.ServiceSpec
+	(*v1.TaskTemplate)(nil),           // 102: skep.model.v1.TaskTemplate
+	(*v1.RegistryAuth)(nil),           // 103: skep.model.v1.RegistryAuth
+	(*v1.Service)(nil),                // 104: skep.model.v1.Service
+	(*v1.Task)(nil),                   // 105: skep.model.v1.Task
+	(*v1.User)(nil),                   // 106: skep.model.v1.User
+	(*v11.ManagerList)(nil),           // 107: skep.ca.v1.ManagerList
+	(v1.UserRole)(0),                  // 108: skep.model.v1.UserRole
+	(*v1.JoinToken)(nil),              // 109: skep.model.v1.JoinToken
 }
 var file_skep_control_v1_control_proto_depIdxs = []int32{
 	3,   // 0: skep.control.v1.GetRootResponse.root:type_name -> skep.control.v1.RootView
@@ -5822,142 +5866,144 @@ var file_skep_control_v1_control_proto_depIdxs = []int32{
 	91,  // 4: skep.control.v1.RotationView.on_straggler:type_name -> skep.model.v1.StragglerPolicy
 	92,  // 5: skep.control.v1.RotationView.stragglers:type_name -> skep.model.v1.RootStraggler
 	91,  // 6: skep.control.v1.RotateRootRequest.on_straggler:type_name -> skep.model.v1.StragglerPolicy
-	3,   // 7: skep.control.v1.RotateRootResponse.root:type_name -> skep.control.v1.RootView
-	91,  // 8: skep.control.v1.AbortRootRotationRequest.on_straggler:type_name -> skep.model.v1.StragglerPolicy
-	3,   // 9: skep.control.v1.AbortRootRotationResponse.root:type_name -> skep.control.v1.RootView
-	3,   // 10: skep.control.v1.WatchRootResponse.root:type_name -> skep.control.v1.RootView
-	93,  // 11: skep.control.v1.GetClusterResponse.cluster:type_name -> skep.model.v1.Cluster
-	94,  // 12: skep.control.v1.UpdateClusterRequest.spec:type_name -> skep.model.v1.ClusterSpec
-	93,  // 13: skep.control.v1.UpdateClusterResponse.cluster:type_name -> skep.model.v1.Cluster
-	95,  // 14: skep.control.v1.GetJoinTokenRequest.role:type_name -> skep.model.v1.Role
-	95,  // 15: skep.control.v1.RotateJoinTokenRequest.role:type_name -> skep.model.v1.Role
-	96,  // 16: skep.control.v1.NodeView.node:type_name -> skep.model.v1.Node
-	20,  // 17: skep.control.v1.NodeView.manager:type_name -> skep.control.v1.ManagerStatus
-	0,   // 18: skep.control.v1.ManagerStatus.reachability:type_name -> skep.control.v1.ManagerStatus.Reachability
-	22,  // 19: skep.control.v1.ListNodesRequest.filter:type_name -> skep.control.v1.Filter
-	95,  // 20: skep.control.v1.Filter.roles:type_name -> skep.model.v1.Role
-	97,  // 21: skep.control.v1.Filter.memberships:type_name -> skep.model.v1.Membership
-	98,  // 22: skep.control.v1.Filter.desired:type_name -> skep.model.v1.TaskState
-	19,  // 23: skep.control.v1.ListNodesResponse.nodes:type_name -> skep.control.v1.NodeView
-	19,  // 24: skep.control.v1.GetNodeResponse.node:type_name -> skep.control.v1.NodeView
-	95,  // 25: skep.control.v1.UpdateNodeRequest.role:type_name -> skep.model.v1.Role
-	99,  // 26: skep.control.v1.UpdateNodeRequest.availability:type_name -> skep.model.v1.Availability
-	86,  // 27: skep.control.v1.UpdateNodeRequest.labels_add:type_name -> skep.control.v1.UpdateNodeRequest.LabelsAddEntry
-	19,  // 28: skep.control.v1.UpdateNodeResponse.node:type_name -> skep.control.v1.NodeView
-	100, // 29: skep.control.v1.CreateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
-	101, // 30: skep.control.v1.CreateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
-	102, // 31: skep.control.v1.CreateServiceRequest.registry_auth:type_name -> skep.model.v1.RegistryAuth
-	103, // 32: skep.control.v1.ServiceView.service:type_name -> skep.model.v1.Service
-	101, // 33: skep.control.v1.ServiceView.template:type_name -> skep.model.v1.TaskTemplate
-	101, // 34: skep.control.v1.ServiceView.previous_template:type_name -> skep.model.v1.TaskTemplate
-	22,  // 35: skep.control.v1.ListServicesRequest.filter:type_name -> skep.control.v1.Filter
-	32,  // 36: skep.control.v1.ListServicesResponse.services:type_name -> skep.control.v1.ServiceView
-	32,  // 37: skep.control.v1.GetServiceResponse.service:type_name -> skep.control.v1.ServiceView
-	100, // 38: skep.control.v1.UpdateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
-	101, // 39: skep.control.v1.UpdateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
-	102, // 40: skep.control.v1.UpdateServiceRequest.registry_auth:type_name -> skep.model.v1.RegistryAuth
-	104, // 41: skep.control.v1.TaskView.task:type_name -> skep.model.v1.Task
-	22,  // 42: skep.control.v1.ListTasksRequest.filter:type_name -> skep.control.v1.Filter
-	41,  // 43: skep.control.v1.ListTasksResponse.tasks:type_name -> skep.control.v1.TaskView
-	32,  // 44: skep.control.v1.WatchServiceResponse.service:type_name -> skep.control.v1.ServiceView
-	41,  // 45: skep.control.v1.WatchServiceResponse.tasks:type_name -> skep.control.v1.TaskView
-	47,  // 46: skep.control.v1.WatchEventsRequest.filter:type_name -> skep.control.v1.EventFilter
-	49,  // 47: skep.control.v1.WatchEventsResponse.events:type_name -> skep.control.v1.Event
-	87,  // 48: skep.control.v1.Event.attributes:type_name -> skep.control.v1.Event.AttributesEntry
-	105, // 49: skep.control.v1.IssuedUser.user:type_name -> skep.model.v1.User
-	106, // 50: skep.control.v1.IssuedUser.managers:type_name -> skep.ca.v1.ManagerList
-	107, // 51: skep.control.v1.CreateUserRequest.role:type_name -> skep.model.v1.UserRole
-	50,  // 52: skep.control.v1.CreateUserResponse.issued:type_name -> skep.control.v1.IssuedUser
-	105, // 53: skep.control.v1.ListUsersResponse.users:type_name -> skep.model.v1.User
-	105, // 54: skep.control.v1.GetUserResponse.user:type_name -> skep.model.v1.User
-	50,  // 55: skep.control.v1.ReissueUserResponse.issued:type_name -> skep.control.v1.IssuedUser
-	50,  // 56: skep.control.v1.RenewUserResponse.issued:type_name -> skep.control.v1.IssuedUser
-	106, // 57: skep.control.v1.ListManagersResponse.managers:type_name -> skep.ca.v1.ManagerList
-	95,  // 58: skep.control.v1.CreateTokenRequest.role:type_name -> skep.model.v1.Role
-	88,  // 59: skep.control.v1.CreateTokenRequest.labels:type_name -> skep.control.v1.CreateTokenRequest.LabelsEntry
-	108, // 60: skep.control.v1.CreateTokenResponse.token:type_name -> skep.model.v1.JoinToken
-	108, // 61: skep.control.v1.ListTokensResponse.tokens:type_name -> skep.model.v1.JoinToken
-	108, // 62: skep.control.v1.GetTokenResponse.token:type_name -> skep.model.v1.JoinToken
-	82,  // 63: skep.control.v1.ReadAuditRequest.filter:type_name -> skep.control.v1.AuditFilter
-	84,  // 64: skep.control.v1.ReadAuditResponse.head:type_name -> skep.control.v1.AuditHead
-	85,  // 65: skep.control.v1.ReadAuditResponse.seal:type_name -> skep.control.v1.AuditSeal
-	11,  // 66: skep.control.v1.Control.GetCluster:input_type -> skep.control.v1.GetClusterRequest
-	13,  // 67: skep.control.v1.Control.UpdateCluster:input_type -> skep.control.v1.UpdateClusterRequest
-	15,  // 68: skep.control.v1.Control.GetJoinToken:input_type -> skep.control.v1.GetJoinTokenRequest
-	17,  // 69: skep.control.v1.Control.RotateJoinToken:input_type -> skep.control.v1.RotateJoinTokenRequest
-	21,  // 70: skep.control.v1.Control.ListNodes:input_type -> skep.control.v1.ListNodesRequest
-	24,  // 71: skep.control.v1.Control.GetNode:input_type -> skep.control.v1.GetNodeRequest
-	26,  // 72: skep.control.v1.Control.UpdateNode:input_type -> skep.control.v1.UpdateNodeRequest
-	28,  // 73: skep.control.v1.Control.RemoveNode:input_type -> skep.control.v1.RemoveNodeRequest
-	30,  // 74: skep.control.v1.Control.CreateService:input_type -> skep.control.v1.CreateServiceRequest
-	33,  // 75: skep.control.v1.Control.ListServices:input_type -> skep.control.v1.ListServicesRequest
-	35,  // 76: skep.control.v1.Control.GetService:input_type -> skep.control.v1.GetServiceRequest
-	37,  // 77: skep.control.v1.Control.UpdateService:input_type -> skep.control.v1.UpdateServiceRequest
-	39,  // 78: skep.control.v1.Control.RemoveService:input_type -> skep.control.v1.RemoveServiceRequest
-	42,  // 79: skep.control.v1.Control.ListTasks:input_type -> skep.control.v1.ListTasksRequest
-	44,  // 80: skep.control.v1.Control.WatchService:input_type -> skep.control.v1.WatchServiceRequest
-	51,  // 81: skep.control.v1.Control.CreateUser:input_type -> skep.control.v1.CreateUserRequest
-	53,  // 82: skep.control.v1.Control.ListUsers:input_type -> skep.control.v1.ListUsersRequest
-	55,  // 83: skep.control.v1.Control.GetUser:input_type -> skep.control.v1.GetUserRequest
-	57,  // 84: skep.control.v1.Control.RemoveUser:input_type -> skep.control.v1.RemoveUserRequest
-	59,  // 85: skep.control.v1.Control.ReissueUser:input_type -> skep.control.v1.ReissueUserRequest
-	61,  // 86: skep.control.v1.Control.RenewUser:input_type -> skep.control.v1.RenewUserRequest
-	63,  // 87: skep.control.v1.Control.ListManagers:input_type -> skep.control.v1.ListManagersRequest
-	65,  // 88: skep.control.v1.Control.CreateToken:input_type -> skep.control.v1.CreateTokenRequest
-	67,  // 89: skep.control.v1.Control.ListTokens:input_type -> skep.control.v1.ListTokensRequest
-	69,  // 90: skep.control.v1.Control.GetToken:input_type -> skep.control.v1.GetTokenRequest
-	71,  // 91: skep.control.v1.Control.RevokeToken:input_type -> skep.control.v1.RevokeTokenRequest
-	73,  // 92: skep.control.v1.Control.AcceptNode:input_type -> skep.control.v1.AcceptNodeRequest
-	75,  // 93: skep.control.v1.Control.RejectNode:input_type -> skep.control.v1.RejectNodeRequest
-	46,  // 94: skep.control.v1.Control.WatchEvents:input_type -> skep.control.v1.WatchEventsRequest
-	77,  // 95: skep.control.v1.Control.GetUnlockKey:input_type -> skep.control.v1.GetUnlockKeyRequest
-	79,  // 96: skep.control.v1.Control.RotateUnlockKey:input_type -> skep.control.v1.RotateUnlockKeyRequest
-	81,  // 97: skep.control.v1.Control.ReadAudit:input_type -> skep.control.v1.ReadAuditRequest
-	1,   // 98: skep.control.v1.Control.GetRoot:input_type -> skep.control.v1.GetRootRequest
-	5,   // 99: skep.control.v1.Control.RotateRoot:input_type -> skep.control.v1.RotateRootRequest
-	7,   // 100: skep.control.v1.Control.AbortRootRotation:input_type -> skep.control.v1.AbortRootRotationRequest
-	9,   // 101: skep.control.v1.Control.WatchRoot:input_type -> skep.control.v1.WatchRootRequest
-	12,  // 102: skep.control.v1.Control.GetCluster:output_type -> skep.control.v1.GetClusterResponse
-	14,  // 103: skep.control.v1.Control.UpdateCluster:output_type -> skep.control.v1.UpdateClusterResponse
-	16,  // 104: skep.control.v1.Control.GetJoinToken:output_type -> skep.control.v1.GetJoinTokenResponse
-	18,  // 105: skep.control.v1.Control.RotateJoinToken:output_type -> skep.control.v1.RotateJoinTokenResponse
-	23,  // 106: skep.control.v1.Control.ListNodes:output_type -> skep.control.v1.ListNodesResponse
-	25,  // 107: skep.control.v1.Control.GetNode:output_type -> skep.control.v1.GetNodeResponse
-	27,  // 108: skep.control.v1.Control.UpdateNode:output_type -> skep.control.v1.UpdateNodeResponse
-	29,  // 109: skep.control.v1.Control.RemoveNode:output_type -> skep.control.v1.RemoveNodeResponse
-	31,  // 110: skep.control.v1.Control.CreateService:output_type -> skep.control.v1.CreateServiceResponse
-	34,  // 111: skep.control.v1.Control.ListServices:output_type -> skep.control.v1.ListServicesResponse
-	36,  // 112: skep.control.v1.Control.GetService:output_type -> skep.control.v1.GetServiceResponse
-	38,  // 113: skep.control.v1.Control.UpdateService:output_type -> skep.control.v1.UpdateServiceResponse
-	40,  // 114: skep.control.v1.Control.RemoveService:output_type -> skep.control.v1.RemoveServiceResponse
-	43,  // 115: skep.control.v1.Control.ListTasks:output_type -> skep.control.v1.ListTasksResponse
-	45,  // 116: skep.control.v1.Control.WatchService:output_type -> skep.control.v1.WatchServiceResponse
-	52,  // 117: skep.control.v1.Control.CreateUser:output_type -> skep.control.v1.CreateUserResponse
-	54,  // 118: skep.control.v1.Control.ListUsers:output_type -> skep.control.v1.ListUsersResponse
-	56,  // 119: skep.control.v1.Control.GetUser:output_type -> skep.control.v1.GetUserResponse
-	58,  // 120: skep.control.v1.Control.RemoveUser:output_type -> skep.control.v1.RemoveUserResponse
-	60,  // 121: skep.control.v1.Control.ReissueUser:output_type -> skep.control.v1.ReissueUserResponse
-	62,  // 122: skep.control.v1.Control.RenewUser:output_type -> skep.control.v1.RenewUserResponse
-	64,  // 123: skep.control.v1.Control.ListManagers:output_type -> skep.control.v1.ListManagersResponse
-	66,  // 124: skep.control.v1.Control.CreateToken:output_type -> skep.control.v1.CreateTokenResponse
-	68,  // 125: skep.control.v1.Control.ListTokens:output_type -> skep.control.v1.ListTokensResponse
-	70,  // 126: skep.control.v1.Control.GetToken:output_type -> skep.control.v1.GetTokenResponse
-	72,  // 127: skep.control.v1.Control.RevokeToken:output_type -> skep.control.v1.RevokeTokenResponse
-	74,  // 128: skep.control.v1.Control.AcceptNode:output_type -> skep.control.v1.AcceptNodeResponse
-	76,  // 129: skep.control.v1.Control.RejectNode:output_type -> skep.control.v1.RejectNodeResponse
-	48,  // 130: skep.control.v1.Control.WatchEvents:output_type -> skep.control.v1.WatchEventsResponse
-	78,  // 131: skep.control.v1.Control.GetUnlockKey:output_type -> skep.control.v1.GetUnlockKeyResponse
-	80,  // 132: skep.control.v1.Control.RotateUnlockKey:output_type -> skep.control.v1.RotateUnlockKeyResponse
-	83,  // 133: skep.control.v1.Control.ReadAudit:output_type -> skep.control.v1.ReadAuditResponse
-	2,   // 134: skep.control.v1.Control.GetRoot:output_type -> skep.control.v1.GetRootResponse
-	6,   // 135: skep.control.v1.Control.RotateRoot:output_type -> skep.control.v1.RotateRootResponse
-	8,   // 136: skep.control.v1.Control.AbortRootRotation:output_type -> skep.control.v1.AbortRootRotationResponse
-	10,  // 137: skep.control.v1.Control.WatchRoot:output_type -> skep.control.v1.WatchRootResponse
-	102, // [102:138] is the sub-list for method output_type
-	66,  // [66:102] is the sub-list for method input_type
-	66,  // [66:66] is the sub-list for extension type_name
-	66,  // [66:66] is the sub-list for extension extendee
-	0,   // [0:66] is the sub-list for field type_name
+	93,  // 7: skep.control.v1.RotateRootRequest.external:type_name -> skep.model.v1.ExternalCA
+	3,   // 8: skep.control.v1.RotateRootResponse.root:type_name -> skep.control.v1.RootView
+	91,  // 9: skep.control.v1.AbortRootRotationRequest.on_straggler:type_name -> skep.model.v1.StragglerPolicy
+	3,   // 10: skep.control.v1.AbortRootRotationResponse.root:type_name -> skep.control.v1.RootView
+	3,   // 11: skep.control.v1.WatchRootResponse.root:type_name -> skep.control.v1.RootView
+	94,  // 12: skep.control.v1.GetClusterResponse.cluster:type_name -> skep.model.v1.Cluster
+	95,  // 13: skep.control.v1.UpdateClusterRequest.spec:type_name -> skep.model.v1.ClusterSpec
+	93,  // 14: skep.control.v1.UpdateClusterRequest.external:type_name -> skep.model.v1.ExternalCA
+	94,  // 15: skep.control.v1.UpdateClusterResponse.cluster:type_name -> skep.model.v1.Cluster
+	96,  // 16: skep.control.v1.GetJoinTokenRequest.role:type_name -> skep.model.v1.Role
+	96,  // 17: skep.control.v1.RotateJoinTokenRequest.role:type_name -> skep.model.v1.Role
+	97,  // 18: skep.control.v1.NodeView.node:type_name -> skep.model.v1.Node
+	20,  // 19: skep.control.v1.NodeView.manager:type_name -> skep.control.v1.ManagerStatus
+	0,   // 20: skep.control.v1.ManagerStatus.reachability:type_name -> skep.control.v1.ManagerStatus.Reachability
+	22,  // 21: skep.control.v1.ListNodesRequest.filter:type_name -> skep.control.v1.Filter
+	96,  // 22: skep.control.v1.Filter.roles:type_name -> skep.model.v1.Role
+	98,  // 23: skep.control.v1.Filter.memberships:type_name -> skep.model.v1.Membership
+	99,  // 24: skep.control.v1.Filter.desired:type_name -> skep.model.v1.TaskState
+	19,  // 25: skep.control.v1.ListNodesResponse.nodes:type_name -> skep.control.v1.NodeView
+	19,  // 26: skep.control.v1.GetNodeResponse.node:type_name -> skep.control.v1.NodeView
+	96,  // 27: skep.control.v1.UpdateNodeRequest.role:type_name -> skep.model.v1.Role
+	100, // 28: skep.control.v1.UpdateNodeRequest.availability:type_name -> skep.model.v1.Availability
+	86,  // 29: skep.control.v1.UpdateNodeRequest.labels_add:type_name -> skep.control.v1.UpdateNodeRequest.LabelsAddEntry
+	19,  // 30: skep.control.v1.UpdateNodeResponse.node:type_name -> skep.control.v1.NodeView
+	101, // 31: skep.control.v1.CreateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
+	102, // 32: skep.control.v1.CreateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
+	103, // 33: skep.control.v1.CreateServiceRequest.registry_auth:type_name -> skep.model.v1.RegistryAuth
+	104, // 34: skep.control.v1.ServiceView.service:type_name -> skep.model.v1.Service
+	102, // 35: skep.control.v1.ServiceView.template:type_name -> skep.model.v1.TaskTemplate
+	102, // 36: skep.control.v1.ServiceView.previous_template:type_name -> skep.model.v1.TaskTemplate
+	22,  // 37: skep.control.v1.ListServicesRequest.filter:type_name -> skep.control.v1.Filter
+	32,  // 38: skep.control.v1.ListServicesResponse.services:type_name -> skep.control.v1.ServiceView
+	32,  // 39: skep.control.v1.GetServiceResponse.service:type_name -> skep.control.v1.ServiceView
+	101, // 40: skep.control.v1.UpdateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
+	102, // 41: skep.control.v1.UpdateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
+	103, // 42: skep.control.v1.UpdateServiceRequest.registry_auth:type_name -> skep.model.v1.RegistryAuth
+	105, // 43: skep.control.v1.TaskView.task:type_name -> skep.model.v1.Task
+	22,  // 44: skep.control.v1.ListTasksRequest.filter:type_name -> skep.control.v1.Filter
+	41,  // 45: skep.control.v1.ListTasksResponse.tasks:type_name -> skep.control.v1.TaskView
+	32,  // 46: skep.control.v1.WatchServiceResponse.service:type_name -> skep.control.v1.ServiceView
+	41,  // 47: skep.control.v1.WatchServiceResponse.tasks:type_name -> skep.control.v1.TaskView
+	47,  // 48: skep.control.v1.WatchEventsRequest.filter:type_name -> skep.control.v1.EventFilter
+	49,  // 49: skep.control.v1.WatchEventsResponse.events:type_name -> skep.control.v1.Event
+	87,  // 50: skep.control.v1.Event.attributes:type_name -> skep.control.v1.Event.AttributesEntry
+	106, // 51: skep.control.v1.IssuedUser.user:type_name -> skep.model.v1.User
+	107, // 52: skep.control.v1.IssuedUser.managers:type_name -> skep.ca.v1.ManagerList
+	108, // 53: skep.control.v1.CreateUserRequest.role:type_name -> skep.model.v1.UserRole
+	50,  // 54: skep.control.v1.CreateUserResponse.issued:type_name -> skep.control.v1.IssuedUser
+	106, // 55: skep.control.v1.ListUsersResponse.users:type_name -> skep.model.v1.User
+	106, // 56: skep.control.v1.GetUserResponse.user:type_name -> skep.model.v1.User
+	50,  // 57: skep.control.v1.ReissueUserResponse.issued:type_name -> skep.control.v1.IssuedUser
+	50,  // 58: skep.control.v1.RenewUserResponse.issued:type_name -> skep.control.v1.IssuedUser
+	107, // 59: skep.control.v1.ListManagersResponse.managers:type_name -> skep.ca.v1.ManagerList
+	96,  // 60: skep.control.v1.CreateTokenRequest.role:type_name -> skep.model.v1.Role
+	88,  // 61: skep.control.v1.CreateTokenRequest.labels:type_name -> skep.control.v1.CreateTokenRequest.LabelsEntry
+	109, // 62: skep.control.v1.CreateTokenResponse.token:type_name -> skep.model.v1.JoinToken
+	109, // 63: skep.control.v1.ListTokensResponse.tokens:type_name -> skep.model.v1.JoinToken
+	109, // 64: skep.control.v1.GetTokenResponse.token:type_name -> skep.model.v1.JoinToken
+	82,  // 65: skep.control.v1.ReadAuditRequest.filter:type_name -> skep.control.v1.AuditFilter
+	84,  // 66: skep.control.v1.ReadAuditResponse.head:type_name -> skep.control.v1.AuditHead
+	85,  // 67: skep.control.v1.ReadAuditResponse.seal:type_name -> skep.control.v1.AuditSeal
+	11,  // 68: skep.control.v1.Control.GetCluster:input_type -> skep.control.v1.GetClusterRequest
+	13,  // 69: skep.control.v1.Control.UpdateCluster:input_type -> skep.control.v1.UpdateClusterRequest
+	15,  // 70: skep.control.v1.Control.GetJoinToken:input_type -> skep.control.v1.GetJoinTokenRequest
+	17,  // 71: skep.control.v1.Control.RotateJoinToken:input_type -> skep.control.v1.RotateJoinTokenRequest
+	21,  // 72: skep.control.v1.Control.ListNodes:input_type -> skep.control.v1.ListNodesRequest
+	24,  // 73: skep.control.v1.Control.GetNode:input_type -> skep.control.v1.GetNodeRequest
+	26,  // 74: skep.control.v1.Control.UpdateNode:input_type -> skep.control.v1.UpdateNodeRequest
+	28,  // 75: skep.control.v1.Control.RemoveNode:input_type -> skep.control.v1.RemoveNodeRequest
+	30,  // 76: skep.control.v1.Control.CreateService:input_type -> skep.control.v1.CreateServiceRequest
+	33,  // 77: skep.control.v1.Control.ListServices:input_type -> skep.control.v1.ListServicesRequest
+	35,  // 78: skep.control.v1.Control.GetService:input_type -> skep.control.v1.GetServiceRequest
+	37,  // 79: skep.control.v1.Control.UpdateService:input_type -> skep.control.v1.UpdateServiceRequest
+	39,  // 80: skep.control.v1.Control.RemoveService:input_type -> skep.control.v1.RemoveServiceRequest
+	42,  // 81: skep.control.v1.Control.ListTasks:input_type -> skep.control.v1.ListTasksRequest
+	44,  // 82: skep.control.v1.Control.WatchService:input_type -> skep.control.v1.WatchServiceRequest
+	51,  // 83: skep.control.v1.Control.CreateUser:input_type -> skep.control.v1.CreateUserRequest
+	53,  // 84: skep.control.v1.Control.ListUsers:input_type -> skep.control.v1.ListUsersRequest
+	55,  // 85: skep.control.v1.Control.GetUser:input_type -> skep.control.v1.GetUserRequest
+	57,  // 86: skep.control.v1.Control.RemoveUser:input_type -> skep.control.v1.RemoveUserRequest
+	59,  // 87: skep.control.v1.Control.ReissueUser:input_type -> skep.control.v1.ReissueUserRequest
+	61,  // 88: skep.control.v1.Control.RenewUser:input_type -> skep.control.v1.RenewUserRequest
+	63,  // 89: skep.control.v1.Control.ListManagers:input_type -> skep.control.v1.ListManagersRequest
+	65,  // 90: skep.control.v1.Control.CreateToken:input_type -> skep.control.v1.CreateTokenRequest
+	67,  // 91: skep.control.v1.Control.ListTokens:input_type -> skep.control.v1.ListTokensRequest
+	69,  // 92: skep.control.v1.Control.GetToken:input_type -> skep.control.v1.GetTokenRequest
+	71,  // 93: skep.control.v1.Control.RevokeToken:input_type -> skep.control.v1.RevokeTokenRequest
+	73,  // 94: skep.control.v1.Control.AcceptNode:input_type -> skep.control.v1.AcceptNodeRequest
+	75,  // 95: skep.control.v1.Control.RejectNode:input_type -> skep.control.v1.RejectNodeRequest
+	46,  // 96: skep.control.v1.Control.WatchEvents:input_type -> skep.control.v1.WatchEventsRequest
+	77,  // 97: skep.control.v1.Control.GetUnlockKey:input_type -> skep.control.v1.GetUnlockKeyRequest
+	79,  // 98: skep.control.v1.Control.RotateUnlockKey:input_type -> skep.control.v1.RotateUnlockKeyRequest
+	81,  // 99: skep.control.v1.Control.ReadAudit:input_type -> skep.control.v1.ReadAuditRequest
+	1,   // 100: skep.control.v1.Control.GetRoot:input_type -> skep.control.v1.GetRootRequest
+	5,   // 101: skep.control.v1.Control.RotateRoot:input_type -> skep.control.v1.RotateRootRequest
+	7,   // 102: skep.control.v1.Control.AbortRootRotation:input_type -> skep.control.v1.AbortRootRotationRequest
+	9,   // 103: skep.control.v1.Control.WatchRoot:input_type -> skep.control.v1.WatchRootRequest
+	12,  // 104: skep.control.v1.Control.GetCluster:output_type -> skep.control.v1.GetClusterResponse
+	14,  // 105: skep.control.v1.Control.UpdateCluster:output_type -> skep.control.v1.UpdateClusterResponse
+	16,  // 106: skep.control.v1.Control.GetJoinToken:output_type -> skep.control.v1.GetJoinTokenResponse
+	18,  // 107: skep.control.v1.Control.RotateJoinToken:output_type -> skep.control.v1.RotateJoinTokenResponse
+	23,  // 108: skep.control.v1.Control.ListNodes:output_type -> skep.control.v1.ListNodesResponse
+	25,  // 109: skep.control.v1.Control.GetNode:output_type -> skep.control.v1.GetNodeResponse
+	27,  // 110: skep.control.v1.Control.UpdateNode:output_type -> skep.control.v1.UpdateNodeResponse
+	29,  // 111: skep.control.v1.Control.RemoveNode:output_type -> skep.control.v1.RemoveNodeResponse
+	31,  // 112: skep.control.v1.Control.CreateService:output_type -> skep.control.v1.CreateServiceResponse
+	34,  // 113: skep.control.v1.Control.ListServices:output_type -> skep.control.v1.ListServicesResponse
+	36,  // 114: skep.control.v1.Control.GetService:output_type -> skep.control.v1.GetServiceResponse
+	38,  // 115: skep.control.v1.Control.UpdateService:output_type -> skep.control.v1.UpdateServiceResponse
+	40,  // 116: skep.control.v1.Control.RemoveService:output_type -> skep.control.v1.RemoveServiceResponse
+	43,  // 117: skep.control.v1.Control.ListTasks:output_type -> skep.control.v1.ListTasksResponse
+	45,  // 118: skep.control.v1.Control.WatchService:output_type -> skep.control.v1.WatchServiceResponse
+	52,  // 119: skep.control.v1.Control.CreateUser:output_type -> skep.control.v1.CreateUserResponse
+	54,  // 120: skep.control.v1.Control.ListUsers:output_type -> skep.control.v1.ListUsersResponse
+	56,  // 121: skep.control.v1.Control.GetUser:output_type -> skep.control.v1.GetUserResponse
+	58,  // 122: skep.control.v1.Control.RemoveUser:output_type -> skep.control.v1.RemoveUserResponse
+	60,  // 123: skep.control.v1.Control.ReissueUser:output_type -> skep.control.v1.ReissueUserResponse
+	62,  // 124: skep.control.v1.Control.RenewUser:output_type -> skep.control.v1.RenewUserResponse
+	64,  // 125: skep.control.v1.Control.ListManagers:output_type -> skep.control.v1.ListManagersResponse
+	66,  // 126: skep.control.v1.Control.CreateToken:output_type -> skep.control.v1.CreateTokenResponse
+	68,  // 127: skep.control.v1.Control.ListTokens:output_type -> skep.control.v1.ListTokensResponse
+	70,  // 128: skep.control.v1.Control.GetToken:output_type -> skep.control.v1.GetTokenResponse
+	72,  // 129: skep.control.v1.Control.RevokeToken:output_type -> skep.control.v1.RevokeTokenResponse
+	74,  // 130: skep.control.v1.Control.AcceptNode:output_type -> skep.control.v1.AcceptNodeResponse
+	76,  // 131: skep.control.v1.Control.RejectNode:output_type -> skep.control.v1.RejectNodeResponse
+	48,  // 132: skep.control.v1.Control.WatchEvents:output_type -> skep.control.v1.WatchEventsResponse
+	78,  // 133: skep.control.v1.Control.GetUnlockKey:output_type -> skep.control.v1.GetUnlockKeyResponse
+	80,  // 134: skep.control.v1.Control.RotateUnlockKey:output_type -> skep.control.v1.RotateUnlockKeyResponse
+	83,  // 135: skep.control.v1.Control.ReadAudit:output_type -> skep.control.v1.ReadAuditResponse
+	2,   // 136: skep.control.v1.Control.GetRoot:output_type -> skep.control.v1.GetRootResponse
+	6,   // 137: skep.control.v1.Control.RotateRoot:output_type -> skep.control.v1.RotateRootResponse
+	8,   // 138: skep.control.v1.Control.AbortRootRotation:output_type -> skep.control.v1.AbortRootRotationResponse
+	10,  // 139: skep.control.v1.Control.WatchRoot:output_type -> skep.control.v1.WatchRootResponse
+	104, // [104:140] is the sub-list for method output_type
+	68,  // [68:104] is the sub-list for method input_type
+	68,  // [68:68] is the sub-list for extension type_name
+	68,  // [68:68] is the sub-list for extension extendee
+	0,   // [0:68] is the sub-list for field type_name
 }
 
 func init() { file_skep_control_v1_control_proto_init() }

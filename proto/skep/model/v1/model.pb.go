@@ -1110,7 +1110,7 @@ func (x RenewalWait_Verdict) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RenewalWait_Verdict.Descriptor instead.
 func (RenewalWait_Verdict) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{12, 0}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{14, 0}
 }
 
 // Meta is written by apply only.
@@ -1729,9 +1729,14 @@ type RootCA struct {
 	// Grows whenever certificates become others.
 	Trust uint64 `protobuf:"varint,7,opt,name=trust,proto3" json:"trust,omitempty"`
 	// The root that signs was given by an operator: its names are his.
-	Given         bool `protobuf:"varint,8,opt,name=given,proto3" json:"given,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Given bool `protobuf:"varint,8,opt,name=given,proto3" json:"given,omitempty"`
+	// Where what is outside of the swarm signs with the root's key, in the order in
+	// which it is asked. Not empty: the key is nowhere in the swarm.
+	External []*ExternalCA `protobuf:"bytes,20,rep,name=external,proto3" json:"external,omitempty"`
+	// How these are, as the leader saw it last. Written by the leader only.
+	ExternalHealth []*ExternalHealth `protobuf:"bytes,21,rep,name=external_health,json=externalHealth,proto3" json:"external_health,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *RootCA) Reset() {
@@ -1820,6 +1825,174 @@ func (x *RootCA) GetGiven() bool {
 	return false
 }
 
+func (x *RootCA) GetExternal() []*ExternalCA {
+	if x != nil {
+		return x.External
+	}
+	return nil
+}
+
+func (x *RootCA) GetExternalHealth() []*ExternalHealth {
+	if x != nil {
+		return x.ExternalHealth
+	}
+	return nil
+}
+
+// ExternalCA is a server of the cfssl API that signs for a root.
+type ExternalCA struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// https://host:port.
+	Url string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	// DER certificates that lead to the one it shows in TLS. Empty: the root does.
+	Trust [][]byte `protobuf:"bytes,2,rep,name=trust,proto3" json:"trust,omitempty"`
+	// Key of authenticated signing. Never leaves the managers. Empty: requests are not
+	// authenticated.
+	AuthKey []byte `protobuf:"bytes,3,opt,name=auth_key,json=authKey,proto3" json:"auth_key,omitempty"`
+	// Which of the server's authorities, if it has more than one.
+	Label         string `protobuf:"bytes,4,opt,name=label,proto3" json:"label,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExternalCA) Reset() {
+	*x = ExternalCA{}
+	mi := &file_skep_model_v1_model_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExternalCA) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExternalCA) ProtoMessage() {}
+
+func (x *ExternalCA) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_model_v1_model_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExternalCA.ProtoReflect.Descriptor instead.
+func (*ExternalCA) Descriptor() ([]byte, []int) {
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ExternalCA) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *ExternalCA) GetTrust() [][]byte {
+	if x != nil {
+		return x.Trust
+	}
+	return nil
+}
+
+func (x *ExternalCA) GetAuthKey() []byte {
+	if x != nil {
+		return x.AuthKey
+	}
+	return nil
+}
+
+func (x *ExternalCA) GetLabel() string {
+	if x != nil {
+		return x.Label
+	}
+	return ""
+}
+
+// ExternalHealth is whether an external CA signs.
+type ExternalHealth struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Url   string                 `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	// It does not; error says why, in words.
+	Failing bool   `protobuf:"varint,2,opt,name=failing,proto3" json:"failing,omitempty"`
+	Error   string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	// Since when it fails, or does not.
+	Since int64 `protobuf:"varint,4,opt,name=since,proto3" json:"since,omitempty"`
+	// When it answered last, to a few minutes while it answers.
+	AnsweredAt    int64 `protobuf:"varint,5,opt,name=answered_at,json=answeredAt,proto3" json:"answered_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExternalHealth) Reset() {
+	*x = ExternalHealth{}
+	mi := &file_skep_model_v1_model_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExternalHealth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExternalHealth) ProtoMessage() {}
+
+func (x *ExternalHealth) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_model_v1_model_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExternalHealth.ProtoReflect.Descriptor instead.
+func (*ExternalHealth) Descriptor() ([]byte, []int) {
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ExternalHealth) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *ExternalHealth) GetFailing() bool {
+	if x != nil {
+		return x.Failing
+	}
+	return false
+}
+
+func (x *ExternalHealth) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *ExternalHealth) GetSince() int64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+func (x *ExternalHealth) GetAnsweredAt() int64 {
+	if x != nil {
+		return x.AnsweredAt
+	}
+	return 0
+}
+
 // RootRotation is a rotation of the root that is under way.
 type RootRotation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1850,7 +2023,7 @@ type RootRotation struct {
 
 func (x *RootRotation) Reset() {
 	*x = RootRotation{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[6]
+	mi := &file_skep_model_v1_model_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1862,7 +2035,7 @@ func (x *RootRotation) String() string {
 func (*RootRotation) ProtoMessage() {}
 
 func (x *RootRotation) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[6]
+	mi := &file_skep_model_v1_model_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1875,7 +2048,7 @@ func (x *RootRotation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootRotation.ProtoReflect.Descriptor instead.
 func (*RootRotation) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{6}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RootRotation) GetId() []byte {
@@ -1970,15 +2143,17 @@ type RootKey struct {
 	// PKCS#8. Never leaves the managers.
 	Key []byte `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
 	// As RootCA.via and RootCA.given, for when it signs.
-	Via           [][]byte `protobuf:"bytes,3,rep,name=via,proto3" json:"via,omitempty"`
-	Given         bool     `protobuf:"varint,4,opt,name=given,proto3" json:"given,omitempty"`
+	Via   [][]byte `protobuf:"bytes,3,rep,name=via,proto3" json:"via,omitempty"`
+	Given bool     `protobuf:"varint,4,opt,name=given,proto3" json:"given,omitempty"`
+	// As RootCA.external. Not empty: key is.
+	External      []*ExternalCA `protobuf:"bytes,20,rep,name=external,proto3" json:"external,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RootKey) Reset() {
 	*x = RootKey{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[7]
+	mi := &file_skep_model_v1_model_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1990,7 +2165,7 @@ func (x *RootKey) String() string {
 func (*RootKey) ProtoMessage() {}
 
 func (x *RootKey) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[7]
+	mi := &file_skep_model_v1_model_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2003,7 +2178,7 @@ func (x *RootKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootKey.ProtoReflect.Descriptor instead.
 func (*RootKey) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{7}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RootKey) GetCertificate() []byte {
@@ -2034,6 +2209,13 @@ func (x *RootKey) GetGiven() bool {
 	return false
 }
 
+func (x *RootKey) GetExternal() []*ExternalCA {
+	if x != nil {
+		return x.External
+	}
+	return nil
+}
+
 // FormerRoot is a root that only join tokens still name.
 type FormerRoot struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2049,7 +2231,7 @@ type FormerRoot struct {
 
 func (x *FormerRoot) Reset() {
 	*x = FormerRoot{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[8]
+	mi := &file_skep_model_v1_model_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2061,7 +2243,7 @@ func (x *FormerRoot) String() string {
 func (*FormerRoot) ProtoMessage() {}
 
 func (x *FormerRoot) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[8]
+	mi := &file_skep_model_v1_model_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2074,7 +2256,7 @@ func (x *FormerRoot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FormerRoot.ProtoReflect.Descriptor instead.
 func (*FormerRoot) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{8}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *FormerRoot) GetCertificate() []byte {
@@ -2115,7 +2297,7 @@ type RootRotationEnd struct {
 
 func (x *RootRotationEnd) Reset() {
 	*x = RootRotationEnd{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[9]
+	mi := &file_skep_model_v1_model_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2127,7 +2309,7 @@ func (x *RootRotationEnd) String() string {
 func (*RootRotationEnd) ProtoMessage() {}
 
 func (x *RootRotationEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[9]
+	mi := &file_skep_model_v1_model_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2140,7 +2322,7 @@ func (x *RootRotationEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootRotationEnd.ProtoReflect.Descriptor instead.
 func (*RootRotationEnd) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{9}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RootRotationEnd) GetId() []byte {
@@ -2202,7 +2384,7 @@ type RootStraggler struct {
 
 func (x *RootStraggler) Reset() {
 	*x = RootStraggler{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[10]
+	mi := &file_skep_model_v1_model_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2214,7 +2396,7 @@ func (x *RootStraggler) String() string {
 func (*RootStraggler) ProtoMessage() {}
 
 func (x *RootStraggler) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[10]
+	mi := &file_skep_model_v1_model_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2227,7 +2409,7 @@ func (x *RootStraggler) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootStraggler.ProtoReflect.Descriptor instead.
 func (*RootStraggler) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{10}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RootStraggler) GetNode() []byte {
@@ -2293,7 +2475,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[11]
+	mi := &file_skep_model_v1_model_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2305,7 +2487,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[11]
+	mi := &file_skep_model_v1_model_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2318,7 +2500,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{11}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Node) GetMeta() *Meta {
@@ -2452,7 +2634,7 @@ type RenewalWait struct {
 
 func (x *RenewalWait) Reset() {
 	*x = RenewalWait{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[12]
+	mi := &file_skep_model_v1_model_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2464,7 +2646,7 @@ func (x *RenewalWait) String() string {
 func (*RenewalWait) ProtoMessage() {}
 
 func (x *RenewalWait) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[12]
+	mi := &file_skep_model_v1_model_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2477,7 +2659,7 @@ func (x *RenewalWait) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewalWait.ProtoReflect.Descriptor instead.
 func (*RenewalWait) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{12}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RenewalWait) GetKey() []byte {
@@ -2536,7 +2718,7 @@ type NodeSpec struct {
 
 func (x *NodeSpec) Reset() {
 	*x = NodeSpec{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[13]
+	mi := &file_skep_model_v1_model_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2548,7 +2730,7 @@ func (x *NodeSpec) String() string {
 func (*NodeSpec) ProtoMessage() {}
 
 func (x *NodeSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[13]
+	mi := &file_skep_model_v1_model_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2561,7 +2743,7 @@ func (x *NodeSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeSpec.ProtoReflect.Descriptor instead.
 func (*NodeSpec) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{13}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *NodeSpec) GetName() string {
@@ -2612,7 +2794,7 @@ type NodeDescription struct {
 
 func (x *NodeDescription) Reset() {
 	*x = NodeDescription{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[14]
+	mi := &file_skep_model_v1_model_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2624,7 +2806,7 @@ func (x *NodeDescription) String() string {
 func (*NodeDescription) ProtoMessage() {}
 
 func (x *NodeDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[14]
+	mi := &file_skep_model_v1_model_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2637,7 +2819,7 @@ func (x *NodeDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeDescription.ProtoReflect.Descriptor instead.
 func (*NodeDescription) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{14}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *NodeDescription) GetHostname() string {
@@ -2714,7 +2896,7 @@ type Resources struct {
 
 func (x *Resources) Reset() {
 	*x = Resources{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[15]
+	mi := &file_skep_model_v1_model_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2726,7 +2908,7 @@ func (x *Resources) String() string {
 func (*Resources) ProtoMessage() {}
 
 func (x *Resources) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[15]
+	mi := &file_skep_model_v1_model_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2739,7 +2921,7 @@ func (x *Resources) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resources.ProtoReflect.Descriptor instead.
 func (*Resources) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{15}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Resources) GetNanoCpus() int64 {
@@ -2789,7 +2971,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[16]
+	mi := &file_skep_model_v1_model_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2801,7 +2983,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[16]
+	mi := &file_skep_model_v1_model_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2814,7 +2996,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{16}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *NodeStatus) GetState() NodeState {
@@ -2932,7 +3114,7 @@ type Certificate struct {
 
 func (x *Certificate) Reset() {
 	*x = Certificate{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[17]
+	mi := &file_skep_model_v1_model_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2944,7 +3126,7 @@ func (x *Certificate) String() string {
 func (*Certificate) ProtoMessage() {}
 
 func (x *Certificate) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[17]
+	mi := &file_skep_model_v1_model_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2957,7 +3139,7 @@ func (x *Certificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
 func (*Certificate) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{17}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Certificate) GetGeneration() uint64 {
@@ -3048,7 +3230,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[18]
+	mi := &file_skep_model_v1_model_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3060,7 +3242,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[18]
+	mi := &file_skep_model_v1_model_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3073,7 +3255,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{18}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Member) GetMeta() *Meta {
@@ -3139,7 +3321,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[19]
+	mi := &file_skep_model_v1_model_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3151,7 +3333,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[19]
+	mi := &file_skep_model_v1_model_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3164,7 +3346,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{19}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Claim) GetKind() string {
@@ -3221,7 +3403,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[20]
+	mi := &file_skep_model_v1_model_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3233,7 +3415,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[20]
+	mi := &file_skep_model_v1_model_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3246,7 +3428,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{20}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Service) GetMeta() *Meta {
@@ -3337,7 +3519,7 @@ type RegistryAuth struct {
 
 func (x *RegistryAuth) Reset() {
 	*x = RegistryAuth{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[21]
+	mi := &file_skep_model_v1_model_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3349,7 +3531,7 @@ func (x *RegistryAuth) String() string {
 func (*RegistryAuth) ProtoMessage() {}
 
 func (x *RegistryAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[21]
+	mi := &file_skep_model_v1_model_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3362,7 +3544,7 @@ func (x *RegistryAuth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegistryAuth.ProtoReflect.Descriptor instead.
 func (*RegistryAuth) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{21}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RegistryAuth) GetRegistry() string {
@@ -3419,7 +3601,7 @@ type ServiceSpec struct {
 
 func (x *ServiceSpec) Reset() {
 	*x = ServiceSpec{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[22]
+	mi := &file_skep_model_v1_model_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3431,7 +3613,7 @@ func (x *ServiceSpec) String() string {
 func (*ServiceSpec) ProtoMessage() {}
 
 func (x *ServiceSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[22]
+	mi := &file_skep_model_v1_model_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3444,7 +3626,7 @@ func (x *ServiceSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceSpec.ProtoReflect.Descriptor instead.
 func (*ServiceSpec) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{22}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ServiceSpec) GetName() string {
@@ -3532,7 +3714,7 @@ type Replicated struct {
 
 func (x *Replicated) Reset() {
 	*x = Replicated{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[23]
+	mi := &file_skep_model_v1_model_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3544,7 +3726,7 @@ func (x *Replicated) String() string {
 func (*Replicated) ProtoMessage() {}
 
 func (x *Replicated) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[23]
+	mi := &file_skep_model_v1_model_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3557,7 +3739,7 @@ func (x *Replicated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replicated.ProtoReflect.Descriptor instead.
 func (*Replicated) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{23}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Replicated) GetReplicas() uint64 {
@@ -3575,7 +3757,7 @@ type Global struct {
 
 func (x *Global) Reset() {
 	*x = Global{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[24]
+	mi := &file_skep_model_v1_model_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3587,7 +3769,7 @@ func (x *Global) String() string {
 func (*Global) ProtoMessage() {}
 
 func (x *Global) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[24]
+	mi := &file_skep_model_v1_model_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3600,7 +3782,7 @@ func (x *Global) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Global.ProtoReflect.Descriptor instead.
 func (*Global) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{24}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{26}
 }
 
 // UpdateConfig is complete as stored: control fills the defaults in.
@@ -3622,7 +3804,7 @@ type UpdateConfig struct {
 
 func (x *UpdateConfig) Reset() {
 	*x = UpdateConfig{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[25]
+	mi := &file_skep_model_v1_model_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3634,7 +3816,7 @@ func (x *UpdateConfig) String() string {
 func (*UpdateConfig) ProtoMessage() {}
 
 func (x *UpdateConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[25]
+	mi := &file_skep_model_v1_model_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3647,7 +3829,7 @@ func (x *UpdateConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateConfig.ProtoReflect.Descriptor instead.
 func (*UpdateConfig) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{25}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *UpdateConfig) GetParallelism() uint64 {
@@ -3707,7 +3889,7 @@ type RestartPolicy struct {
 
 func (x *RestartPolicy) Reset() {
 	*x = RestartPolicy{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[26]
+	mi := &file_skep_model_v1_model_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3719,7 +3901,7 @@ func (x *RestartPolicy) String() string {
 func (*RestartPolicy) ProtoMessage() {}
 
 func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[26]
+	mi := &file_skep_model_v1_model_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3732,7 +3914,7 @@ func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartPolicy.ProtoReflect.Descriptor instead.
 func (*RestartPolicy) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{26}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RestartPolicy) GetCondition() RestartCondition {
@@ -3775,7 +3957,7 @@ type UpdateStatus struct {
 
 func (x *UpdateStatus) Reset() {
 	*x = UpdateStatus{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[27]
+	mi := &file_skep_model_v1_model_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3787,7 +3969,7 @@ func (x *UpdateStatus) String() string {
 func (*UpdateStatus) ProtoMessage() {}
 
 func (x *UpdateStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[27]
+	mi := &file_skep_model_v1_model_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3800,7 +3982,7 @@ func (x *UpdateStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateStatus.ProtoReflect.Descriptor instead.
 func (*UpdateStatus) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{27}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *UpdateStatus) GetState() UpdateState {
@@ -3844,7 +4026,7 @@ type Revision struct {
 
 func (x *Revision) Reset() {
 	*x = Revision{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[28]
+	mi := &file_skep_model_v1_model_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3856,7 +4038,7 @@ func (x *Revision) String() string {
 func (*Revision) ProtoMessage() {}
 
 func (x *Revision) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[28]
+	mi := &file_skep_model_v1_model_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3869,7 +4051,7 @@ func (x *Revision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revision.ProtoReflect.Descriptor instead.
 func (*Revision) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{28}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Revision) GetMeta() *Meta {
@@ -3915,7 +4097,7 @@ type TaskTemplate struct {
 
 func (x *TaskTemplate) Reset() {
 	*x = TaskTemplate{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[29]
+	mi := &file_skep_model_v1_model_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3927,7 +4109,7 @@ func (x *TaskTemplate) String() string {
 func (*TaskTemplate) ProtoMessage() {}
 
 func (x *TaskTemplate) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[29]
+	mi := &file_skep_model_v1_model_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3940,7 +4122,7 @@ func (x *TaskTemplate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskTemplate.ProtoReflect.Descriptor instead.
 func (*TaskTemplate) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{29}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *TaskTemplate) GetContainer() *ContainerSpec {
@@ -3989,7 +4171,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[30]
+	mi := &file_skep_model_v1_model_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4001,7 +4183,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[30]
+	mi := &file_skep_model_v1_model_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4014,7 +4196,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{30}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Limits) GetNanoCpus() int64 {
@@ -4052,7 +4234,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[31]
+	mi := &file_skep_model_v1_model_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4064,7 +4246,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[31]
+	mi := &file_skep_model_v1_model_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4077,7 +4259,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{31}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Placement) GetConstraints() []string {
@@ -4135,7 +4317,7 @@ type ContainerSpec struct {
 
 func (x *ContainerSpec) Reset() {
 	*x = ContainerSpec{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[32]
+	mi := &file_skep_model_v1_model_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4147,7 +4329,7 @@ func (x *ContainerSpec) String() string {
 func (*ContainerSpec) ProtoMessage() {}
 
 func (x *ContainerSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[32]
+	mi := &file_skep_model_v1_model_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4160,7 +4342,7 @@ func (x *ContainerSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerSpec.ProtoReflect.Descriptor instead.
 func (*ContainerSpec) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{32}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ContainerSpec) GetImage() string {
@@ -4321,7 +4503,7 @@ type Ulimit struct {
 
 func (x *Ulimit) Reset() {
 	*x = Ulimit{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[33]
+	mi := &file_skep_model_v1_model_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4333,7 +4515,7 @@ func (x *Ulimit) String() string {
 func (*Ulimit) ProtoMessage() {}
 
 func (x *Ulimit) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[33]
+	mi := &file_skep_model_v1_model_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4346,7 +4528,7 @@ func (x *Ulimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ulimit.ProtoReflect.Descriptor instead.
 func (*Ulimit) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{33}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Ulimit) GetName() string {
@@ -4389,7 +4571,7 @@ type Mount struct {
 
 func (x *Mount) Reset() {
 	*x = Mount{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[34]
+	mi := &file_skep_model_v1_model_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4401,7 +4583,7 @@ func (x *Mount) String() string {
 func (*Mount) ProtoMessage() {}
 
 func (x *Mount) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[34]
+	mi := &file_skep_model_v1_model_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4414,7 +4596,7 @@ func (x *Mount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mount.ProtoReflect.Descriptor instead.
 func (*Mount) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{34}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Mount) GetType() MountType {
@@ -4502,7 +4684,7 @@ type Task struct {
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[35]
+	mi := &file_skep_model_v1_model_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4514,7 +4696,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[35]
+	mi := &file_skep_model_v1_model_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4527,7 +4709,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{35}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Task) GetId() []byte {
@@ -4635,7 +4817,7 @@ type TaskStatus struct {
 
 func (x *TaskStatus) Reset() {
 	*x = TaskStatus{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[36]
+	mi := &file_skep_model_v1_model_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4647,7 +4829,7 @@ func (x *TaskStatus) String() string {
 func (*TaskStatus) ProtoMessage() {}
 
 func (x *TaskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[36]
+	mi := &file_skep_model_v1_model_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4660,7 +4842,7 @@ func (x *TaskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStatus.ProtoReflect.Descriptor instead.
 func (*TaskStatus) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{36}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *TaskStatus) GetState() TaskState {
@@ -4735,7 +4917,7 @@ type User struct {
 
 func (x *User) Reset() {
 	*x = User{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[37]
+	mi := &file_skep_model_v1_model_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4747,7 +4929,7 @@ func (x *User) String() string {
 func (*User) ProtoMessage() {}
 
 func (x *User) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[37]
+	mi := &file_skep_model_v1_model_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4760,7 +4942,7 @@ func (x *User) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use User.ProtoReflect.Descriptor instead.
 func (*User) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{37}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *User) GetMeta() *Meta {
@@ -4862,7 +5044,7 @@ type JoinToken struct {
 
 func (x *JoinToken) Reset() {
 	*x = JoinToken{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[38]
+	mi := &file_skep_model_v1_model_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4874,7 +5056,7 @@ func (x *JoinToken) String() string {
 func (*JoinToken) ProtoMessage() {}
 
 func (x *JoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[38]
+	mi := &file_skep_model_v1_model_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4887,7 +5069,7 @@ func (x *JoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
 func (*JoinToken) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{38}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *JoinToken) GetMeta() *Meta {
@@ -5036,7 +5218,7 @@ type TokenUse struct {
 
 func (x *TokenUse) Reset() {
 	*x = TokenUse{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[39]
+	mi := &file_skep_model_v1_model_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5048,7 +5230,7 @@ func (x *TokenUse) String() string {
 func (*TokenUse) ProtoMessage() {}
 
 func (x *TokenUse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[39]
+	mi := &file_skep_model_v1_model_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5061,7 +5243,7 @@ func (x *TokenUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenUse.ProtoReflect.Descriptor instead.
 func (*TokenUse) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{39}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *TokenUse) GetNode() []byte {
@@ -5178,7 +5360,7 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\rexpired_grace\x18\x15 \x01(\x03R\fexpiredGrace\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\x0f\x10\x14J\x04\b\x16\x10\x1e\"\xa2\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\x0f\x10\x14J\x04\b\x16\x10\x1e\"\xa1\x03\n" +
 	"\x06RootCA\x12\"\n" +
 	"\fcertificates\x18\x01 \x03(\fR\fcertificates\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x10\n" +
@@ -5187,7 +5369,22 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\x06former\x18\x05 \x03(\v2\x19.skep.model.v1.FormerRootR\x06former\x122\n" +
 	"\x04last\x18\x06 \x01(\v2\x1e.skep.model.v1.RootRotationEndR\x04last\x12\x14\n" +
 	"\x05trust\x18\a \x01(\x04R\x05trust\x12\x14\n" +
-	"\x05given\x18\b \x01(\bR\x05givenJ\x04\b\t\x10\x14\"\x99\x03\n" +
+	"\x05given\x18\b \x01(\bR\x05given\x125\n" +
+	"\bexternal\x18\x14 \x03(\v2\x19.skep.model.v1.ExternalCAR\bexternal\x12F\n" +
+	"\x0fexternal_health\x18\x15 \x03(\v2\x1d.skep.model.v1.ExternalHealthR\x0eexternalHealthJ\x04\b\t\x10\x14\"e\n" +
+	"\n" +
+	"ExternalCA\x12\x10\n" +
+	"\x03url\x18\x01 \x01(\tR\x03url\x12\x14\n" +
+	"\x05trust\x18\x02 \x03(\fR\x05trust\x12\x19\n" +
+	"\bauth_key\x18\x03 \x01(\fR\aauthKey\x12\x14\n" +
+	"\x05label\x18\x04 \x01(\tR\x05label\"\x89\x01\n" +
+	"\x0eExternalHealth\x12\x10\n" +
+	"\x03url\x18\x01 \x01(\tR\x03url\x12\x18\n" +
+	"\afailing\x18\x02 \x01(\bR\afailing\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\x12\x14\n" +
+	"\x05since\x18\x04 \x01(\x03R\x05since\x12\x1f\n" +
+	"\vanswered_at\x18\x05 \x01(\x03R\n" +
+	"answeredAt\"\x99\x03\n" +
 	"\fRootRotation\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12.\n" +
 	"\x05phase\x18\x02 \x01(\x0e2\x18.skep.model.v1.RootPhaseR\x05phase\x12*\n" +
@@ -5202,12 +5399,13 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\fon_straggler\x18\n" +
 	" \x01(\x0e2\x1e.skep.model.v1.StragglerPolicyR\vonStraggler\x12\x0e\n" +
 	"\x02by\x18\v \x01(\tR\x02by\x12\x16\n" +
-	"\x06spread\x18\f \x01(\x03R\x06spreadJ\x04\b\r\x10\x14\"e\n" +
+	"\x06spread\x18\f \x01(\x03R\x06spreadJ\x04\b\r\x10\x14\"\x9c\x01\n" +
 	"\aRootKey\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x10\n" +
 	"\x03via\x18\x03 \x03(\fR\x03via\x12\x14\n" +
-	"\x05given\x18\x04 \x01(\bR\x05given\"Z\n" +
+	"\x05given\x18\x04 \x01(\bR\x05given\x125\n" +
+	"\bexternal\x18\x14 \x03(\v2\x19.skep.model.v1.ExternalCAR\bexternal\"Z\n" +
 	"\n" +
 	"FormerRoot\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x14\n" +
@@ -5650,7 +5848,7 @@ func file_skep_model_v1_model_proto_rawDescGZIP() []byte {
 }
 
 var file_skep_model_v1_model_proto_enumTypes = make([]protoimpl.EnumInfo, 20)
-var file_skep_model_v1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
+var file_skep_model_v1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_skep_model_v1_model_proto_goTypes = []any{
 	(Role)(0),                // 0: skep.model.v1.Role
 	(Availability)(0),        // 1: skep.model.v1.Availability
@@ -5678,47 +5876,49 @@ var file_skep_model_v1_model_proto_goTypes = []any{
 	(*KeyHolder)(nil),        // 23: skep.model.v1.KeyHolder
 	(*ClusterSpec)(nil),      // 24: skep.model.v1.ClusterSpec
 	(*RootCA)(nil),           // 25: skep.model.v1.RootCA
-	(*RootRotation)(nil),     // 26: skep.model.v1.RootRotation
-	(*RootKey)(nil),          // 27: skep.model.v1.RootKey
-	(*FormerRoot)(nil),       // 28: skep.model.v1.FormerRoot
-	(*RootRotationEnd)(nil),  // 29: skep.model.v1.RootRotationEnd
-	(*RootStraggler)(nil),    // 30: skep.model.v1.RootStraggler
-	(*Node)(nil),             // 31: skep.model.v1.Node
-	(*RenewalWait)(nil),      // 32: skep.model.v1.RenewalWait
-	(*NodeSpec)(nil),         // 33: skep.model.v1.NodeSpec
-	(*NodeDescription)(nil),  // 34: skep.model.v1.NodeDescription
-	(*Resources)(nil),        // 35: skep.model.v1.Resources
-	(*NodeStatus)(nil),       // 36: skep.model.v1.NodeStatus
-	(*Certificate)(nil),      // 37: skep.model.v1.Certificate
-	(*Member)(nil),           // 38: skep.model.v1.Member
-	(*Claim)(nil),            // 39: skep.model.v1.Claim
-	(*Service)(nil),          // 40: skep.model.v1.Service
-	(*RegistryAuth)(nil),     // 41: skep.model.v1.RegistryAuth
-	(*ServiceSpec)(nil),      // 42: skep.model.v1.ServiceSpec
-	(*Replicated)(nil),       // 43: skep.model.v1.Replicated
-	(*Global)(nil),           // 44: skep.model.v1.Global
-	(*UpdateConfig)(nil),     // 45: skep.model.v1.UpdateConfig
-	(*RestartPolicy)(nil),    // 46: skep.model.v1.RestartPolicy
-	(*UpdateStatus)(nil),     // 47: skep.model.v1.UpdateStatus
-	(*Revision)(nil),         // 48: skep.model.v1.Revision
-	(*TaskTemplate)(nil),     // 49: skep.model.v1.TaskTemplate
-	(*Limits)(nil),           // 50: skep.model.v1.Limits
-	(*Placement)(nil),        // 51: skep.model.v1.Placement
-	(*ContainerSpec)(nil),    // 52: skep.model.v1.ContainerSpec
-	(*Ulimit)(nil),           // 53: skep.model.v1.Ulimit
-	(*Mount)(nil),            // 54: skep.model.v1.Mount
-	(*Task)(nil),             // 55: skep.model.v1.Task
-	(*TaskStatus)(nil),       // 56: skep.model.v1.TaskStatus
-	(*User)(nil),             // 57: skep.model.v1.User
-	(*JoinToken)(nil),        // 58: skep.model.v1.JoinToken
-	(*TokenUse)(nil),         // 59: skep.model.v1.TokenUse
-	nil,                      // 60: skep.model.v1.ClusterSpec.LabelsEntry
-	nil,                      // 61: skep.model.v1.NodeSpec.LabelsEntry
-	nil,                      // 62: skep.model.v1.NodeDescription.EngineLabelsEntry
-	nil,                      // 63: skep.model.v1.ServiceSpec.LabelsEntry
-	nil,                      // 64: skep.model.v1.ContainerSpec.LabelsEntry
-	nil,                      // 65: skep.model.v1.ContainerSpec.SysctlsEntry
-	nil,                      // 66: skep.model.v1.JoinToken.LabelsEntry
+	(*ExternalCA)(nil),       // 26: skep.model.v1.ExternalCA
+	(*ExternalHealth)(nil),   // 27: skep.model.v1.ExternalHealth
+	(*RootRotation)(nil),     // 28: skep.model.v1.RootRotation
+	(*RootKey)(nil),          // 29: skep.model.v1.RootKey
+	(*FormerRoot)(nil),       // 30: skep.model.v1.FormerRoot
+	(*RootRotationEnd)(nil),  // 31: skep.model.v1.RootRotationEnd
+	(*RootStraggler)(nil),    // 32: skep.model.v1.RootStraggler
+	(*Node)(nil),             // 33: skep.model.v1.Node
+	(*RenewalWait)(nil),      // 34: skep.model.v1.RenewalWait
+	(*NodeSpec)(nil),         // 35: skep.model.v1.NodeSpec
+	(*NodeDescription)(nil),  // 36: skep.model.v1.NodeDescription
+	(*Resources)(nil),        // 37: skep.model.v1.Resources
+	(*NodeStatus)(nil),       // 38: skep.model.v1.NodeStatus
+	(*Certificate)(nil),      // 39: skep.model.v1.Certificate
+	(*Member)(nil),           // 40: skep.model.v1.Member
+	(*Claim)(nil),            // 41: skep.model.v1.Claim
+	(*Service)(nil),          // 42: skep.model.v1.Service
+	(*RegistryAuth)(nil),     // 43: skep.model.v1.RegistryAuth
+	(*ServiceSpec)(nil),      // 44: skep.model.v1.ServiceSpec
+	(*Replicated)(nil),       // 45: skep.model.v1.Replicated
+	(*Global)(nil),           // 46: skep.model.v1.Global
+	(*UpdateConfig)(nil),     // 47: skep.model.v1.UpdateConfig
+	(*RestartPolicy)(nil),    // 48: skep.model.v1.RestartPolicy
+	(*UpdateStatus)(nil),     // 49: skep.model.v1.UpdateStatus
+	(*Revision)(nil),         // 50: skep.model.v1.Revision
+	(*TaskTemplate)(nil),     // 51: skep.model.v1.TaskTemplate
+	(*Limits)(nil),           // 52: skep.model.v1.Limits
+	(*Placement)(nil),        // 53: skep.model.v1.Placement
+	(*ContainerSpec)(nil),    // 54: skep.model.v1.ContainerSpec
+	(*Ulimit)(nil),           // 55: skep.model.v1.Ulimit
+	(*Mount)(nil),            // 56: skep.model.v1.Mount
+	(*Task)(nil),             // 57: skep.model.v1.Task
+	(*TaskStatus)(nil),       // 58: skep.model.v1.TaskStatus
+	(*User)(nil),             // 59: skep.model.v1.User
+	(*JoinToken)(nil),        // 60: skep.model.v1.JoinToken
+	(*TokenUse)(nil),         // 61: skep.model.v1.TokenUse
+	nil,                      // 62: skep.model.v1.ClusterSpec.LabelsEntry
+	nil,                      // 63: skep.model.v1.NodeSpec.LabelsEntry
+	nil,                      // 64: skep.model.v1.NodeDescription.EngineLabelsEntry
+	nil,                      // 65: skep.model.v1.ServiceSpec.LabelsEntry
+	nil,                      // 66: skep.model.v1.ContainerSpec.LabelsEntry
+	nil,                      // 67: skep.model.v1.ContainerSpec.SysctlsEntry
+	nil,                      // 68: skep.model.v1.JoinToken.LabelsEntry
 }
 var file_skep_model_v1_model_proto_depIdxs = []int32{
 	20, // 0: skep.model.v1.Cluster.meta:type_name -> skep.model.v1.Meta
@@ -5726,80 +5926,83 @@ var file_skep_model_v1_model_proto_depIdxs = []int32{
 	25, // 2: skep.model.v1.Cluster.root:type_name -> skep.model.v1.RootCA
 	22, // 3: skep.model.v1.Cluster.data_key:type_name -> skep.model.v1.DataKey
 	23, // 4: skep.model.v1.Cluster.key_holders:type_name -> skep.model.v1.KeyHolder
-	60, // 5: skep.model.v1.ClusterSpec.labels:type_name -> skep.model.v1.ClusterSpec.LabelsEntry
+	62, // 5: skep.model.v1.ClusterSpec.labels:type_name -> skep.model.v1.ClusterSpec.LabelsEntry
 	3,  // 6: skep.model.v1.ClusterSpec.expired_renewal:type_name -> skep.model.v1.ExpiredRenewal
-	26, // 7: skep.model.v1.RootCA.rotation:type_name -> skep.model.v1.RootRotation
-	28, // 8: skep.model.v1.RootCA.former:type_name -> skep.model.v1.FormerRoot
-	29, // 9: skep.model.v1.RootCA.last:type_name -> skep.model.v1.RootRotationEnd
-	4,  // 10: skep.model.v1.RootRotation.phase:type_name -> skep.model.v1.RootPhase
-	27, // 11: skep.model.v1.RootRotation.from:type_name -> skep.model.v1.RootKey
-	27, // 12: skep.model.v1.RootRotation.to:type_name -> skep.model.v1.RootKey
-	5,  // 13: skep.model.v1.RootRotation.on_straggler:type_name -> skep.model.v1.StragglerPolicy
-	6,  // 14: skep.model.v1.RootRotationEnd.outcome:type_name -> skep.model.v1.RootOutcome
-	30, // 15: skep.model.v1.RootRotationEnd.stragglers:type_name -> skep.model.v1.RootStraggler
-	20, // 16: skep.model.v1.Node.meta:type_name -> skep.model.v1.Meta
-	33, // 17: skep.model.v1.Node.spec:type_name -> skep.model.v1.NodeSpec
-	0,  // 18: skep.model.v1.Node.role:type_name -> skep.model.v1.Role
-	2,  // 19: skep.model.v1.Node.membership:type_name -> skep.model.v1.Membership
-	34, // 20: skep.model.v1.Node.description:type_name -> skep.model.v1.NodeDescription
-	36, // 21: skep.model.v1.Node.status:type_name -> skep.model.v1.NodeStatus
-	37, // 22: skep.model.v1.Node.current:type_name -> skep.model.v1.Certificate
-	37, // 23: skep.model.v1.Node.previous:type_name -> skep.model.v1.Certificate
-	32, // 24: skep.model.v1.Node.wait:type_name -> skep.model.v1.RenewalWait
-	19, // 25: skep.model.v1.RenewalWait.verdict:type_name -> skep.model.v1.RenewalWait.Verdict
-	61, // 26: skep.model.v1.NodeSpec.labels:type_name -> skep.model.v1.NodeSpec.LabelsEntry
-	0,  // 27: skep.model.v1.NodeSpec.role:type_name -> skep.model.v1.Role
-	1,  // 28: skep.model.v1.NodeSpec.availability:type_name -> skep.model.v1.Availability
-	35, // 29: skep.model.v1.NodeDescription.resources:type_name -> skep.model.v1.Resources
-	62, // 30: skep.model.v1.NodeDescription.engine_labels:type_name -> skep.model.v1.NodeDescription.EngineLabelsEntry
-	7,  // 31: skep.model.v1.NodeStatus.state:type_name -> skep.model.v1.NodeState
-	8,  // 32: skep.model.v1.NodeStatus.farewell:type_name -> skep.model.v1.Farewell
-	0,  // 33: skep.model.v1.Certificate.role:type_name -> skep.model.v1.Role
-	20, // 34: skep.model.v1.Member.meta:type_name -> skep.model.v1.Meta
-	9,  // 35: skep.model.v1.Member.kind:type_name -> skep.model.v1.MemberKind
-	20, // 36: skep.model.v1.Service.meta:type_name -> skep.model.v1.Meta
-	42, // 37: skep.model.v1.Service.spec:type_name -> skep.model.v1.ServiceSpec
-	47, // 38: skep.model.v1.Service.update:type_name -> skep.model.v1.UpdateStatus
-	41, // 39: skep.model.v1.Service.registry_auths:type_name -> skep.model.v1.RegistryAuth
-	63, // 40: skep.model.v1.ServiceSpec.labels:type_name -> skep.model.v1.ServiceSpec.LabelsEntry
-	43, // 41: skep.model.v1.ServiceSpec.replicated:type_name -> skep.model.v1.Replicated
-	44, // 42: skep.model.v1.ServiceSpec.global:type_name -> skep.model.v1.Global
-	45, // 43: skep.model.v1.ServiceSpec.update:type_name -> skep.model.v1.UpdateConfig
-	45, // 44: skep.model.v1.ServiceSpec.rollback:type_name -> skep.model.v1.UpdateConfig
-	46, // 45: skep.model.v1.ServiceSpec.restart:type_name -> skep.model.v1.RestartPolicy
-	11, // 46: skep.model.v1.UpdateConfig.failure_action:type_name -> skep.model.v1.FailureAction
-	10, // 47: skep.model.v1.UpdateConfig.order:type_name -> skep.model.v1.UpdateOrder
-	12, // 48: skep.model.v1.RestartPolicy.condition:type_name -> skep.model.v1.RestartCondition
-	13, // 49: skep.model.v1.UpdateStatus.state:type_name -> skep.model.v1.UpdateState
-	20, // 50: skep.model.v1.Revision.meta:type_name -> skep.model.v1.Meta
-	49, // 51: skep.model.v1.Revision.template:type_name -> skep.model.v1.TaskTemplate
-	52, // 52: skep.model.v1.TaskTemplate.container:type_name -> skep.model.v1.ContainerSpec
-	35, // 53: skep.model.v1.TaskTemplate.reservations:type_name -> skep.model.v1.Resources
-	50, // 54: skep.model.v1.TaskTemplate.limits:type_name -> skep.model.v1.Limits
-	51, // 55: skep.model.v1.TaskTemplate.placement:type_name -> skep.model.v1.Placement
-	64, // 56: skep.model.v1.ContainerSpec.labels:type_name -> skep.model.v1.ContainerSpec.LabelsEntry
-	54, // 57: skep.model.v1.ContainerSpec.mounts:type_name -> skep.model.v1.Mount
-	65, // 58: skep.model.v1.ContainerSpec.sysctls:type_name -> skep.model.v1.ContainerSpec.SysctlsEntry
-	53, // 59: skep.model.v1.ContainerSpec.ulimits:type_name -> skep.model.v1.Ulimit
-	14, // 60: skep.model.v1.Mount.type:type_name -> skep.model.v1.MountType
-	15, // 61: skep.model.v1.Task.desired:type_name -> skep.model.v1.TaskState
-	56, // 62: skep.model.v1.Task.status:type_name -> skep.model.v1.TaskStatus
-	15, // 63: skep.model.v1.TaskStatus.state:type_name -> skep.model.v1.TaskState
-	20, // 64: skep.model.v1.User.meta:type_name -> skep.model.v1.Meta
-	16, // 65: skep.model.v1.User.role:type_name -> skep.model.v1.UserRole
-	37, // 66: skep.model.v1.User.current:type_name -> skep.model.v1.Certificate
-	37, // 67: skep.model.v1.User.previous:type_name -> skep.model.v1.Certificate
-	20, // 68: skep.model.v1.JoinToken.meta:type_name -> skep.model.v1.Meta
-	0,  // 69: skep.model.v1.JoinToken.role:type_name -> skep.model.v1.Role
-	66, // 70: skep.model.v1.JoinToken.labels:type_name -> skep.model.v1.JoinToken.LabelsEntry
-	59, // 71: skep.model.v1.JoinToken.used:type_name -> skep.model.v1.TokenUse
-	17, // 72: skep.model.v1.JoinToken.end:type_name -> skep.model.v1.TokenEnd
-	18, // 73: skep.model.v1.TokenUse.verdict:type_name -> skep.model.v1.TokenVerdict
-	74, // [74:74] is the sub-list for method output_type
-	74, // [74:74] is the sub-list for method input_type
-	74, // [74:74] is the sub-list for extension type_name
-	74, // [74:74] is the sub-list for extension extendee
-	0,  // [0:74] is the sub-list for field type_name
+	28, // 7: skep.model.v1.RootCA.rotation:type_name -> skep.model.v1.RootRotation
+	30, // 8: skep.model.v1.RootCA.former:type_name -> skep.model.v1.FormerRoot
+	31, // 9: skep.model.v1.RootCA.last:type_name -> skep.model.v1.RootRotationEnd
+	26, // 10: skep.model.v1.RootCA.external:type_name -> skep.model.v1.ExternalCA
+	27, // 11: skep.model.v1.RootCA.external_health:type_name -> skep.model.v1.ExternalHealth
+	4,  // 12: skep.model.v1.RootRotation.phase:type_name -> skep.model.v1.RootPhase
+	29, // 13: skep.model.v1.RootRotation.from:type_name -> skep.model.v1.RootKey
+	29, // 14: skep.model.v1.RootRotation.to:type_name -> skep.model.v1.RootKey
+	5,  // 15: skep.model.v1.RootRotation.on_straggler:type_name -> skep.model.v1.StragglerPolicy
+	26, // 16: skep.model.v1.RootKey.external:type_name -> skep.model.v1.ExternalCA
+	6,  // 17: skep.model.v1.RootRotationEnd.outcome:type_name -> skep.model.v1.RootOutcome
+	32, // 18: skep.model.v1.RootRotationEnd.stragglers:type_name -> skep.model.v1.RootStraggler
+	20, // 19: skep.model.v1.Node.meta:type_name -> skep.model.v1.Meta
+	35, // 20: skep.model.v1.Node.spec:type_name -> skep.model.v1.NodeSpec
+	0,  // 21: skep.model.v1.Node.role:type_name -> skep.model.v1.Role
+	2,  // 22: skep.model.v1.Node.membership:type_name -> skep.model.v1.Membership
+	36, // 23: skep.model.v1.Node.description:type_name -> skep.model.v1.NodeDescription
+	38, // 24: skep.model.v1.Node.status:type_name -> skep.model.v1.NodeStatus
+	39, // 25: skep.model.v1.Node.current:type_name -> skep.model.v1.Certificate
+	39, // 26: skep.model.v1.Node.previous:type_name -> skep.model.v1.Certificate
+	34, // 27: skep.model.v1.Node.wait:type_name -> skep.model.v1.RenewalWait
+	19, // 28: skep.model.v1.RenewalWait.verdict:type_name -> skep.model.v1.RenewalWait.Verdict
+	63, // 29: skep.model.v1.NodeSpec.labels:type_name -> skep.model.v1.NodeSpec.LabelsEntry
+	0,  // 30: skep.model.v1.NodeSpec.role:type_name -> skep.model.v1.Role
+	1,  // 31: skep.model.v1.NodeSpec.availability:type_name -> skep.model.v1.Availability
+	37, // 32: skep.model.v1.NodeDescription.resources:type_name -> skep.model.v1.Resources
+	64, // 33: skep.model.v1.NodeDescription.engine_labels:type_name -> skep.model.v1.NodeDescription.EngineLabelsEntry
+	7,  // 34: skep.model.v1.NodeStatus.state:type_name -> skep.model.v1.NodeState
+	8,  // 35: skep.model.v1.NodeStatus.farewell:type_name -> skep.model.v1.Farewell
+	0,  // 36: skep.model.v1.Certificate.role:type_name -> skep.model.v1.Role
+	20, // 37: skep.model.v1.Member.meta:type_name -> skep.model.v1.Meta
+	9,  // 38: skep.model.v1.Member.kind:type_name -> skep.model.v1.MemberKind
+	20, // 39: skep.model.v1.Service.meta:type_name -> skep.model.v1.Meta
+	44, // 40: skep.model.v1.Service.spec:type_name -> skep.model.v1.ServiceSpec
+	49, // 41: skep.model.v1.Service.update:type_name -> skep.model.v1.UpdateStatus
+	43, // 42: skep.model.v1.Service.registry_auths:type_name -> skep.model.v1.RegistryAuth
+	65, // 43: skep.model.v1.ServiceSpec.labels:type_name -> skep.model.v1.ServiceSpec.LabelsEntry
+	45, // 44: skep.model.v1.ServiceSpec.replicated:type_name -> skep.model.v1.Replicated
+	46, // 45: skep.model.v1.ServiceSpec.global:type_name -> skep.model.v1.Global
+	47, // 46: skep.model.v1.ServiceSpec.update:type_name -> skep.model.v1.UpdateConfig
+	47, // 47: skep.model.v1.ServiceSpec.rollback:type_name -> skep.model.v1.UpdateConfig
+	48, // 48: skep.model.v1.ServiceSpec.restart:type_name -> skep.model.v1.RestartPolicy
+	11, // 49: skep.model.v1.UpdateConfig.failure_action:type_name -> skep.model.v1.FailureAction
+	10, // 50: skep.model.v1.UpdateConfig.order:type_name -> skep.model.v1.UpdateOrder
+	12, // 51: skep.model.v1.RestartPolicy.condition:type_name -> skep.model.v1.RestartCondition
+	13, // 52: skep.model.v1.UpdateStatus.state:type_name -> skep.model.v1.UpdateState
+	20, // 53: skep.model.v1.Revision.meta:type_name -> skep.model.v1.Meta
+	51, // 54: skep.model.v1.Revision.template:type_name -> skep.model.v1.TaskTemplate
+	54, // 55: skep.model.v1.TaskTemplate.container:type_name -> skep.model.v1.ContainerSpec
+	37, // 56: skep.model.v1.TaskTemplate.reservations:type_name -> skep.model.v1.Resources
+	52, // 57: skep.model.v1.TaskTemplate.limits:type_name -> skep.model.v1.Limits
+	53, // 58: skep.model.v1.TaskTemplate.placement:type_name -> skep.model.v1.Placement
+	66, // 59: skep.model.v1.ContainerSpec.labels:type_name -> skep.model.v1.ContainerSpec.LabelsEntry
+	56, // 60: skep.model.v1.ContainerSpec.mounts:type_name -> skep.model.v1.Mount
+	67, // 61: skep.model.v1.ContainerSpec.sysctls:type_name -> skep.model.v1.ContainerSpec.SysctlsEntry
+	55, // 62: skep.model.v1.ContainerSpec.ulimits:type_name -> skep.model.v1.Ulimit
+	14, // 63: skep.model.v1.Mount.type:type_name -> skep.model.v1.MountType
+	15, // 64: skep.model.v1.Task.desired:type_name -> skep.model.v1.TaskState
+	58, // 65: skep.model.v1.Task.status:type_name -> skep.model.v1.TaskStatus
+	15, // 66: skep.model.v1.TaskStatus.state:type_name -> skep.model.v1.TaskState
+	20, // 67: skep.model.v1.User.meta:type_name -> skep.model.v1.Meta
+	16, // 68: skep.model.v1.User.role:type_name -> skep.model.v1.UserRole
+	39, // 69: skep.model.v1.User.current:type_name -> skep.model.v1.Certificate
+	39, // 70: skep.model.v1.User.previous:type_name -> skep.model.v1.Certificate
+	20, // 71: skep.model.v1.JoinToken.meta:type_name -> skep.model.v1.Meta
+	0,  // 72: skep.model.v1.JoinToken.role:type_name -> skep.model.v1.Role
+	68, // 73: skep.model.v1.JoinToken.labels:type_name -> skep.model.v1.JoinToken.LabelsEntry
+	61, // 74: skep.model.v1.JoinToken.used:type_name -> skep.model.v1.TokenUse
+	17, // 75: skep.model.v1.JoinToken.end:type_name -> skep.model.v1.TokenEnd
+	18, // 76: skep.model.v1.TokenUse.verdict:type_name -> skep.model.v1.TokenVerdict
+	77, // [77:77] is the sub-list for method output_type
+	77, // [77:77] is the sub-list for method input_type
+	77, // [77:77] is the sub-list for extension type_name
+	77, // [77:77] is the sub-list for extension extendee
+	0,  // [0:77] is the sub-list for field type_name
 }
 
 func init() { file_skep_model_v1_model_proto_init() }
@@ -5807,18 +6010,18 @@ func file_skep_model_v1_model_proto_init() {
 	if File_skep_model_v1_model_proto != nil {
 		return
 	}
-	file_skep_model_v1_model_proto_msgTypes[22].OneofWrappers = []any{
+	file_skep_model_v1_model_proto_msgTypes[24].OneofWrappers = []any{
 		(*ServiceSpec_Replicated)(nil),
 		(*ServiceSpec_Global)(nil),
 	}
-	file_skep_model_v1_model_proto_msgTypes[36].OneofWrappers = []any{}
+	file_skep_model_v1_model_proto_msgTypes[38].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_skep_model_v1_model_proto_rawDesc), len(file_skep_model_v1_model_proto_rawDesc)),
 			NumEnums:      20,
-			NumMessages:   47,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
