@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/containerd/errdefs"
 
@@ -58,7 +59,7 @@ func (m *Manager) furnish() (r rooms, err error) {
 	})
 	r.reconcile = reconcile.New(reconcile.Config{DB: m.db, Store: m.store, OnRound: m.tally.Round, Log: m.cfg.Log})
 	r.members = enrol.NewMembers(m.db)
-	if r.authority, err = authority.New(authority.Config{Members: r.members, Self: m.cfg.Node, Log: m.cfg.Log}); err != nil {
+	if r.authority, err = authority.New(authority.Config{Members: r.members, Outside: m.outside, Self: m.cfg.Node, Log: m.cfg.Log}); err != nil {
 		return rooms{}, err
 	}
 	r.rotation = rotation.New(rotation.Config{Store: m.store, Log: m.cfg.Log, Update: func(ctx context.Context, fn func(*store.Tx) error) error {
@@ -67,6 +68,7 @@ func (m *Manager) furnish() (r rooms, err error) {
 	}})
 	r.control, err = control.New(control.Config{
 		Self: m.cfg.Node, DB: m.db, Group: group{o, r.membership}, Events: m.chronicle, Users: r.authority, Roots: roots{r.authority}, Managers: enrol.ManagerList,
+		Seal: m.seal,
 		Decisions: control.Decisions{
 			Constraint: func(s string) error { _, err := schedule.ParseConstraint(s); return err },
 			Spread:     func(s string) error { _, err := schedule.ParseSpread(s); return err },
@@ -84,7 +86,7 @@ func (roots) View(snap *store.Snapshot) *controlv1.RootView { return rotation.Vi
 
 // Next makes the root that is asked for, or checks the one that is given; a nil
 // root to follow: none is needed.
-func (r roots) Next(c *modelv1.Cluster, msg *controlv1.RotateRootRequest) (*control.NextRoot, error) {
+func (r roots) Next(ctx context.Context, c *modelv1.Cluster, msg *controlv1.RotateRootRequest) (*control.NextRoot, error) {
 	from, err := rotation.From(c, msg)
 	if err != nil || from == nil {
 		return &control.NextRoot{}, err
@@ -93,15 +95,37 @@ func (r roots) Next(c *modelv1.Cluster, msg *controlv1.RotateRootRequest) (*cont
 	if err != nil {
 		return nil, fmt.Errorf("cluster: %w", err)
 	}
-	var given *modelv1.RootKey
-	if len(msg.GetCertificate()) > 0 {
-		given = &modelv1.RootKey{Certificate: msg.GetCertificate(), Key: msg.GetKey(), Given: true}
+	next := authority.Succession{Cluster: cluster, Spec: c.GetSpec(), From: from, Cross: msg.GetCross()}
+	if msg.GetCertExpiry() != 0 {
+		next.Spec = proto.CloneOf(next.Spec)
+		next.Spec.CertExpiry = msg.GetCertExpiry()
 	}
-	to, cross, err := r.authority.NextRoot(cluster, from, given, time.Now())
+	if len(msg.GetCertificate()) > 0 {
+		next.To = &modelv1.RootKey{Certificate: msg.GetCertificate(), Key: msg.GetKey(), External: msg.GetExternal(), Given: true}
+	}
+	to, cross, err := r.authority.NextRoot(ctx, next, time.Now())
 	if err != nil {
 		return nil, rpc.Errorf(errdefs.ErrInvalidArgument, "next root: %v", err)
 	}
 	return &control.NextRoot{From: from, To: to, Cross: cross}, nil
+}
+
+// Try returns an error unless each of the external CAs signs for the root of c.
+func (r roots) Try(ctx context.Context, c *modelv1.Cluster, external []*modelv1.ExternalCA) error {
+	cluster, err := id.FromBytes(c.GetId())
+	if err != nil {
+		return fmt.Errorf("cluster: %w", err)
+	}
+	root := &modelv1.RootKey{Certificate: c.GetRoot().GetCertificates()[0], External: external}
+	if _, err := r.authority.TryOutside(ctx, cluster, c.GetSpec(), root, c.GetRoot().GetVia()); err != nil {
+		return rpc.Errorf(errdefs.ErrInvalidArgument, "external CA: %v", err)
+	}
+	return nil
+}
+
+// Move has the root in c be asked for at those external CAs.
+func (roots) Move(c *modelv1.Cluster, external []*modelv1.ExternalCA) error {
+	return rotation.Move(c, external)
 }
 
 // Begin writes the rotation into c.

@@ -3,9 +3,6 @@ package node
 import (
 	"context"
 	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"net"
@@ -18,6 +15,7 @@ import (
 	"github.com/skep-project/skep/agent/containerd"
 	"github.com/skep-project/skep/ca"
 	"github.com/skep-project/skep/ca/client"
+	"github.com/skep-project/skep/ca/external"
 	"github.com/skep-project/skep/ca/issue"
 	"github.com/skep-project/skep/ca/keystore"
 	"github.com/skep-project/skep/internal/id"
@@ -45,7 +43,7 @@ func (n *Node) found(ctx context.Context, req *localv1.InitRequest, by *logv1.De
 	if err != nil {
 		return fmt.Errorf("found swarm: %w", err)
 	}
-	me, record, err := ownIdentity(ca.Profile{
+	me, record, err := n.ownIdentity(ctx, ca.Profile{
 		Cluster: cluster, Node: node, Role: modelv1.Role_ROLE_MANAGER, Generation: 1,
 		Lifetime: ca.Lifetime(modelv1.Role_ROLE_MANAGER, req.GetSpec()),
 	}, &modelv1.RootCA{Certificates: [][]byte{rootDER}, Key: rootKey.Reveal()}, now)
@@ -126,13 +124,14 @@ func orActive(a modelv1.Availability) modelv1.Availability {
 	return a
 }
 
-// ownIdentity makes a founder's key and has its own root sign it.
-func ownIdentity(p ca.Profile, root *modelv1.RootCA, now time.Time) (*keystore.Node, *modelv1.Certificate, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+// ownIdentity makes a founder's key and has its own root sign it, or the external CA
+// that has the key of that.
+func (n *Node) ownIdentity(ctx context.Context, p ca.Profile, root *modelv1.RootCA, now time.Time) (*keystore.Node, *modelv1.Certificate, error) {
+	key, err := ca.NewKey()
 	if err != nil {
 		return nil, nil, err
 	}
-	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	csr, err := ca.NewCSR(key)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -140,22 +139,52 @@ func ownIdentity(p ca.Profile, root *modelv1.RootCA, now time.Time) (*keystore.N
 	if err != nil {
 		return nil, nil, err
 	}
-	issuer, err := issue.New(root.GetCertificates(), sealed.NewSecret(root.GetKey()))
+	issuer, err := issuerOf(root)
 	if err != nil {
-		return nil, nil, err
-	}
-	if issuer, err = issuer.Via(root.GetVia()); err != nil {
 		return nil, nil, err
 	}
 	record, err := issuer.Prepare(p, public, now)
 	if err != nil {
 		return nil, nil, err
 	}
-	chain, err := issuer.Sign(p.Cluster, p.Node, record, csr)
+	chain, record, err := n.certify(ctx, p, root, issuer, record, csr)
 	if err != nil {
 		return nil, nil, err
 	}
-	return &keystore.Node{Key: key, Chain: chain, Roots: root.GetCertificates(), IssuedAt: now}, record, nil
+	return &keystore.Node{Key: key, Chain: chain, Roots: root.GetCertificates(), IssuedAt: time.Unix(0, record.GetIssuedAt())}, record, nil
+}
+
+func issuerOf(root *modelv1.RootCA) (issuer *issue.Issuer, err error) {
+	if len(root.GetExternal()) > 0 {
+		issuer, err = issue.Outside(root.GetCertificates())
+	} else {
+		issuer, err = issue.New(root.GetCertificates(), sealed.NewSecret(root.GetKey()))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return issuer.Via(root.GetVia())
+}
+
+// certify has a prepared certificate signed, and returns it and its record as it is
+// then.
+func (n *Node) certify(ctx context.Context, p ca.Profile, root *modelv1.RootCA, issuer *issue.Issuer, record *modelv1.Certificate, csr []byte) (chain [][]byte, _ *modelv1.Certificate, err error) {
+	if !issuer.IsOutside() {
+		chain, err = issuer.Sign(p.Cluster, p.Node, record, csr)
+		return chain, record, err
+	}
+	o, err := issuer.Order(p.Cluster, p.Node, record, csr)
+	if err != nil {
+		return nil, nil, err
+	}
+	// It has no certificate to show: an external CA that wants one is not asked here.
+	c := external.New(external.Config{Dial: n.cfg.Outside.dial()})
+	var settled *modelv1.Certificate
+	err = c.Sign(ctx, root.GetExternal(), root.GetCertificates()[0], o, func(der []byte) (err error) {
+		chain, settled, err = issuer.Accept(p.Cluster, p.Node, record, der, time.Now())
+		return err
+	})
+	return chain, settled, err
 }
 
 // enrol buys this machine a certificate with a token (R16). Where it is to be

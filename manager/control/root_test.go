@@ -31,7 +31,7 @@ func (*rotor) View(snap *store.Snapshot) *controlv1.RootView {
 	return v
 }
 
-func (r *rotor) Next(c *modelv1.Cluster, _ *controlv1.RotateRootRequest) (*NextRoot, error) {
+func (r *rotor) Next(_ context.Context, c *modelv1.Cluster, _ *controlv1.RotateRootRequest) (*NextRoot, error) {
 	if c.GetRoot().GetRotation() != nil {
 		return &NextRoot{}, nil
 	}
@@ -52,6 +52,16 @@ func (*rotor) Abort(c *modelv1.Cluster, _ *controlv1.AbortRootRotationRequest, _
 		return errdefs.ErrFailedPrecondition
 	}
 	c.Root.Rotation = nil
+	return nil
+}
+
+func (*rotor) Try(context.Context, *modelv1.Cluster, []*modelv1.ExternalCA) error { return nil }
+
+func (*rotor) Move(c *modelv1.Cluster, external []*modelv1.ExternalCA) error {
+	if len(c.GetRoot().GetExternal()) == 0 {
+		return errdefs.ErrFailedPrecondition
+	}
+	c.Root.External = external
 	return nil
 }
 
