@@ -17,7 +17,6 @@ import (
 var unservedInit = map[string]string{
 	"data-path-addr": "overlay networks are", "data-path-port": "overlay networks are",
 	"default-addr-pool": "overlay networks are", "default-addr-pool-mask-length": "overlay networks are",
-	"external-ca": "an external CA is",
 }
 
 func initialise(s *say.Streams) *cli.Command {
@@ -51,6 +50,10 @@ func initialise(s *say.Streams) *cli.Command {
 func initRequest(c *cli.Context) (*localv1.InitRequest, error) {
 	if err := refuse(c, unservedInit); err != nil {
 		return nil, err
+	}
+	if c.IsSet("external-ca") {
+		return nil, say.Hinted(say.Misuse("swarm init: a swarm begins with a root of its own"),
+			"leave --external-ca out, and have the external CA's root follow: ctl swarm ca --rotate --ca-cert FILE --external-ca ...")
 	}
 	a, err := availability(c)
 	if err != nil {
