@@ -92,7 +92,7 @@ func TestDaemon(t *testing.T) {
 		Condition: condition,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"ready": ready, "small": small, "word": word, "until": until, "page": page, "documented": documented,
-			"cut": cutShort, "absent": absent, "showcerts": showcerts,
+			"cut": cutShort, "absent": absent, "showcerts": showcerts, "cfssl": cfssl(t),
 		},
 	})
 }
