@@ -151,13 +151,13 @@ func (c *Client) post(ctx context.Context, at *modelv1.ExternalCA, root []byte, 
 	}
 	resp, err := h.Do(req)
 	if err != nil {
-		return out, reason(ctx, err)
+		return out, unreached{reason(ctx, err)}
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	switch {
 	case err != nil:
-		return out, reason(ctx, err)
+		return out, unreached{reason(ctx, err)}
 	case len(text) > maxAnswer:
 		return out, fmt.Errorf("its answer has more than %d bytes", maxAnswer)
 	}
@@ -169,6 +169,11 @@ func (c *Client) post(ctx context.Context, at *modelv1.ExternalCA, root []byte, 
 	}
 	return out, nil
 }
+
+// unreached is the end of a call that had no answer.
+type unreached struct{ error }
+
+func (u unreached) Unwrap() error { return u.error }
 
 // reason is a failed call without the address, which is told beside it.
 func reason(ctx context.Context, err error) error {

@@ -54,7 +54,10 @@ type Client struct {
 
 // A server is how one was when it was asked last.
 type server struct {
-	health   Health
+	health Health
+	// astray: it answered, and did otherwise than it was asked. That it is there says
+	// nothing then, and only what it signs does.
+	astray   bool
 	failures int
 	// rest is until when it is left alone.
 	rest time.Time
@@ -97,7 +100,7 @@ func (c *Client) Sign(ctx context.Context, cas []*modelv1.ExternalCA, root []byt
 	var why []string
 	var unfit error
 	for _, at := range c.ready(cas) {
-		err := c.try(ctx, within, at, func(ctx context.Context) error {
+		err := c.try(ctx, within, at, true, func(ctx context.Context) error {
 			der, err := c.sign(ctx, at, root, o)
 			if err != nil {
 				return err
@@ -130,28 +133,29 @@ func (c *Client) Sign(ctx context.Context, cas []*modelv1.ExternalCA, root []byt
 }
 
 // Probe asks a CA whether it is there and has the swarm's root, and notes it. One
-// that is to be left alone is.
+// that is to be left alone is. One that did otherwise than it was asked to sign goes on
+// being called failing, until it signs.
 func (c *Client) Probe(ctx context.Context, at *modelv1.ExternalCA, root []byte) {
 	if len(c.ready([]*modelv1.ExternalCA{at})) == 0 {
 		return
 	}
-	_ = c.try(ctx, ctx, at, func(ctx context.Context) error { return c.probe(ctx, at, root) })
+	_ = c.try(ctx, ctx, at, false, func(ctx context.Context) error { return c.probe(ctx, at, root) })
 }
 
 // try makes one call, within a time, and notes how it went. A caller who gave up says
 // nothing of the server.
-func (c *Client) try(caller, within context.Context, at *modelv1.ExternalCA, call func(context.Context) error) error {
+func (c *Client) try(caller, within context.Context, at *modelv1.ExternalCA, signing bool, call func(context.Context) error) error {
 	one, stop := context.WithTimeout(within, oneTime)
 	defer stop()
 	err := call(one)
 	if err == nil || caller.Err() == nil {
-		c.note(at.GetUrl(), err)
+		c.note(at.GetUrl(), signing, err)
 	}
 	return err
 }
 
-// note keeps how a call to a server went.
-func (c *Client) note(url string, err error) {
+// note keeps how a call to a server went, which was to sign or to say who it is.
+func (c *Client) note(url string, signing bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.servers[url]
@@ -160,9 +164,13 @@ func (c *Client) note(url string, err error) {
 		c.servers[url] = s
 	}
 	was, first := s.health.Err, s.health == (Health{})
-	if err == nil {
-		s.health.Err, s.health.Answered, s.failures, s.rest = "", time.Now(), 0, time.Time{}
-	} else {
+	switch {
+	case err == nil && s.astray && !signing:
+		s.failures, s.rest = 0, time.Time{}
+	case err == nil:
+		s.health.Err, s.health.Answered, s.astray, s.failures, s.rest = "", time.Now(), false, 0, time.Time{}
+	default:
+		s.astray = signing && !errors.As(err, new(unreached))
 		s.health.Err, s.health.Failed = err.Error(), time.Now()
 		s.rest = time.Now().Add(min(firstRest<<min(s.failures, 10), maxRest))
 		s.failures++

@@ -254,6 +254,35 @@ func TestAProbeFindsAnotherRoot(t *testing.T) {
 	})
 }
 
+// TestOneThatSignsAstrayIsFailingUntilItSigns: that it is there is no news.
+func TestOneThatSignsAstrayIsFailingUntilItSigns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDesk(t)
+		long := func(s string) string { return strings.ReplaceAll(s, "2160h", "9999h") }
+		good, bad := d.root.Handler(t, nil), d.root.Handler(t, long)
+		mended := false
+		at := d.root.Serve(t, d.net.Listen("one:8888"), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if mended {
+				good.ServeHTTP(w, r)
+				return
+			}
+			bad.ServeHTTP(w, r)
+		})).At
+		if d.try(at) == nil {
+			t.Fatal("it was taken")
+		}
+		time.Sleep(time.Minute)
+		d.c.Probe(t.Context(), at, d.root.DER)
+		if h := d.c.Health(at.GetUrl()); !strings.Contains(h.Err, "2160h0m0s was asked") {
+			t.Errorf("when it is there it is %+v", h)
+		}
+		mended = true
+		if err := d.try(at); err != nil || d.c.Health(at.GetUrl()).Failing() {
+			t.Errorf("mended: %v, and it is %+v", err, d.c.Health(at.GetUrl()))
+		}
+	})
+}
+
 // TestAManagerShowsItsCertificateIfAsked: cfssl's -mutual-tls-ca.
 func TestAManagerShowsItsCertificateIfAsked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
