@@ -160,7 +160,7 @@ func TestAnExternalCAIsSaid(t *testing.T) {
 		"swarm update --external-ca protocol=cfssl,url=https://one,authkey=" + bad:                     "16 to 64 bytes in hex",
 		"swarm update --external-ca protocol=cfssl,url=https://one,authkey=" + filepath.Join(dir, "x"): "no such file",
 		"swarm update --external-ca protocol=cfssl,url=https://one,cacert=" + key:                      "holds no certificate",
-		"swarm init --external-ca " + first:                                                            "a swarm begins with a root of its own",
+		"swarm init --external-ca " + first:                                                            "--ca-cert and --external-ca belong together",
 	} {
 		r := clitest.Run(t, clitest.Three(), strings.Fields(words)...)
 		check(t, r, 2, "", says)

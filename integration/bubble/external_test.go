@@ -201,6 +201,31 @@ func TestAnExternalCAIsTriedBeforeAnythingIsWritten(t *testing.T) {
 	})
 }
 
+// TestASwarmBeginsWithAnExternalCA, or does not begin at all.
+func TestASwarmBeginsWithAnExternalCA(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		m := c.host("m1")
+		root, other := cfssltest.NewRoot(t, "outside"), cfssltest.NewRoot(t, "other")
+		one := c.serve(root, "10.0.1.1", root.Handler(t, nil)).At
+		q := &localv1.InitRequest{AdvertiseAddr: m.addr, ListenAddr: m.addr, Root: other.DER, External: []*modelv1.ExternalCA{one}}
+		if _, err := m.local().Init(t.Context(), q); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), one.GetUrl()) {
+			t.Errorf("with another root: %v", err)
+		}
+		time.Sleep(time.Minute)
+		q.Root = root.DER
+		resp, err := m.local().Init(t.Context(), q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.id = mustID(t, resp.GetNode())
+		w := c.worker("w1", m)
+		m.ready(2)
+		c.onlyUnder(root.DER, m, w)
+		c.settled(m, m, w)
+		c.until(time.Minute, "it answering", func() bool { h := m.external()[one.GetUrl()]; return h != nil && !h.GetFailing() })
+	})
+}
+
 // TestASwarmWithAnExternalCAIsRestored: the founder's certificate is signed there.
 func TestASwarmWithAnExternalCAIsRestored(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {

@@ -15,8 +15,6 @@ import (
 	"github.com/skep-project/skep/agent/containerd"
 	"github.com/skep-project/skep/ca"
 	"github.com/skep-project/skep/ca/client"
-	"github.com/skep-project/skep/ca/external"
-	"github.com/skep-project/skep/ca/issue"
 	"github.com/skep-project/skep/ca/keystore"
 	"github.com/skep-project/skep/internal/id"
 	"github.com/skep-project/skep/internal/sealed"
@@ -39,14 +37,14 @@ func (n *Node) found(ctx context.Context, req *localv1.InitRequest, by *logv1.De
 	}
 	now := time.Now()
 	cluster, history, node := id.New(), id.New(), id.New()
-	rootDER, rootKey, err := issue.NewRoot(cluster, now)
+	root, err := n.firstRoot(ctx, cluster, req, now)
 	if err != nil {
 		return fmt.Errorf("found swarm: %w", err)
 	}
 	me, record, err := n.ownIdentity(ctx, ca.Profile{
 		Cluster: cluster, Node: node, Role: modelv1.Role_ROLE_MANAGER, Generation: 1,
 		Lifetime: ca.Lifetime(modelv1.Role_ROLE_MANAGER, req.GetSpec()),
-	}, &modelv1.RootCA{Certificates: [][]byte{rootDER}, Key: rootKey.Reveal()}, now)
+	}, root, now)
 	if err != nil {
 		return fmt.Errorf("found swarm: %w", err)
 	}
@@ -61,7 +59,7 @@ func (n *Node) found(ctx context.Context, req *localv1.InitRequest, by *logv1.De
 	first := &logv1.Transaction{Deed: by, Units: []*logv1.Unit{{Operations: []*logv1.Operation{
 		{Op: &logv1.Operation_PutCluster{PutCluster: &modelv1.Cluster{
 			Id: cluster.Bytes(), History: history.Bytes(), Spec: orEmpty(req.GetSpec()),
-			Root:        &modelv1.RootCA{Certificates: [][]byte{rootDER}, Key: rootKey.Reveal()},
+			Root:        root,
 			WorkerToken: standing(req.GetSpec()), ManagerToken: standing(req.GetSpec()),
 			FeatureLevel: version.FeatureLevel, UnlockKey: unlock.Reveal(), UnlockNumber: number,
 		}}},
@@ -152,39 +150,6 @@ func (n *Node) ownIdentity(ctx context.Context, p ca.Profile, root *modelv1.Root
 		return nil, nil, err
 	}
 	return &keystore.Node{Key: key, Chain: chain, Roots: root.GetCertificates(), IssuedAt: time.Unix(0, record.GetIssuedAt())}, record, nil
-}
-
-func issuerOf(root *modelv1.RootCA) (issuer *issue.Issuer, err error) {
-	if len(root.GetExternal()) > 0 {
-		issuer, err = issue.Outside(root.GetCertificates())
-	} else {
-		issuer, err = issue.New(root.GetCertificates(), sealed.NewSecret(root.GetKey()))
-	}
-	if err != nil {
-		return nil, err
-	}
-	return issuer.Via(root.GetVia())
-}
-
-// certify has a prepared certificate signed, and returns it and its record as it is
-// then.
-func (n *Node) certify(ctx context.Context, p ca.Profile, root *modelv1.RootCA, issuer *issue.Issuer, record *modelv1.Certificate, csr []byte) (chain [][]byte, _ *modelv1.Certificate, err error) {
-	if !issuer.IsOutside() {
-		chain, err = issuer.Sign(p.Cluster, p.Node, record, csr)
-		return chain, record, err
-	}
-	o, err := issuer.Order(p.Cluster, p.Node, record, csr)
-	if err != nil {
-		return nil, nil, err
-	}
-	// It has no certificate to show: an external CA that wants one is not asked here.
-	c := external.New(external.Config{Dial: n.cfg.Outside.dial()})
-	var settled *modelv1.Certificate
-	err = c.Sign(ctx, root.GetExternal(), root.GetCertificates()[0], o, func(der []byte) (err error) {
-		chain, settled, err = issuer.Accept(p.Cluster, p.Node, record, der, time.Now())
-		return err
-	})
-	return chain, settled, err
 }
 
 // enrol buys this machine a certificate with a token (R16). Where it is to be
