@@ -96,7 +96,7 @@ func (s *Server) UpdateCluster(ctx context.Context, msg *controlv1.UpdateCluster
 	if err := checkCluster(msg.GetSpec()); err != nil {
 		return nil, err
 	}
-	if err := s.checkExternal(ctx, msg.GetExternal()); err != nil {
+	if err := s.checkExternal(ctx, msg); err != nil {
 		return nil, err
 	}
 	workerToken, managerToken := ca.NewTokenSecret(), ca.NewTokenSecret()
@@ -126,12 +126,10 @@ func (s *Server) UpdateCluster(ctx context.Context, msg *controlv1.UpdateCluster
 	return &controlv1.UpdateClusterResponse{Cluster: redacted(s.snapshot().Cluster())}, nil
 }
 
-// checkExternal refuses external CAs that do not sign for the swarm's root: they are
-// tried before anything is written.
-func (s *Server) checkExternal(ctx context.Context, cas []*modelv1.ExternalCA) error {
-	if len(cas) == 0 {
-		return nil
-	}
+// checkExternal refuses external CAs that do not sign for the swarm's root, or sign for
+// longer than certificates are to live: they are tried before anything is written.
+func (s *Server) checkExternal(ctx context.Context, msg *controlv1.UpdateClusterRequest) error {
+	cas := msg.GetExternal()
 	var f faults
 	f.external(cas)
 	if err := f.refusal("swarm"); err != nil {
@@ -141,10 +139,18 @@ func (s *Server) checkExternal(ctx context.Context, cas []*modelv1.ExternalCA) e
 	if err != nil {
 		return err
 	}
-	if err := s.cfg.Roots.Move(proto.CloneOf(c), cas); err != nil {
-		return err
+	old, spec := c.GetSpec(), msg.GetSpec()
+	c = proto.CloneOf(c)
+	c.Spec = spec
+	switch {
+	case len(cas) > 0:
+		if err := s.cfg.Roots.Move(c, cas); err != nil {
+			return err
+		}
+	case old.GetCertExpiry() == spec.GetCertExpiry() && old.GetManagerCertExpiry() == spec.GetManagerCertExpiry():
+		return nil
 	}
-	return s.cfg.Roots.Try(ctx, c, cas)
+	return s.cfg.Roots.Try(ctx, c, c.GetRoot().GetExternal())
 }
 
 // outOfSequence refuses a change that was made from another version.

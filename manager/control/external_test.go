@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/proto"
@@ -43,7 +44,32 @@ func TestTheKeyToAnExternalCAIsNotShown(t *testing.T) {
 	}
 }
 
-func TestWhereAnExternalCAIsIsChecked(t *testing.T) {
+// TestALifeThatAnExternalCADoesNotGiveIsRefused: else nothing would be renewed any more.
+func TestALifeThatAnExternalCADoesNotGiveIsRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	c := proto.CloneOf(w.snapshot().Cluster())
+	c.Root.Key, c.Root.External = nil, []*modelv1.ExternalCA{{Url: "https://one:8888"}}
+	w.do(&logv1.Operation{Op: &logv1.Operation_PutCluster{PutCluster: c}})
+	set := func(life time.Duration) error {
+		spec := proto.CloneOf(c.GetSpec())
+		spec.CertExpiry = int64(life)
+		_, err := w.UpdateCluster(w.ctx(), &controlv1.UpdateClusterRequest{RequestId: fresh(), Spec: spec})
+		return err
+	}
+	if err := set(30 * time.Minute); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("half an hour: %v", err)
+	}
+	if err := set(2 * time.Hour); err != nil {
+		t.Errorf("two hours: %v", err)
+	}
+	tried := w.cfg.Roots.(*rotor).tried
+	if err := set(2 * time.Hour); err != nil || w.cfg.Roots.(*rotor).tried != tried {
+		t.Errorf("the same again: %v; it was tried", err)
+	}
+}
+
+func TestWhereAnExternalCAIsChecked(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 1)
 	cas := func(urls ...string) (out []*modelv1.ExternalCA) {

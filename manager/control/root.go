@@ -33,7 +33,8 @@ type RootOffice interface {
 	Begin(c *modelv1.Cluster, msg *controlv1.RotateRootRequest, next *NextRoot, by string, at int64) error
 	// Abort has the rotation in c go back.
 	Abort(c *modelv1.Cluster, msg *controlv1.AbortRootRotationRequest, at int64) error
-	// Try returns an error unless each of the external CAs signs for the root of c.
+	// Try returns an error unless each of the external CAs signs for the root of c, as the
+	// spec of c wants it.
 	Try(ctx context.Context, c *modelv1.Cluster, external []*modelv1.ExternalCA) error
 	// Move has the root in c be asked for at those external CAs.
 	Move(c *modelv1.Cluster, external []*modelv1.ExternalCA) error
