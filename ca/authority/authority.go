@@ -122,8 +122,10 @@ type Members interface {
 	Managers() *cav1.ManagerList
 }
 
-// Outside has an external CA sign: the first of the CAs whose answer take accepts.
+// Outside has an external CA sign: the first of the CAs whose answer take accepts, or
+// the one that is tried.
 type Outside interface {
+	Trial(ctx context.Context, at *modelv1.ExternalCA, root []byte, o ca.Order, take func(der []byte) error) error
 	Sign(ctx context.Context, cas []*modelv1.ExternalCA, root []byte, o ca.Order, take func(der []byte) error) error
 }
 

@@ -67,9 +67,13 @@ func (s *Server) signUser(ctx context.Context, cluster Cluster, is *issue.Issuer
 
 func (s *Server) order(ctx context.Context, cas []*modelv1.ExternalCA, root []byte, o ca.Order, take func(der []byte) error) error {
 	if s.outside == nil {
-		return rpc.Errorf(errdefs.ErrUnavailable, "nothing here asks the external CA")
+		return errNobodyAsks()
 	}
 	return s.outside.Sign(ctx, cas, root, o, take)
+}
+
+func errNobodyAsks() error {
+	return rpc.Errorf(errdefs.ErrUnavailable, "nothing here asks the external CA")
 }
 
 // TryOutside has each of a root's external CAs sign by itself for a node and a user that
@@ -83,10 +87,13 @@ func (s *Server) TryOutside(ctx context.Context, cluster id.ID, spec *modelv1.Cl
 	if is, err = is.Via(via); err != nil {
 		return issue.Trial{}, err
 	}
+	if s.outside == nil {
+		return issue.Trial{}, errNobodyAsks()
+	}
 	var out issue.Trial
 	for _, at := range root.GetExternal() {
 		out, err = is.Try(cluster, func(r modelv1.Role) time.Duration { return ca.Lifetime(r, spec) }, time.Now(), func(o ca.Order, take func([]byte) error) error {
-			return s.order(ctx, []*modelv1.ExternalCA{at}, root.GetCertificate(), o, take)
+			return s.outside.Trial(ctx, at, root.GetCertificate(), o, take)
 		})
 		if err != nil {
 			return issue.Trial{}, err

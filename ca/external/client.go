@@ -91,12 +91,11 @@ func New(cfg Config) *Client {
 func (c *Client) Sign(ctx context.Context, cas []*modelv1.ExternalCA, root []byte, o ca.Order, take func(der []byte) error) error {
 	within, stop := context.WithTimeout(ctx, allTime)
 	defer stop()
-	select {
-	case c.slots <- struct{}{}:
-		defer func() { <-c.slots }()
-	case <-within.Done():
-		return rpc.Errorf(errdefs.ErrUnavailable, "%d requests to the external CA are under way, and none ended in time", atOnce)
+	done, err := c.enter(within)
+	if err != nil {
+		return err
 	}
+	defer done()
 	var why []string
 	var unfit error
 	for _, at := range c.ready(cas) {
@@ -120,7 +119,7 @@ func (c *Client) Sign(ctx context.Context, cas []*modelv1.ExternalCA, root []byt
 			return nil
 		}
 		c.failed.Inc()
-		why = append(why, at.GetUrl()+": "+err.Error())
+		why = append(why, said(at, err))
 		if within.Err() != nil {
 			break
 		}
@@ -128,8 +127,44 @@ func (c *Client) Sign(ctx context.Context, cas []*modelv1.ExternalCA, root []byt
 	if len(why) == 0 {
 		why = c.resting(cas)
 	}
-	return rpc.Refuse(rpc.Errorf(errdefs.ErrUnavailable, "the external CA does not sign: %s", strings.Join(why, "; ")),
-		"ctl info shows how it is; what runs runs on, and certificates are renewed by themselves when it signs again")
+	return rpc.Refuse(unsigned(why), "ctl info shows how it is; what runs runs on, and certificates are renewed by themselves when it signs again")
+}
+
+// Trial has one CA sign something that nobody needs. That it does not says nothing of
+// how it is: what it was asked for may be what is wrong. That it does says that it signs.
+func (c *Client) Trial(ctx context.Context, at *modelv1.ExternalCA, root []byte, o ca.Order, take func(der []byte) error) error {
+	ctx, stop := context.WithTimeout(ctx, oneTime)
+	defer stop()
+	done, err := c.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	der, err := c.sign(ctx, at, root, o)
+	if err == nil {
+		err = take(der)
+	}
+	if err != nil {
+		return unsigned([]string{said(at, err)})
+	}
+	c.note(at.GetUrl(), true, nil)
+	return nil
+}
+
+// enter waits until a call may be made, and returns what is to be called after it.
+func (c *Client) enter(ctx context.Context) (done func(), err error) {
+	select {
+	case c.slots <- struct{}{}:
+		return func() { <-c.slots }, nil
+	case <-ctx.Done():
+		return nil, rpc.Errorf(errdefs.ErrUnavailable, "%d requests to the external CA are under way, and none ended in time", atOnce)
+	}
+}
+
+func said(at *modelv1.ExternalCA, err error) string { return at.GetUrl() + ": " + err.Error() }
+
+func unsigned(why []string) error {
+	return rpc.Errorf(errdefs.ErrUnavailable, "the external CA does not sign: %s", strings.Join(why, "; "))
 }
 
 // Probe asks a CA whether it is there and has the swarm's root, and notes it. One

@@ -72,6 +72,30 @@ func (d *desk) try(cas ...*modelv1.ExternalCA) error {
 	return err
 }
 
+// trial is try as it is made before something is written.
+func (d *desk) trial(at *modelv1.ExternalCA) error {
+	_, err := d.is.Try(id.New(), func(r modelv1.Role) time.Duration { return ca.Lifetime(r, nil) }, time.Now(), func(o ca.Order, take func([]byte) error) error {
+		return d.c.Trial(d.Context(), at, d.root.DER, o, take)
+	})
+	return err
+}
+
+// TestATrialThatFailsSaysNothingOfTheCA: it may have been asked for what it does not give.
+func TestATrialThatFailsSaysNothingOfTheCA(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDesk(t)
+		at := d.root.Serve(t, d.net.Listen("one:8888"), d.root.Handler(t, func(s string) string { return strings.ReplaceAll(s, "168h", "9999h") })).At
+		for range 2 {
+			if err := d.trial(at); err == nil || !strings.Contains(err.Error(), "https://one:8888: ") || !strings.Contains(err.Error(), "168h0m0s was asked") {
+				t.Errorf("it ended with %v", err)
+			}
+		}
+		if d.c.Health(at.GetUrl()).Failing() {
+			t.Errorf("it is %+v", d.c.Health(at.GetUrl()))
+		}
+	})
+}
+
 func TestTheRealCfsslSigns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDesk(t)
@@ -276,7 +300,13 @@ func TestOneThatSignsAstrayIsFailingUntilItSigns(t *testing.T) {
 		if h := d.c.Health(at.GetUrl()); !strings.Contains(h.Err, "2160h0m0s was asked") {
 			t.Errorf("when it is there it is %+v", h)
 		}
+		if err := d.trial(at); err == nil {
+			t.Error("a trial of it went well")
+		}
 		mended = true
+		if err := d.trial(at); err != nil || d.c.Health(at.GetUrl()).Failing() {
+			t.Errorf("mended and tried: %v, and it is %+v", err, d.c.Health(at.GetUrl()))
+		}
 		if err := d.try(at); err != nil || d.c.Health(at.GetUrl()).Failing() {
 			t.Errorf("mended: %v, and it is %+v", err, d.c.Health(at.GetUrl()))
 		}

@@ -211,7 +211,6 @@ func TestASwarmBeginsWithAnExternalCA(t *testing.T) {
 		if _, err := m.local().Init(t.Context(), q); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), one.GetUrl()) {
 			t.Errorf("with another root: %v", err)
 		}
-		time.Sleep(time.Minute)
 		q.Root = root.DER
 		resp, err := m.local().Init(t.Context(), q)
 		if err != nil {

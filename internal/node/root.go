@@ -35,7 +35,7 @@ func (n *Node) firstRoot(ctx context.Context, cluster id.ID, req *localv1.InitRe
 	c := external.New(external.Config{Dial: n.cfg.Outside.dial()})
 	for _, at := range root.GetExternal() {
 		_, err := issuer.Try(cluster, func(r modelv1.Role) time.Duration { return ca.Lifetime(r, req.GetSpec()) }, now, func(o ca.Order, take func([]byte) error) error {
-			return c.Sign(ctx, []*modelv1.ExternalCA{at}, req.GetRoot(), o, take)
+			return c.Trial(ctx, at, req.GetRoot(), o, take)
 		})
 		if err != nil {
 			return nil, rpc.Errorf(errdefs.ErrInvalidArgument, "%v", err)
