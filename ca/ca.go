@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"math/big"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -100,7 +101,7 @@ func FromCert(cert *x509.Certificate) (Identity, error) {
 	if out.Node, err = id.Parse(cert.Subject.CommonName); err != nil {
 		return Identity{}, fmt.Errorf("certificate: common name: %w", err)
 	}
-	if out.Generation, err = generation(cert); err != nil {
+	if out.Generation, err = generation(cert, NodeName(out.Cluster, out.Node)); err != nil {
 		return Identity{}, fmt.Errorf("certificate: generation: %w", err)
 	}
 	if !slices.Contains(cert.DNSNames, NodeName(out.Cluster, out.Node)) {
@@ -113,7 +114,10 @@ func FromCert(cert *x509.Certificate) (Identity, error) {
 	return out, nil
 }
 
-func generation(cert *x509.Certificate) (uint64, error) {
+// generation reads it out of the extension or, where there is none, out of a name of
+// the leaf: the cfssl API lets nobody ask an external CA for an extension. own is the
+// name that is the holder's.
+func generation(cert *x509.Certificate, own string) (uint64, error) {
 	for _, ext := range cert.Extensions {
 		if !ext.Id.Equal(GenerationOID) {
 			continue
@@ -130,7 +134,30 @@ func generation(cert *x509.Certificate) (uint64, error) {
 		}
 		return n.Uint64(), nil
 	}
-	return 0, errors.New("the extension is missing")
+	var out uint64
+	for _, name := range cert.DNSNames {
+		digits, is := strings.CutSuffix(name, "."+own)
+		if digits, of := strings.CutPrefix(digits, generationPrefix); is && of {
+			n, err := strconv.ParseUint(digits, 10, 64)
+			if err != nil || n == 0 || name != GenerationName(n, own) || out != 0 {
+				return 0, fmt.Errorf("name %q does not say it", name)
+			}
+			out = n
+		}
+	}
+	if out == 0 {
+		return 0, errors.New("neither the extension nor a name says it")
+	}
+	return out, nil
+}
+
+// generationPrefix begins the name that says a generation: "g7.<own name>".
+const generationPrefix = "g"
+
+// GenerationName is the name that says the generation of a leaf that an external CA
+// signs. own is the name that is the holder's: NodeName or UserName.
+func GenerationName(generation uint64, own string) string {
+	return generationPrefix + strconv.FormatUint(generation, 10) + "." + own
 }
 
 // ManagerName is the name that only managers' leaves carry (R15).

@@ -70,7 +70,8 @@ func IsUser(cert *x509.Certificate) bool {
 // signature. A leaf that could be taken for a node's is refused.
 func UserFromCert(cert *x509.Certificate) (UserIdentity, error) {
 	out := UserIdentity{Name: cert.Subject.CommonName, KeySHA256: KeyDigest(cert), NotBefore: cert.NotBefore, NotAfter: cert.NotAfter}
-	if cert.IsCA || len(cert.Subject.Organization) != 1 || len(cert.DNSNames) != 1 {
+	names := userNames(cert)
+	if cert.IsCA || len(cert.Subject.Organization) != 1 || len(names) != 1 || len(cert.DNSNames) > 2 {
 		return UserIdentity{}, errors.New("certificate: it is not a user's")
 	}
 	if err := CheckUserName(out.Name); err != nil {
@@ -80,18 +81,26 @@ func UserFromCert(cert *x509.Certificate) (UserIdentity, error) {
 	if out.Cluster, err = id.Parse(cert.Subject.Organization[0]); err != nil {
 		return UserIdentity{}, fmt.Errorf("certificate: organisation: %w", err)
 	}
-	digits, ok := strings.CutSuffix(cert.DNSNames[0], "."+out.Cluster.String())
+	digits, ok := strings.CutSuffix(names[0], "."+out.Cluster.String())
 	digits, was := strings.CutPrefix(digits, userPrefix)
 	if !ok || !was {
-		return UserIdentity{}, fmt.Errorf("certificate: name %q is not a user's of cluster %s", cert.DNSNames[0], out.Cluster)
+		return UserIdentity{}, fmt.Errorf("certificate: name %q is not a user's of cluster %s", names[0], out.Cluster)
 	}
 	if out.User, err = id.Parse(digits); err != nil {
 		return UserIdentity{}, fmt.Errorf("certificate: user: %w", err)
 	}
-	if out.Generation, err = generation(cert); err != nil {
+	if out.Generation, err = generation(cert, names[0]); err != nil {
 		return UserIdentity{}, fmt.Errorf("certificate: generation: %w", err)
 	}
+	if len(cert.DNSNames) == 2 && !slices.Contains(cert.DNSNames, GenerationName(out.Generation, names[0])) {
+		return UserIdentity{}, errors.New("certificate: it is not a user's alone")
+	}
 	return out, nil
+}
+
+// userNames are the names of a leaf that are users' own.
+func userNames(cert *x509.Certificate) []string {
+	return slices.DeleteFunc(slices.Clone(cert.DNSNames), func(n string) bool { return !strings.HasPrefix(n, userPrefix) })
 }
 
 // VerifyUser is Verify for the certificate of a user, which proves a client and

@@ -122,6 +122,54 @@ func TestJobsLearnHowARotationEnded(t *testing.T) {
 	}
 }
 
+// TestAnExternalCAIsSaid: where it is and how it is asked, and its key by file alone.
+func TestAnExternalCAIsSaid(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	cert, web := write("cert", clitest.PEM([]byte("given"))), write("web", clitest.PEM([]byte("a"))+clitest.PEM([]byte("b")))
+	key, bad := write("key", "00112233445566778899aabbccddeeff\n"), write("bad", "5ecre7")
+	s := story(over(done))
+	s.Root.Views[0].Last.Id = nil
+	first := "protocol=cfssl,url=https://one:8888/,cacert=" + web + ",authkey=" + key + ",label=skep"
+	r := clitest.Run(t, s, "swarm", "ca", "--rotate", "--detach", "--ca-cert", cert, "--cross-cert", cert, "--external-ca", first, "--external-ca", "protocol=cfssl,url=https://two")
+	q := s.Root.Rotate
+	if r.Code != 0 || len(q.GetExternal()) != 2 || string(q.GetCross()) != "given" || string(q.GetCertificate()) != "given" || len(q.GetKey()) > 0 {
+		t.Fatalf("exit %d: %s; asked for %v", r.Code, r.Err, q)
+	}
+	if at := q.GetExternal()[0]; at.GetUrl() != "https://one:8888" || len(at.GetTrust()) != 2 || string(at.GetTrust()[1]) != "b" || len(at.GetAuthKey()) != 16 || at.GetLabel() != "skep" {
+		t.Errorf("the first is %v", at)
+	}
+	for words, says := range map[string]string{
+		"swarm ca --rotate --external-ca " + first:                                                     "--external-ca belongs to --ca-cert",
+		"swarm ca --external-ca " + first:                                                              "--external-ca is for --rotate",
+		"swarm ca --rotate --ca-cert " + cert + " --ca-key " + key + " --external-ca " + first:         "exclude each other",
+		"swarm ca --rotate --cross-cert " + cert:                                                       "--cross-cert belongs to --ca-cert",
+		"swarm update --external-ca url=https://one":                                                   "protocol=cfssl and url=https://HOST[:PORT] are needed",
+		"swarm update --external-ca protocol=cfssl":                                                    "protocol=cfssl and url=https://HOST[:PORT] are needed",
+		"swarm update --external-ca protocol=acme,url=https://one":                                     `protocol "acme": want cfssl`,
+		"swarm update --external-ca protocol=cfssl,url=http://one":                                     "without TLS anybody on the way could sign",
+		"swarm update --external-ca protocol=cfssl,url=https://one,url=https://two":                    "url is given twice",
+		"swarm update --external-ca protocol=cfssl,url=https://one,key=abc":                            `"key" is not known`,
+		"swarm update --external-ca protocol=cfssl,url=https://one,authkey=" + bad:                     "16 to 64 bytes in hex",
+		"swarm update --external-ca protocol=cfssl,url=https://one,authkey=" + filepath.Join(dir, "x"): "no such file",
+		"swarm update --external-ca protocol=cfssl,url=https://one,cacert=" + key:                      "holds no certificate",
+		"swarm init --external-ca " + first:                                                            "--ca-cert and --external-ca belong together",
+	} {
+		r := clitest.Run(t, clitest.Three(), strings.Fields(words)...)
+		check(t, r, 2, "", says)
+		if strings.Contains(r.Err, "5ecre7") || strings.Contains(r.Err, "00112233") {
+			t.Errorf("%s: a key is quoted: %s", words, r.Err)
+		}
+	}
+}
+
 func TestARotationSaysWhatIsWanted(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -149,11 +197,10 @@ func TestARotationSaysWhatIsWanted(t *testing.T) {
 		"--replace":                     "--replace is for --rotate",
 		"--rotate --on-straggler shoot": `--on-straggler "shoot": want wait or quarantine`,
 		"--rotate --deadline -1h":       "want more than nothing",
-		"--rotate --ca-cert " + cert:    "--ca-cert and --ca-key belong together",
+		"--rotate --ca-cert " + cert:    "--ca-cert and --ca-key belong together, or --ca-cert and --external-ca",
 		"--rotate --ca-cert " + cert + " --ca-key " + key: "it is no ECDSA key that can be read",
 		"--rotate --ca-cert " + key + " --ca-key " + key:  `a certificate is needed, and it holds a "EC PRIVATE KEY"`,
 		"--rotate --format yaml":                          "--format yaml: want json",
-		"--rotate --external-ca protocol=cfssl":           "an external CA is not served by this version",
 		"surplus":                                         "takes no argument",
 	} {
 		r := clitest.Run(t, clitest.Three(), append([]string{"swarm", "ca"}, strings.Fields(words)...)...)

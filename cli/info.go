@@ -154,6 +154,46 @@ type clusterInfo struct {
 	DataKeyRotation string `json:",omitempty"`
 	// RootRotation: the root is being rotated.
 	RootRotation bool `json:",omitempty"`
+	// ExternalCAs are where the root signs, if its key is nowhere in the swarm.
+	ExternalCAs []externalCA `json:",omitempty"`
+}
+
+// externalCA is how one external CA is.
+type externalCA struct {
+	URL string
+	// Failing says whether it did not sign when it was asked last, since Since, and
+	// Error why. Since is absent until it was asked.
+	Failing      bool
+	Error        string     `json:",omitempty"`
+	Since        *time.Time `json:",omitempty"`
+	LastAnswered *time.Time `json:",omitempty"`
+}
+
+func externalCAs(r *modelv1.RootCA) (out []externalCA) {
+	for _, at := range r.GetExternal() {
+		e := externalCA{URL: at.GetUrl()}
+		for _, h := range r.GetExternalHealth() {
+			if h.GetUrl() == at.GetUrl() {
+				e.Failing, e.Error, e.Since, e.LastAnswered = h.GetFailing(), h.GetError(), show.Time(h.GetSince()), show.Time(h.GetAnsweredAt())
+			}
+		}
+		out = append(out, e)
+	}
+	return out
+}
+
+// text says in words how it is.
+func (e externalCA) text() string {
+	at := func(t *time.Time) string { return t.Format(time.RFC3339) }
+	switch {
+	case e.Since == nil:
+		return "not asked yet"
+	case !e.Failing:
+		return "answers since " + at(e.Since)
+	case e.LastAnswered == nil:
+		return fmt.Sprintf("fails since %s and never answered: %s", at(e.Since), e.Error)
+	}
+	return fmt.Sprintf("fails since %s, answered last at %s: %s", at(e.Since), at(e.LastAnswered), e.Error)
 }
 
 // joinTokens is what nodes join with.
@@ -231,7 +271,7 @@ func newClusterInfo(c *modelv1.Cluster) *clusterInfo {
 		ExpiredGrace:       time.Duration(or(s.GetExpiredGrace(), int64(30*24*time.Hour))),
 		DeadManagerRemoval: time.Duration(s.GetDeadManagerRemoval()),
 		Autolock:           s.GetAutolock(), DataKey: max(1, c.GetDataKey().GetActive()), DataKeyRotation: rotation(c),
-		RootRotation: c.GetRoot().GetRotation() != nil,
+		RootRotation: c.GetRoot().GetRotation() != nil, ExternalCAs: externalCAs(c.GetRoot()),
 	}
 }
 
@@ -390,6 +430,12 @@ func (w swarmInfo) clusterText(b *strings.Builder, field func(depth int, name st
 	field(2, "Expiry Duration of Managers", show.Age(c.ManagerCertExpiry))
 	field(2, "Renewal After Expiry", c.expired())
 	field(2, "Force Rotate", 0)
+	if len(c.ExternalCAs) > 0 {
+		b.WriteString("  External CAs:\n")
+	}
+	for _, e := range c.ExternalCAs {
+		field(3, "cfssl", e.URL+" ("+e.text()+")")
+	}
 	b.WriteString(" Join Tokens:\n")
 	field(2, "Standing Tokens", c.JoinTokens.standing())
 	field(2, "Tokens Made For Nodes", c.JoinTokens.Made)

@@ -2,6 +2,8 @@ package manager
 
 import (
 	"context"
+	"crypto"
+	"errors"
 	"fmt"
 	"time"
 
@@ -12,6 +14,7 @@ import (
 	"github.com/skep-project/skep/manager/audit"
 	"github.com/skep-project/skep/manager/witness"
 	logv1 "github.com/skep-project/skep/proto/skep/log/v1"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 	raftv1 "github.com/skep-project/skep/proto/skep/raft/v1"
 )
 
@@ -60,14 +63,13 @@ func (m *Manager) checkpoints(ctx context.Context) error {
 	for {
 		snap := m.store.Snapshot()
 		c := snap.Cluster()
-		// A CA that is elsewhere signs no checkpoints.
-		if key := c.GetRoot().GetKey(); len(key) > 0 && snap.Trail().WantsCheckpoint(snap.Now()) {
+		if c != nil && snap.Trail().WantsCheckpoint(snap.Now()) {
 			v := &audit.Seal{Cluster: spell(c.GetId()), History: spell(c.GetHistory()), Seq: snap.Trail().Last(), Hash: snap.Trail().Head(), At: snap.Now()}
-			if err := v.Sign(audit.ForTrail, c.GetRoot().GetCertificates(), sealed.NewSecret(key)); err != nil {
+			if err := m.seal(c.GetRoot(), audit.ForTrail, v); err != nil {
 				return err
 			}
 			err := m.inscribe(ctx, &logv1.Transaction{Seal: &logv1.Seal{
-				Cluster: c.GetId(), History: c.GetHistory(), Seq: v.Seq, Hash: v.Hash[:], At: v.At.UnixNano(), Root: v.Root[:], Signature: v.Signature,
+				Cluster: c.GetId(), History: c.GetHistory(), Seq: v.Seq, Hash: v.Hash[:], At: v.At.UnixNano(), Root: v.Root[:], Signature: v.Signature, Manager: v.Manager,
 			}})
 			if err != nil {
 				return fmt.Errorf("checkpoint of the audit trail: %w", err)
@@ -79,6 +81,20 @@ func (m *Manager) checkpoints(ctx context.Context) error {
 		case <-t.C:
 		}
 	}
+}
+
+// seal signs with the root's key or, where an external CA keeps that, with this
+// manager's own, which the root has certified.
+func (m *Manager) seal(root *modelv1.RootCA, p audit.Purpose, s *audit.Seal) error {
+	if key := root.GetKey(); len(key) > 0 || len(root.GetExternal()) == 0 {
+		return s.Sign(p, root.GetCertificates(), sealed.NewSecret(key))
+	}
+	own := m.cfg.Credential.Get()
+	key, ok := own.TLS().PrivateKey.(crypto.Signer)
+	if !ok {
+		return errors.New("sign a checkpoint: this manager's key is of a kind that does not sign")
+	}
+	return s.SignAs(p, root.GetCertificates(), own.Leaf, key)
 }
 
 // spell is an id as people read it; "" if it is none.

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/skep-project/skep/ca"
+	"github.com/skep-project/skep/ca/external"
 	"github.com/skep-project/skep/internal/id"
 	"github.com/skep-project/skep/internal/rpc"
 	"github.com/skep-project/skep/internal/sealed"
@@ -82,6 +83,7 @@ type Manager struct {
 	chronicle *events.Chronicle
 	rooms     rooms
 	keys      *rekey.Keeper
+	outside   *external.Client
 	witness   *witness.Gatherer
 	silence   silence
 	missing   missing
@@ -108,6 +110,7 @@ func Open(cfg Config) (*Manager, error) {
 	m.db = store.NewDB(m.store, m.tally.Proposer(m.raft))
 	m.db.Attribute(witness.Deed)
 	m.keys, m.witness = m.newKeeper(), m.newWitness()
+	m.outside = external.New(external.Config{Dial: cfg.Dial, Certificate: m.shown})
 	m.connect()
 	if m.rooms, err = m.furnish(); err != nil {
 		return nil, err
@@ -180,10 +183,11 @@ func (m *Manager) tenure(ctx context.Context, _ uint64) {
 		"tokens": func(ctx context.Context) error {
 			return m.rooms.members.Keep(witness.Own(ctx, "KeepTokens"), m.cfg.Log)
 		},
-		"data keys": func(ctx context.Context) error { return m.keys.Tenure(witness.Own(ctx, "RotateDataKey")) },
-		"audit":     m.checkpoints,
-		"condemn":   func(ctx context.Context) error { return m.rooms.condemn.Tenure(witness.Own(ctx, "CondemnNode")) },
-		"root":      func(ctx context.Context) error { return m.rooms.rotation.Tenure(witness.Own(ctx, "RotateRoot")) },
+		"data keys":   func(ctx context.Context) error { return m.keys.Tenure(witness.Own(ctx, "RotateDataKey")) },
+		"audit":       m.checkpoints,
+		"condemn":     func(ctx context.Context) error { return m.rooms.condemn.Tenure(witness.Own(ctx, "CondemnNode")) },
+		"root":        func(ctx context.Context) error { return m.rooms.rotation.Tenure(witness.Own(ctx, "RotateRoot")) },
+		"external CA": func(ctx context.Context) error { return m.watchExternal(witness.Own(ctx, "WatchExternalCA")) },
 	} {
 		wg.Go(func() { m.again(ctx, part, run) })
 	}

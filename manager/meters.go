@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/skep-project/skep/ca/external"
 	"github.com/skep-project/skep/manager/consensus"
 	"github.com/skep-project/skep/manager/tally"
 	"github.com/skep-project/skep/manager/witness"
@@ -19,6 +20,8 @@ type Meters struct {
 	// tell; Lag how many entries the slowest of them lacks, on the leader only.
 	Reachable int
 	Lag       uint64
+	// External is what external CAs were asked for here.
+	External external.Meters
 	// Audit is the trail this replica holds, and what its witness saw.
 	Audit AuditMeters
 }
@@ -48,6 +51,7 @@ func (c counted) Apply(index uint64, clock int64, txs [][]byte) []error {
 // Meters returns what was counted. It waits for no disk and no peer.
 func (m *Manager) Meters() Meters {
 	out := Meters{Raft: m.raft.Meters(), Tally: m.tally.Read(), Census: tally.Count(m.store.Snapshot(), time.Now())}
+	out.External = m.outside.Meters()
 	trail := m.store.Snapshot().Trail()
 	out.Audit = AuditMeters{Last: trail.Last(), Records: trail.Len(), Bytes: trail.Bytes(), Witness: m.witness.Meters()}
 	s, o := out.Raft.Status, office{m}

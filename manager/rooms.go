@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/containerd/errdefs"
 
@@ -60,7 +61,7 @@ func (m *Manager) furnish() (r rooms, err error) {
 	})
 	r.reconcile = reconcile.New(reconcile.Config{DB: m.db, Store: m.store, OnRound: m.tally.Round, Log: m.cfg.Log})
 	r.members = enrol.NewMembers(m.db)
-	if r.authority, err = authority.New(authority.Config{Members: r.members, Self: m.cfg.Node, Log: m.cfg.Log}); err != nil {
+	if r.authority, err = authority.New(authority.Config{Members: r.members, Outside: m.outside, Self: m.cfg.Node, Log: m.cfg.Log}); err != nil {
 		return rooms{}, err
 	}
 	update := func(ctx context.Context, fn func(*store.Tx) error) error {
@@ -71,6 +72,7 @@ func (m *Manager) furnish() (r rooms, err error) {
 	r.condemn = condemn.New(condemn.Config{Store: m.store, Log: m.cfg.Log, Update: update, Revoke: control.RevokeToken, Rotate: roots{r.authority}.rotate})
 	r.control, err = control.New(control.Config{
 		Self: m.cfg.Node, DB: m.db, Group: group{o, r.membership}, Events: m.chronicle, Users: r.authority, Roots: roots{r.authority}, Condemn: condemned{}, Managers: enrol.ManagerList,
+		Seal: m.seal,
 		Decisions: control.Decisions{
 			Constraint: func(s string) error { _, err := schedule.ParseConstraint(s); return err },
 			Spread:     func(s string) error { _, err := schedule.ParseSpread(s); return err },
@@ -90,7 +92,7 @@ func (roots) View(snap *store.Snapshot) *controlv1.RootView {
 
 // Next makes the root that is asked for, or checks the one that is given; a nil
 // root to follow: none is needed.
-func (r roots) Next(c *modelv1.Cluster, msg *controlv1.RotateRootRequest) (*control.NextRoot, error) {
+func (r roots) Next(ctx context.Context, c *modelv1.Cluster, msg *controlv1.RotateRootRequest) (*control.NextRoot, error) {
 	from, err := rotation.From(c, msg)
 	if err != nil || from == nil {
 		return &control.NextRoot{}, err
@@ -99,15 +101,40 @@ func (r roots) Next(c *modelv1.Cluster, msg *controlv1.RotateRootRequest) (*cont
 	if err != nil {
 		return nil, fmt.Errorf("cluster: %w", err)
 	}
-	var given *modelv1.RootKey
-	if len(msg.GetCertificate()) > 0 {
-		given = &modelv1.RootKey{Certificate: msg.GetCertificate(), Key: msg.GetKey(), Given: true}
+	next := authority.Succession{Cluster: cluster, Spec: c.GetSpec(), From: from, Cross: msg.GetCross()}
+	if msg.GetCertExpiry() != 0 {
+		next.Spec = proto.CloneOf(next.Spec)
+		next.Spec.CertExpiry = msg.GetCertExpiry()
 	}
-	to, cross, err := r.authority.NextRoot(cluster, from, given, time.Now())
+	if len(msg.GetCertificate()) > 0 {
+		next.To = &modelv1.RootKey{Certificate: msg.GetCertificate(), Key: msg.GetKey(), External: msg.GetExternal(), Given: true}
+	}
+	to, cross, err := r.authority.NextRoot(ctx, next, time.Now())
 	if err != nil {
 		return nil, rpc.Errorf(errdefs.ErrInvalidArgument, "next root: %v", err)
 	}
 	return &control.NextRoot{From: from, To: to, Cross: cross}, nil
+}
+
+// Try returns an error unless each of the external CAs signs for the root of c.
+func (r roots) Try(ctx context.Context, c *modelv1.Cluster, external []*modelv1.ExternalCA) error {
+	if len(external) == 0 {
+		return nil
+	}
+	cluster, err := id.FromBytes(c.GetId())
+	if err != nil {
+		return fmt.Errorf("cluster: %w", err)
+	}
+	root := &modelv1.RootKey{Certificate: c.GetRoot().GetCertificates()[0], External: external}
+	if _, err := r.authority.TryOutside(ctx, cluster, c.GetSpec(), root, c.GetRoot().GetVia()); err != nil {
+		return rpc.Errorf(errdefs.ErrInvalidArgument, "external CA: %v", err)
+	}
+	return nil
+}
+
+// Move has the root in c be asked for at those external CAs.
+func (roots) Move(c *modelv1.Cluster, external []*modelv1.ExternalCA) error {
+	return rotation.Move(c, external)
 }
 
 // Begin writes the rotation into c.
@@ -121,8 +148,8 @@ func (roots) Abort(c *modelv1.Cluster, msg *controlv1.AbortRootRotationRequest, 
 }
 
 // rotate makes the root that msg asks for, and returns what begins its rotation.
-func (r roots) rotate(c *modelv1.Cluster, msg *controlv1.RotateRootRequest) (func(c *modelv1.Cluster, by string, at int64) error, error) {
-	next, err := r.Next(c, msg)
+func (r roots) rotate(ctx context.Context, c *modelv1.Cluster, msg *controlv1.RotateRootRequest) (func(c *modelv1.Cluster, by string, at int64) error, error) {
+	next, err := r.Next(ctx, c, msg)
 	if err != nil {
 		return nil, err
 	}

@@ -44,7 +44,9 @@ type Cluster struct {
 	// digests of roots that are trusted no more and that tokens still pin.
 	Via    [][]byte
 	Former []ca.Digest
-	Spec   *modelv1.ClusterSpec
+	// External is where the root signs if its key is nowhere here.
+	External []*modelv1.ExternalCA
+	Spec     *modelv1.ClusterSpec
 	// WorkerToken and ManagerToken are the secrets of the standing tokens; zero
 	// if there is none.
 	WorkerToken  sealed.Secret
@@ -112,7 +114,19 @@ type Members interface {
 	// Renew returns the certificate recorded for r's key, the caller's next; none if
 	// an operator has to allow it first.
 	Renew(ctx context.Context, r Renewal, prepare Prepare) (Admission, error)
+	// SettleNode and SettleUser record a certificate as an external CA has made it:
+	// serial and times are its own. They refuse one that is not the holder's present
+	// one any more.
+	SettleNode(ctx context.Context, node id.ID, record *modelv1.Certificate) error
+	SettleUser(ctx context.Context, user id.ID, record *modelv1.Certificate) error
 	Managers() *cav1.ManagerList
+}
+
+// Outside has an external CA sign: the first of the CAs whose answer take accepts, or
+// the one that is tried.
+type Outside interface {
+	Trial(ctx context.Context, at *modelv1.ExternalCA, root []byte, o ca.Order, take func(der []byte) error) error
+	Sign(ctx context.Context, cas []*modelv1.ExternalCA, root []byte, o ca.Order, take func(der []byte) error) error
 }
 
 // Config configures a Server. The zero value of every field but Members and Log
@@ -120,6 +134,9 @@ type Members interface {
 type Config struct {
 	// Members records. Required.
 	Members Members
+	// Outside asks external CAs. Nil: none is asked, and where one would have to be,
+	// nothing is signed.
+	Outside Outside
 	// Self is the manager this is, for words.
 	Self id.ID
 	// PerAddress and Total limit Enroll, in requests a second; their bursts are
@@ -136,6 +153,7 @@ type Config struct {
 type Server struct {
 	cav1.UnimplementedAuthorityServer
 	members   Members
+	outside   Outside
 	self      id.ID
 	log       *slog.Logger
 	strangers *limiter
@@ -158,7 +176,7 @@ func New(cfg Config) (*Server, error) {
 		cfg.PerNode = 0.5
 	}
 	return &Server{
-		members: cfg.Members, self: cfg.Self, log: cfg.Log,
+		members: cfg.Members, outside: cfg.Outside, self: cfg.Self, log: cfg.Log,
 		strangers: newLimiter(cfg.PerAddress, burst(cfg.PerAddress)),
 		total:     rate.NewLimiter(cfg.Total, burst(cfg.Total)),
 		nodes:     newLimiter(cfg.PerNode, 5),
@@ -196,7 +214,7 @@ func (s *Server) Enroll(ctx context.Context, req *cav1.EnrollRequest) (*cav1.Enr
 			Cluster: cluster.ID.Bytes(), Node: a.Node.Bytes(), Key: key.SHA256[:], ExpiresAt: a.Expires,
 		}}, nil
 	}
-	issued, err := s.answer(cluster, is, a.Node, a.Record, req.GetCsr())
+	issued, err := s.answer(ctx, cluster, is, a.Node, a.Record, req.GetCsr())
 	if err != nil {
 		return nil, fmt.Errorf("enrol: %w", err)
 	}
@@ -306,7 +324,7 @@ func (s *Server) renewFor(ctx context.Context, caller rpc.Caller, req *cav1.Rene
 	if record == nil {
 		return &cav1.RenewResponse{Pending: &cav1.Pending{Cluster: cluster.ID.Bytes(), Node: who.Node.Bytes(), Key: key.SHA256[:]}}, nil
 	}
-	issued, err := s.answer(cluster, is, who.Node, record, csr)
+	issued, err := s.answer(ctx, cluster, is, who.Node, record, csr)
 	if err != nil {
 		return nil, fmt.Errorf("renew: %w", err)
 	}
@@ -320,12 +338,20 @@ func (s *Server) open(ctx context.Context) (Cluster, *issue.Issuer, error) {
 	if err != nil {
 		return Cluster{}, nil, err
 	}
-	is, err := issue.New(cluster.Roots, cluster.Key)
+	is, err := issuer(cluster)
 	if err != nil {
 		return Cluster{}, nil, err
 	}
 	is, err = is.Via(cluster.Via)
 	return cluster, is, err
+}
+
+// issuer is that of a cluster's root, wherever its key is.
+func issuer(cluster Cluster) (*issue.Issuer, error) {
+	if len(cluster.External) > 0 {
+		return issue.Outside(cluster.Roots)
+	}
+	return issue.New(cluster.Roots, cluster.Key)
 }
 
 func prepare(cluster Cluster, is *issue.Issuer, key ca.PublicKey) Prepare {
@@ -349,8 +375,8 @@ func (s *Server) inTime(clock int64, next Prepare) Prepare {
 }
 
 // answer signs what was recorded.
-func (s *Server) answer(cluster Cluster, is *issue.Issuer, node id.ID, record *modelv1.Certificate, csr []byte) (*cav1.Issued, error) {
-	chain, err := is.Sign(cluster.ID, node, record, csr)
+func (s *Server) answer(ctx context.Context, cluster Cluster, is *issue.Issuer, node id.ID, record *modelv1.Certificate, csr []byte) (*cav1.Issued, error) {
+	chain, record, err := s.signNode(ctx, cluster, is, node, record, csr)
 	if err != nil {
 		return nil, err
 	}

@@ -26,6 +26,7 @@ type book struct {
 	records map[ca.Digest]*modelv1.Certificate
 	waits   bool  // who comes waits to be accepted
 	err     error // the end of every change, after it was recorded
+	settled []*modelv1.Certificate
 }
 
 func (b *book) Cluster(context.Context) (Cluster, error) { return b.cluster, nil }
@@ -52,6 +53,16 @@ func (b *book) Enrol(_ context.Context, e Enrolment, prepare Prepare) (Admission
 func (b *book) Renew(_ context.Context, r Renewal, prepare Prepare) (Admission, error) {
 	record, err := prepare(r.Caller.Node, modelv1.Role_ROLE_MANAGER, r.Caller.Generation+1, time.Now())
 	return Admission{Node: r.Caller.Node, Record: record}, err
+}
+
+func (b *book) SettleNode(_ context.Context, _ id.ID, record *modelv1.Certificate) error {
+	b.settled = append(b.settled, record)
+	return b.err
+}
+
+func (b *book) SettleUser(_ context.Context, _ id.ID, record *modelv1.Certificate) error {
+	b.settled = append(b.settled, record)
+	return b.err
 }
 
 func newBook(t *testing.T) (*Server, *book) {

@@ -22,11 +22,11 @@ func (s *Server) PrepareUser(ctx context.Context, p ca.UserProfile, key ca.Publi
 // SignUser signs what was recorded for a user, and returns the roots to trust
 // with it.
 func (s *Server) SignUser(ctx context.Context, p ca.UserProfile, record *modelv1.Certificate, csr []byte) (chain, roots [][]byte, err error) {
-	_, is, err := s.open(ctx)
+	cluster, is, err := s.open(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	if chain, err = is.SignUser(p, record, csr); err != nil {
+	if chain, err = s.signUser(ctx, cluster, is, p, record, csr); err != nil {
 		return nil, nil, err
 	}
 	s.log.LogAttrs(ctx, slog.LevelInfo, "user certified", slog.String("user", "user:"+p.Name), slog.Uint64("generation", record.GetGeneration()))

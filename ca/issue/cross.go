@@ -27,6 +27,11 @@ func CheckRoot(der []byte, key sealed.Secret, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	return is.canLead(now)
+}
+
+// canLead is CheckRoot but for the key.
+func (is *Issuer) canLead(now time.Time) error {
 	root := is.root
 	switch {
 	case root.KeyUsage != 0 && root.KeyUsage&x509.KeyUsageCertSign == 0:
@@ -63,11 +68,8 @@ func Cross(from []byte, key sealed.Secret, next []byte) ([]byte, error) {
 	if !ok {
 		return nil, fmt.Errorf("next root: its key is a %T, want ECDSA", to.PublicKey)
 	}
-	serial := make([]byte, serialBytes)
-	_, _ = rand.Read(serial) // never fails: the runtime ends the process instead
-	serial[0] = serial[0]&0x7f | 0x40
 	template := &x509.Certificate{
-		SerialNumber: new(big.Int).SetBytes(serial), RawSubject: to.RawSubject, SubjectKeyId: to.SubjectKeyId,
+		SerialNumber: new(big.Int).SetBytes(newSerial()), RawSubject: to.RawSubject, SubjectKeyId: to.SubjectKeyId,
 		NotBefore: to.NotBefore, NotAfter: to.NotAfter, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		// How far down it may sign is for the roots to say.
 		BasicConstraintsValid: true, IsCA: true, MaxPathLen: -1,

@@ -12,7 +12,6 @@
 package issue
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -133,11 +132,12 @@ func leafProfile(usage ...string) *config.SigningProfile {
 	}
 }
 
-// An Issuer signs with one root.
+// An Issuer signs with one root, or says what one is asked for whose key is elsewhere
+// (Outside).
 type Issuer struct {
 	root   *x509.Certificate
 	bundle *ca.Bundle
-	signer *local.Signer
+	signer *local.Signer // nil: the key is elsewhere
 	// via follows each leaf that is signed.
 	via [][]byte
 	// floor is when all that signs, and leads to it, is valid: a leaf is judged at
@@ -148,14 +148,11 @@ type Issuer struct {
 // New returns the issuer of a cluster's root: certificates as in
 // modelv1.RootCA, the first of which signs, and its key in PKCS#8.
 func New(certificates [][]byte, key sealed.Secret) (*Issuer, error) {
-	bundle, err := ca.ParseBundle(certificates)
+	is, err := Outside(certificates)
 	if err != nil {
-		return nil, fmt.Errorf("issuer: %w", err)
+		return nil, err
 	}
-	root, err := x509.ParseCertificate(certificates[0])
-	if err != nil {
-		return nil, fmt.Errorf("issuer: root certificate: %w", err)
-	}
+	root := is.root
 	parsed, err := x509.ParsePKCS8PrivateKey(key.Reveal())
 	if err != nil {
 		// The cause may quote bytes of the key.
@@ -165,7 +162,7 @@ func New(certificates [][]byte, key sealed.Secret) (*Issuer, error) {
 	if !ok || !priv.PublicKey.Equal(root.PublicKey) {
 		return nil, fmt.Errorf("issuer: the key is not that of %s", root.Subject.CommonName)
 	}
-	s, err := local.NewSigner(priv, root, x509.ECDSAWithSHA256, &config.Signing{
+	is.signer, err = local.NewSigner(priv, root, x509.ECDSAWithSHA256, &config.Signing{
 		Default: leafProfile("server auth", "client auth"),
 		// A user is never a server.
 		Profiles: map[string]*config.SigningProfile{userProfile: leafProfile("client auth")},
@@ -173,7 +170,7 @@ func New(certificates [][]byte, key sealed.Secret) (*Issuer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("issuer: %w", err)
 	}
-	return &Issuer{root: root, bundle: bundle, signer: s, floor: root.NotBefore}, nil
+	return is, nil
 }
 
 // Via returns an issuer that gives the certificates, DER, with every leaf, as in
@@ -230,15 +227,12 @@ func (is *Issuer) record(generation uint64, life time.Duration, key ca.PublicKey
 		return nil, fmt.Errorf("prepare certificate: %s is valid from %s to %s, it cannot sign at %s",
 			is.root.Subject.CommonName, is.root.NotBefore, is.root.NotAfter, now.UTC())
 	}
-	serial := make([]byte, serialBytes)
-	_, _ = rand.Read(serial) // never fails: the runtime ends the process instead
-	serial[0] = serial[0]&0x7f | 0x40
 	issuer := ca.RootDigest(is.root.Raw)
 	return &modelv1.Certificate{
 		Generation: generation,
 		KeySha256:  key.SHA256[:],
 		PublicKey:  key.DER,
-		Serial:     serial,
+		Serial:     newSerial(),
 		NotBefore:  notBefore.UnixNano(),
 		NotAfter:   notAfter.UnixNano(),
 		IssuedAt:   now.UnixNano(),
@@ -278,12 +272,11 @@ func (is *Issuer) leaf(record *modelv1.Certificate, request []byte, l leaf) ([]b
 	if err != nil {
 		return nil, err
 	}
-	issuer := ca.RootDigest(is.root.Raw)
-	switch {
-	case !bytes.Equal(key.DER, record.GetPublicKey()):
-		return nil, errors.New("the request's key is not the recorded one")
-	case !bytes.Equal(issuer[:], record.GetIssuer()):
-		return nil, errors.New("it was prepared for another root")
+	if err := is.isFor(record, key); err != nil {
+		return nil, err
+	}
+	if is.IsOutside() {
+		return nil, fmt.Errorf("the key of %s is not held here: an external CA signs", is.root.Subject)
 	}
 	value, err := ca.GenerationValue(record.GetGeneration())
 	if err != nil {

@@ -50,7 +50,11 @@ func export(s *say.Streams) *cli.Command {
 			if err := write(path, data); err != nil {
 				return err
 			}
-			return s.Data("Wrote records %d to %d, sealed by the CA.", report.First, report.Last)
+			by := "the CA"
+			if len(report.Seal.Manager) > 0 {
+				by = "a manager that the CA has certified"
+			}
+			return s.Data("Wrote records %d to %d, sealed by %s.", report.First, report.Last, by)
 		}),
 	}
 }
@@ -106,7 +110,7 @@ func fetch(ctx context.Context, api *conn.Conn, limit time.Duration) ([]byte, er
 				return errors.New("the manager's seal has no hash")
 			}
 			of.Seq, of.Hash, of.At, of.Root, of.Signature = v.GetSeq(), audit.Hash(v.GetHash()), time.Unix(0, v.GetAt()), audit.Hash(v.GetRoot()), v.GetSignature()
-			whole = true
+			of.Manager, whole = v.GetManager(), true
 			return to.End(&of)
 		},
 	})

@@ -110,7 +110,11 @@ func judge(s *say.Streams, name string, in io.Reader, roots [][]byte) error {
 		}
 		text += "."
 	}
-	text += fmt.Sprintf("\nSigned under the root with SHA-256 %s.", r.Seal.Root)
+	text += fmt.Sprintf("\nSigned under the root with SHA-256 %s", r.Seal.Root)
+	if len(r.Seal.Manager) > 0 {
+		text += ", by a manager that it certifies: the root's key is at an external CA"
+	}
+	text += "."
 	if err := s.Data("%s", text); err != nil {
 		return err
 	}

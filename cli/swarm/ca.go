@@ -8,8 +8,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -19,8 +17,6 @@ import (
 	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
-
-var unservedCA = map[string]string{"external-ca": "an external CA is"}
 
 func rootCA(s *say.Streams) *cli.Command {
 	return &cli.Command{
@@ -43,13 +39,11 @@ func rootCA(s *say.Streams) *cli.Command {
 			&cli.BoolFlag{Name: "detach", Aliases: []string{"d"}, Usage: "do not wait for the end"},
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "show no progress and no root"},
 			&cli.StringFlag{Name: "format", Usage: "json: one line for each change"},
-			&cli.StringFlag{Name: "external-ca", Hidden: true},
+			externalFlag("with --ca-cert: where that root signs, and its key is"),
+			&cli.StringFlag{Name: "cross-cert", Usage: "`FILE` with the root that is to follow as certified by the present one, in PEM; needed if an external CA has the key of that"},
 			conn.TimeoutFlag(conn.ForAnswer),
 		},
 		Action: func(c *cli.Context) error {
-			if err := refuse(c, unservedCA); err != nil {
-				return err
-			}
 			ask, err := caAsk(c)
 			if err != nil {
 				return err
@@ -81,7 +75,7 @@ func caAsk(c *cli.Context) (*caOrder, error) {
 	case !rotate && c.Bool("replace"):
 		return nil, say.Misuse("swarm ca: --replace is for --rotate")
 	}
-	for _, name := range []string{"ca-cert", "ca-key", "cert-expiry"} {
+	for _, name := range []string{"ca-cert", "ca-key", "cert-expiry", "external-ca", "cross-cert"} {
 		if c.IsSet(name) && !rotate {
 			return nil, say.Misuse("swarm ca: --%s is for --rotate", name)
 		}
@@ -107,9 +101,41 @@ func caAsk(c *cli.Context) (*caOrder, error) {
 			RequestId: conn.RequestID(), Deadline: deadline, OnStraggler: policy,
 			CertExpiry: int64(c.Duration("cert-expiry")), Replace: c.Bool("replace"),
 		}
-		out.rotate.Certificate, out.rotate.Key, err = readRoot(c.String("ca-cert"), c.String("ca-key"))
+		err = giveRoot(c, out.rotate)
 	}
 	return out, err
+}
+
+// giveRoot reads the root that is to follow, if one is given, and where its key is.
+func giveRoot(c *cli.Context, q *controlv1.RotateRootRequest) (err error) {
+	cert, key, cross := c.String("ca-cert"), c.String("ca-key"), c.String("cross-cert")
+	if q.External, err = readExternal(c.StringSlice("external-ca")); err != nil {
+		return err
+	}
+	switch outside := len(q.GetExternal()) > 0; {
+	case outside && key != "":
+		return say.Misuse("swarm ca: --external-ca and --ca-key exclude each other: the key is there, or here")
+	case outside && cert == "":
+		return say.Misuse("swarm ca: --external-ca belongs to --ca-cert, the root that the external CA signs with")
+	case !outside && (cert == "") != (key == ""):
+		return say.Misuse("swarm ca: --ca-cert and --ca-key belong together, or --ca-cert and --external-ca")
+	case cross != "" && cert == "":
+		return say.Misuse("swarm ca: --cross-cert belongs to --ca-cert, the root that it certifies")
+	}
+	if q.Certificate, err = readCert("ca-cert", cert); err != nil {
+		return err
+	}
+	if q.Cross, err = readCert("cross-cert", cross); err != nil || key == "" {
+		return err
+	}
+	block, err := readPEM(key)
+	if err == nil {
+		q.Key, err = pkcs8(block)
+	}
+	if err != nil {
+		return say.Misuse("--ca-key %s: %v", key, err)
+	}
+	return nil
 }
 
 func onStraggler(word string) (modelv1.StragglerPolicy, error) {
@@ -127,44 +153,26 @@ func onStraggler(word string) (modelv1.StragglerPolicy, error) {
 // maxPEM bounds a file with a certificate or a key.
 const maxPEM = 64 << 10
 
-// readRoot reads a root and its key, DER and PKCS#8. No error quotes a key.
-func readRoot(certPath, keyPath string) (cert, key []byte, err error) {
-	if certPath == "" && keyPath == "" {
-		return nil, nil, nil
+// readCert reads the certificate that a flag names, DER; nil if it names none.
+func readCert(flag, path string) ([]byte, error) {
+	if path == "" {
+		return nil, nil
 	}
-	if certPath == "" || keyPath == "" {
-		return nil, nil, say.Misuse("swarm ca: --ca-cert and --ca-key belong together")
-	}
-	block, err := readPEM(certPath)
+	block, err := readPEM(path)
 	if err != nil {
-		return nil, nil, say.Misuse("--ca-cert %s: %v", certPath, err)
+		return nil, say.Misuse("--%s %s: %v", flag, path, err)
 	}
 	if block.Type != "CERTIFICATE" {
-		return nil, nil, say.Misuse("--ca-cert %s: a certificate is needed, and it holds a %q", certPath, block.Type)
+		return nil, say.Misuse("--%s %s: a certificate is needed, and it holds a %q", flag, path, block.Type)
 	}
-	cert = block.Bytes
-	if block, err = readPEM(keyPath); err != nil {
-		return nil, nil, say.Misuse("--ca-key %s: %v", keyPath, err)
-	}
-	if key, err = pkcs8(block); err != nil {
-		return nil, nil, say.Misuse("--ca-key %s: %v", keyPath, err)
-	}
-	return cert, key, nil
+	return block.Bytes, nil
 }
 
 // readPEM reads the one block that a file must hold.
 func readPEM(path string) (*pem.Block, error) {
-	f, err := os.Open(path)
+	text, err := readSome(path, maxPEM)
 	if err != nil {
 		return nil, err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxPEM+1))
-	switch {
-	case err != nil:
-		return nil, err
-	case len(text) > maxPEM:
-		return nil, fmt.Errorf("it is longer than %d bytes", maxPEM)
 	}
 	block, rest := pem.Decode(text)
 	for block != nil && block.Type == "EC PARAMETERS" { // openssl writes them before the key

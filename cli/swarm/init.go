@@ -17,7 +17,6 @@ import (
 var unservedInit = map[string]string{
 	"data-path-addr": "overlay networks are", "data-path-port": "overlay networks are",
 	"default-addr-pool": "overlay networks are", "default-addr-pool-mask-length": "overlay networks are",
-	"external-ca": "an external CA is",
 }
 
 func initialise(s *say.Streams) *cli.Command {
@@ -30,7 +29,8 @@ func initialise(s *say.Streams) *cli.Command {
 			&cli.StringFlag{Name: "data-path-port", Hidden: true},
 			&cli.StringSliceFlag{Name: "default-addr-pool", Hidden: true},
 			&cli.StringFlag{Name: "default-addr-pool-mask-length", Hidden: true},
-			&cli.StringSliceFlag{Name: "external-ca", Hidden: true},
+			&cli.StringFlag{Name: "ca-cert", Usage: "`FILE` with the swarm's root, in PEM, whose key is at an external CA; without it one is made"},
+			externalFlag("with --ca-cert: where that root signs"),
 			conn.TimeoutFlag(conn.ForMembership),
 		),
 		Action: conn.With(s, func(ctx context.Context, c *cli.Context, api *conn.Conn) error {
@@ -69,13 +69,33 @@ func initRequest(c *cli.Context) (*localv1.InitRequest, error) {
 	if err := checkPulse(spec); err != nil {
 		return nil, err
 	}
+	root, external, err := firstRoot(c)
+	if err != nil {
+		return nil, err
+	}
 	return &localv1.InitRequest{
+		Root: root, External: external,
 		AdvertiseAddr:   c.String("advertise-addr"),
 		ListenAddr:      c.String("listen-addr"),
 		Availability:    a,
 		ForceNewCluster: c.Bool("force-new-cluster"),
 		Spec:            spec,
 	}, nil
+}
+
+// firstRoot reads the root that the swarm is to have, and where it signs.
+func firstRoot(c *cli.Context) (root []byte, external []*modelv1.ExternalCA, err error) {
+	if c.IsSet("ca-cert") != c.IsSet("external-ca") {
+		return nil, nil, say.Misuse("swarm init: --ca-cert and --external-ca belong together: a root, and the external CA that has its key")
+	}
+	if c.IsSet("ca-cert") && c.Bool("force-new-cluster") {
+		return nil, nil, say.Hinted(say.Misuse("swarm init: --force-new-cluster keeps the root"), "change it afterwards with: ctl swarm ca --rotate")
+	}
+	if external, err = readExternal(c.StringSlice("external-ca")); err != nil {
+		return nil, nil, err
+	}
+	root, err = readCert("ca-cert", c.String("ca-cert"))
+	return root, external, err
 }
 
 func initialised(s *say.Streams, resp *localv1.InitResponse, forced bool) error {

@@ -17,25 +17,23 @@ import (
 // become meanwhile.
 const changeTries = 10
 
-var unservedUpdate = map[string]string{"external-ca": "an external CA is"}
-
 func update(s *say.Streams) *cli.Command {
 	return &cli.Command{
 		Name:  "update",
 		Usage: "change the settings of the swarm",
 		Flags: append(settingFlags(false),
-			&cli.StringSliceFlag{Name: "external-ca", Hidden: true},
+			externalFlag("where the root signs from now on, whose key is at an external CA"),
 			conn.TimeoutFlag(conn.ForAnswer),
 		),
 		Action: func(c *cli.Context) error {
-			if err := refuse(c, unservedUpdate); err != nil {
-				return err
-			}
 			given, err := set(c, &modelv1.ClusterSpec{}) // refused before anybody is asked
 			if err != nil {
 				return err
 			}
-			if !given {
+			if _, err := readExternal(c.StringSlice("external-ca")); err != nil {
+				return err
+			}
+			if !given && !c.IsSet("external-ca") {
 				cli.HelpPrinter(s.Out, cli.CommandHelpTemplate, c.Command)
 				return nil
 			}
@@ -57,6 +55,9 @@ func change(ctx context.Context, c *cli.Context, api *conn.Conn) error {
 		}
 		proto.Merge(req.Spec, resp.GetCluster().GetSpec())
 		if _, err := set(c, req.GetSpec()); err != nil {
+			return err
+		}
+		if req.External, err = readExternal(c.StringSlice("external-ca")); err != nil {
 			return err
 		}
 		if err := checkPulse(req.GetSpec()); err != nil {

@@ -52,6 +52,7 @@ func (h *host) export() []byte {
 		}
 		if v := m.GetSeal(); v != nil {
 			seal.Seq, seal.Hash, seal.At, seal.Root, seal.Signature = v.GetSeq(), audit.Hash(v.GetHash()), time.Unix(0, v.GetAt()), audit.Hash(v.GetRoot()), v.GetSignature()
+			seal.Manager = v.GetManager()
 			if err := to.End(&seal); err != nil {
 				t.Fatal(err)
 			}

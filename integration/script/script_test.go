@@ -93,7 +93,7 @@ func TestDaemon(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"ready": ready, "small": small, "word": word, "until": until, "page": page, "documented": documented,
 			"cut": cutShort, "absent": absent, "showcerts": showcerts,
-			"guide": guide,
+			"guide": guide, "cfssl": cfssl(t),
 		},
 	})
 }

@@ -17,7 +17,7 @@ internal/id internal/durable internal/invariant internal/meter
 internal/sealed internal/taskstate
 ca agent/exec manager/audit
 internal/rpc
-ca/issue ca/keystore ca/authority ca/client manager/store manager/consensus manager/orchestrate manager/schedule manager/allocate manager/reap manager/reconcile manager/control manager/dispatch manager/membership manager/enrol manager/witness manager/rekey manager/rotation manager/condemn manager/tally manager/backup manager/logbroker agent/task agent/worker agent/session agent/containerd
+ca/issue ca/external ca/keystore ca/authority ca/client manager/store manager/consensus manager/orchestrate manager/schedule manager/allocate manager/reap manager/reconcile manager/control manager/dispatch manager/membership manager/enrol manager/witness manager/rekey manager/rotation manager/condemn manager/tally manager/backup manager/logbroker agent/task agent/worker agent/session agent/containerd
 manager agent
 internal/metrics
 internal/node

@@ -3,9 +3,6 @@ package node
 import (
 	"context"
 	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"net"
@@ -18,7 +15,6 @@ import (
 	"github.com/skep-project/skep/agent/containerd"
 	"github.com/skep-project/skep/ca"
 	"github.com/skep-project/skep/ca/client"
-	"github.com/skep-project/skep/ca/issue"
 	"github.com/skep-project/skep/ca/keystore"
 	"github.com/skep-project/skep/internal/id"
 	"github.com/skep-project/skep/internal/sealed"
@@ -41,14 +37,14 @@ func (n *Node) found(ctx context.Context, req *localv1.InitRequest, by *logv1.De
 	}
 	now := time.Now()
 	cluster, history, node := id.New(), id.New(), id.New()
-	rootDER, rootKey, err := issue.NewRoot(cluster, now)
+	root, err := n.firstRoot(ctx, cluster, req, now)
 	if err != nil {
 		return fmt.Errorf("found swarm: %w", err)
 	}
-	me, record, err := ownIdentity(ca.Profile{
+	me, record, err := n.ownIdentity(ctx, ca.Profile{
 		Cluster: cluster, Node: node, Role: modelv1.Role_ROLE_MANAGER, Generation: 1,
 		Lifetime: ca.Lifetime(modelv1.Role_ROLE_MANAGER, req.GetSpec()),
-	}, &modelv1.RootCA{Certificates: [][]byte{rootDER}, Key: rootKey.Reveal()}, now)
+	}, root, now)
 	if err != nil {
 		return fmt.Errorf("found swarm: %w", err)
 	}
@@ -63,7 +59,7 @@ func (n *Node) found(ctx context.Context, req *localv1.InitRequest, by *logv1.De
 	first := &logv1.Transaction{Deed: by, Units: []*logv1.Unit{{Operations: []*logv1.Operation{
 		{Op: &logv1.Operation_PutCluster{PutCluster: &modelv1.Cluster{
 			Id: cluster.Bytes(), History: history.Bytes(), Spec: orEmpty(req.GetSpec()),
-			Root:        &modelv1.RootCA{Certificates: [][]byte{rootDER}, Key: rootKey.Reveal()},
+			Root:        root,
 			WorkerToken: standing(req.GetSpec()), ManagerToken: standing(req.GetSpec()),
 			FeatureLevel: version.FeatureLevel, UnlockKey: unlock.Reveal(), UnlockNumber: number,
 		}}},
@@ -126,13 +122,14 @@ func orActive(a modelv1.Availability) modelv1.Availability {
 	return a
 }
 
-// ownIdentity makes a founder's key and has its own root sign it.
-func ownIdentity(p ca.Profile, root *modelv1.RootCA, now time.Time) (*keystore.Node, *modelv1.Certificate, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+// ownIdentity makes a founder's key and has its own root sign it, or the external CA
+// that has the key of that.
+func (n *Node) ownIdentity(ctx context.Context, p ca.Profile, root *modelv1.RootCA, now time.Time) (*keystore.Node, *modelv1.Certificate, error) {
+	key, err := ca.NewKey()
 	if err != nil {
 		return nil, nil, err
 	}
-	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	csr, err := ca.NewCSR(key)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -140,22 +137,19 @@ func ownIdentity(p ca.Profile, root *modelv1.RootCA, now time.Time) (*keystore.N
 	if err != nil {
 		return nil, nil, err
 	}
-	issuer, err := issue.New(root.GetCertificates(), sealed.NewSecret(root.GetKey()))
+	issuer, err := issuerOf(root)
 	if err != nil {
-		return nil, nil, err
-	}
-	if issuer, err = issuer.Via(root.GetVia()); err != nil {
 		return nil, nil, err
 	}
 	record, err := issuer.Prepare(p, public, now)
 	if err != nil {
 		return nil, nil, err
 	}
-	chain, err := issuer.Sign(p.Cluster, p.Node, record, csr)
+	chain, record, err := n.certify(ctx, p, root, issuer, record, csr)
 	if err != nil {
 		return nil, nil, err
 	}
-	return &keystore.Node{Key: key, Chain: chain, Roots: root.GetCertificates(), IssuedAt: now}, record, nil
+	return &keystore.Node{Key: key, Chain: chain, Roots: root.GetCertificates(), IssuedAt: time.Unix(0, record.GetIssuedAt())}, record, nil
 }
 
 // enrol buys this machine a certificate with a token (R16). Where it is to be

@@ -179,7 +179,7 @@ func (r *restoration) found(ctx context.Context) error {
 	if former != nil {
 		node = former.who.Node
 	}
-	me, cert, err := r.identity(node, former)
+	me, cert, err := r.identity(ctx, node, former)
 	if err != nil {
 		return fmt.Errorf("restore: %w", err)
 	}
@@ -248,15 +248,15 @@ func (r *restoration) former() (*formerSelf, error) {
 
 // identity makes this node's key and has the backup's authority sign it: never
 // with the generation of a certificate there has been.
-func (r *restoration) identity(node id.ID, former *formerSelf) (*keystore.Node, *modelv1.Certificate, error) {
-	snap := r.image.Store.Snapshot()
+func (r *restoration) identity(ctx context.Context, node id.ID, former *formerSelf) (*keystore.Node, *modelv1.Certificate, error) {
+	n, snap := r.node, r.image.Store.Snapshot()
 	c := snap.Cluster()
 	p := ca.Profile{Cluster: r.image.Cluster(), Node: node, Role: modelv1.Role_ROLE_MANAGER, Generation: 1}
 	if former != nil {
 		p.Generation = 1 + max(former.who.Generation, snap.Node(node).GetCurrent().GetGeneration())
 	}
 	p.Lifetime = ca.Lifetime(p.Role, c.GetSpec())
-	return ownIdentity(p, c.GetRoot(), time.Now())
+	return n.ownIdentity(ctx, p, c.GetRoot(), time.Now())
 }
 
 // record is this node's record in the new state.

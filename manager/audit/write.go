@@ -88,6 +88,9 @@ func (w *writer) seal(s *Seal) {
 	w.moment("at", s.At)
 	w.raw("root", s.Root.String())
 	w.raw("signature", base64Of(s.Signature))
+	if len(s.Manager) > 0 {
+		w.raw("manager", base64Of(s.Manager))
+	}
 	w.buf = append(w.buf, '}')
 }
 

@@ -79,6 +79,10 @@ func (c *checker) authority() {
 	c.need(ca.InTime(root, c.now) == nil, "the root is valid from %s to %s, and the clock here says %s",
 		root.NotBefore.UTC().Format(time.RFC3339), root.NotAfter.UTC().Format(time.RFC3339), c.now.UTC().Format(time.RFC3339))
 	c.need(cluster.GetRoot().GetGiven() || strings.Join(root.Subject.Organization, "") == asID(cluster.GetId()).String(), "the root is of another cluster, %s", root.Subject)
+	if len(cluster.GetRoot().GetExternal()) > 0 {
+		c.need(len(cluster.GetRoot().GetKey()) == 0, "the root's key is said to be at an external CA, and is there")
+		return
+	}
 	c.need(signs(cluster.GetRoot().GetKey(), root), "the root's key is not that of its certificate")
 }
 

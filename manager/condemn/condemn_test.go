@@ -72,7 +72,7 @@ func newWorld(t *testing.T) *world {
 }
 
 // rotate begins a rotation to a root that is called after how many there were.
-func (w *world) rotate(_ *modelv1.Cluster, msg *controlv1.RotateRootRequest) (func(*modelv1.Cluster, string, int64) error, error) {
+func (w *world) rotate(_ context.Context, _ *modelv1.Cluster, msg *controlv1.RotateRootRequest) (func(*modelv1.Cluster, string, int64) error, error) {
 	if w.refuse != nil {
 		return nil, w.refuse
 	}

@@ -35,7 +35,7 @@ type Config struct {
 	Revoke func(tx *store.Tx, token id.ID, reason string) error
 	// Rotate makes the root that msg asks for, and returns what writes its rotation
 	// into c, the caller's own copy; at is log time.
-	Rotate func(c *modelv1.Cluster, msg *controlv1.RotateRootRequest) (begin func(c *modelv1.Cluster, by string, at int64) error, err error)
+	Rotate func(ctx context.Context, c *modelv1.Cluster, msg *controlv1.RotateRootRequest) (begin func(c *modelv1.Cluster, by string, at int64) error, err error)
 	Log    *slog.Logger
 }
 
@@ -140,7 +140,7 @@ func (*Keeper) putOut(tx *store.Tx) error {
 func (k *Keeper) replace(ctx context.Context, seen *modelv1.Cluster) error {
 	x := seen.GetCondemnation()
 	msg := &controlv1.RotateRootRequest{RequestId: newID(), Deadline: x.GetDeadline(), OnStraggler: x.GetOnStraggler(), Replace: seen.GetRoot().GetRotation() != nil}
-	begin, err := k.rotate(seen, msg)
+	begin, err := k.rotate(ctx, seen, msg)
 	if err != nil {
 		return fmt.Errorf("rotate the root: %w", err)
 	}
@@ -169,11 +169,11 @@ func (k *Keeper) replace(ctx context.Context, seen *modelv1.Cluster) error {
 
 // rotate has the next root made; nil if the one there is stays, for its key is not in
 // the swarm.
-func (k *Keeper) rotate(c *modelv1.Cluster, msg *controlv1.RotateRootRequest) (begin func(c *modelv1.Cluster, by string, at int64) error, err error) {
+func (k *Keeper) rotate(ctx context.Context, c *modelv1.Cluster, msg *controlv1.RotateRootRequest) (begin func(c *modelv1.Cluster, by string, at int64) error, err error) {
 	if elsewhere(c.GetRoot()) {
 		return nil, nil
 	}
-	return k.cfg.Rotate(c, msg)
+	return k.cfg.Rotate(ctx, c, msg)
 }
 
 // finish makes standing tokens anew, where there are to be any, and forgets the former

@@ -10,7 +10,6 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/skep-project/skep/internal/rpc"
-	"github.com/skep-project/skep/internal/sealed"
 	"github.com/skep-project/skep/manager/audit"
 	"github.com/skep-project/skep/manager/store"
 	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
@@ -31,7 +30,7 @@ func (s *Server) ReadAudit(msg *controlv1.ReadAuditRequest, stream grpc.ServerSt
 		return err
 	}
 	if msg.GetExport() {
-		return exportAudit(s.snapshot(), stream)
+		return s.exportAudit(s.snapshot(), stream)
 	}
 	w := s.cfg.DB.Store().Watch(store.Key{Kind: store.KindAudit}) // before the look, so that nothing is missed
 	defer w.Close()
@@ -173,15 +172,15 @@ func isAbout(r *audit.Record, word string) bool {
 	})
 }
 
-// exportAudit sends the whole trail with its head, and a seal that the CA's key
-// signs over its last record.
-func exportAudit(snap *store.Snapshot, stream grpc.ServerStreamingServer[controlv1.ReadAuditResponse]) error {
+// exportAudit sends the whole trail with its head, and a seal over its last record
+// that the CA's key signs, or this manager's if that is elsewhere.
+func (s *Server) exportAudit(snap *store.Snapshot, stream grpc.ServerStreamingServer[controlv1.ReadAuditResponse]) error {
 	c, err := cluster(snap)
 	if err != nil {
 		return err
 	}
 	trail := snap.Trail()
-	seal, err := sealOf(c, trail, snap.Now())
+	seal, err := s.sealOf(c, trail, snap.Now())
 	if err != nil {
 		return err
 	}
@@ -201,14 +200,12 @@ func exportAudit(snap *store.Snapshot, stream grpc.ServerStreamingServer[control
 	return stream.Send(&controlv1.ReadAuditResponse{At: trail.Last(), Seal: seal})
 }
 
-// sealOf signs the trail as it is. A CA whose key the managers do not have signs
-// nothing: the seal then is without a signature, and says so.
-func sealOf(c *modelv1.Cluster, trail *audit.Trail, at time.Time) (*controlv1.AuditSeal, error) {
-	s := &audit.Seal{Cluster: idOf(c.GetId()).String(), History: idOf(c.GetHistory()).String(), Seq: trail.Last(), Hash: trail.Head(), At: at}
-	if key := c.GetRoot().GetKey(); len(key) > 0 {
-		if err := s.Sign(audit.ForExport, c.GetRoot().GetCertificates(), sealed.NewSecret(key)); err != nil {
-			return nil, err
-		}
+// sealOf has the trail as it is signed. If nothing can sign, the seal is without a
+// signature, and says so.
+func (s *Server) sealOf(c *modelv1.Cluster, trail *audit.Trail, at time.Time) (*controlv1.AuditSeal, error) {
+	v := &audit.Seal{Cluster: idOf(c.GetId()).String(), History: idOf(c.GetHistory()).String(), Seq: trail.Last(), Hash: trail.Head(), At: at}
+	if err := s.cfg.Seal(c.GetRoot(), audit.ForExport, v); err != nil {
+		return nil, err
 	}
-	return &controlv1.AuditSeal{Seq: s.Seq, Hash: s.Hash[:], At: at.UnixNano(), Root: s.Root[:], Signature: s.Signature}, nil
+	return &controlv1.AuditSeal{Seq: v.Seq, Hash: v.Hash[:], At: at.UnixNano(), Root: v.Root[:], Signature: v.Signature, Manager: v.Manager}, nil
 }

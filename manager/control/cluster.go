@@ -30,6 +30,7 @@ func redacted(c *modelv1.Cluster) *modelv1.Cluster {
 	c.WorkerToken, c.ManagerToken, c.PreviousWorkerToken, c.PreviousManagerToken, c.UnlockKey = nil, nil, nil, nil, nil
 	if c.GetRoot() != nil {
 		c.Root.Key = nil
+		withoutKeys(c.GetRoot().GetExternal())
 	}
 	if c.GetRoot().GetLast() != nil {
 		c.Root.Last.Stragglers = nil // there are users among them: GetRoot names them to who may know
@@ -47,9 +48,17 @@ func redacted(c *modelv1.Cluster) *modelv1.Cluster {
 				continue
 			}
 			k.Key = nil
+			withoutKeys(k.GetExternal())
 		}
 	}
 	return c
+}
+
+// withoutKeys takes out of external CAs, the caller's own copies, what is secret.
+func withoutKeys(cas []*modelv1.ExternalCA) {
+	for _, at := range cas {
+		at.AuthKey = nil
+	}
 }
 
 // GetCluster shows the cluster without its keys and tokens.
@@ -93,6 +102,9 @@ func (s *Server) UpdateCluster(ctx context.Context, msg *controlv1.UpdateCluster
 	if err := checkCluster(msg.GetSpec()); err != nil {
 		return nil, err
 	}
+	if err := s.checkExternal(ctx, msg); err != nil {
+		return nil, err
+	}
 	workerToken, managerToken := ca.NewTokenSecret(), ca.NewTokenSecret()
 	unlock := sealed.NewUnlockKey()
 	_, err = s.change(ctx, req, func(tx *store.Tx) error {
@@ -107,12 +119,44 @@ func (s *Server) UpdateCluster(ctx context.Context, msg *controlv1.UpdateCluster
 		c.Spec = msg.GetSpec()
 		stand(c, workerToken, managerToken)
 		autolock(c, unlock)
+		if len(msg.GetExternal()) > 0 {
+			if err := s.cfg.Roots.Move(c, msg.GetExternal()); err != nil {
+				return err
+			}
+		}
 		return tx.PutCluster(c)
 	})
 	if err != nil {
 		return nil, err
 	}
 	return &controlv1.UpdateClusterResponse{Cluster: redacted(s.snapshot().Cluster())}, nil
+}
+
+// checkExternal refuses external CAs that do not sign for the swarm's root, or sign for
+// longer than certificates are to live: they are tried before anything is written.
+func (s *Server) checkExternal(ctx context.Context, msg *controlv1.UpdateClusterRequest) error {
+	cas := msg.GetExternal()
+	var f faults
+	f.external(cas)
+	if err := f.refusal("swarm"); err != nil {
+		return err
+	}
+	c, err := cluster(s.snapshot())
+	if err != nil {
+		return err
+	}
+	old, spec := c.GetSpec(), msg.GetSpec()
+	c = proto.CloneOf(c)
+	c.Spec = spec
+	switch {
+	case len(cas) > 0:
+		if err := s.cfg.Roots.Move(c, cas); err != nil {
+			return err
+		}
+	case old.GetCertExpiry() == spec.GetCertExpiry() && old.GetManagerCertExpiry() == spec.GetManagerCertExpiry():
+		return nil
+	}
+	return s.cfg.Roots.Try(ctx, c, c.GetRoot().GetExternal())
 }
 
 // outOfSequence refuses a change that was made from another version.

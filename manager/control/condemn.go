@@ -183,6 +183,7 @@ func narrow(ctx context.Context, msg *controlv1.RotateRootRequest) error {
 	}
 	var f faults
 	f.check(len(msg.GetCertificate()) == 0 && len(msg.GetKey()) == 0, "a root of one's own")
+	f.check(len(msg.GetExternal()) == 0 && len(msg.GetCross()) == 0, "a root whose key is elsewhere")
 	f.check(msg.GetCertExpiry() == 0, "another life of certificates")
 	f.check(!msg.GetReplace(), "another root in the place of the one that is to follow")
 	f.check(msg.GetDeadline() == 0 || time.Duration(msg.GetDeadline()) >= leastFollow, "a deadline of less than %v", leastFollow)

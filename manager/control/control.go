@@ -17,6 +17,7 @@ import (
 	"errors"
 
 	"github.com/skep-project/skep/internal/id"
+	"github.com/skep-project/skep/manager/audit"
 	"github.com/skep-project/skep/manager/control/events"
 	"github.com/skep-project/skep/manager/store"
 	cav1 "github.com/skep-project/skep/proto/skep/ca/v1"
@@ -73,12 +74,15 @@ type Config struct {
 	Condemn CondemnOffice
 	// Managers returns whom agents and clients may dial (R15).
 	Managers func(*store.Snapshot) *cav1.ManagerList
+	// Seal signs a seal of the audit trail with the root's key or, if that is elsewhere,
+	// with this manager's.
+	Seal func(root *modelv1.RootCA, p audit.Purpose, s *audit.Seal) error
 	Decisions
 }
 
 func (c Config) check() error {
 	d := c.Decisions
-	if c.Self.IsZero() || c.DB == nil || c.Group == nil || c.Events == nil || c.Users == nil || c.Roots == nil || c.Condemn == nil || c.Managers == nil ||
+	if c.Self.IsZero() || c.DB == nil || c.Group == nil || c.Events == nil || c.Users == nil || c.Roots == nil || c.Condemn == nil || c.Managers == nil || c.Seal == nil ||
 		d.Constraint == nil || d.Spread == nil || d.Revise == nil || d.RollBack == nil || d.Resume == nil {
 		return errors.New("control: every field of Config is required")
 	}

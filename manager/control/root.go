@@ -3,6 +3,7 @@ package control
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"slices"
 	"time"
 
@@ -28,11 +29,16 @@ type RootOffice interface {
 	// condemnation.
 	View(snap *store.Snapshot) *controlv1.RootView
 	// Next makes or checks the root that msg asks for, or refuses msg.
-	Next(c *modelv1.Cluster, msg *controlv1.RotateRootRequest) (*NextRoot, error)
+	Next(ctx context.Context, c *modelv1.Cluster, msg *controlv1.RotateRootRequest) (*NextRoot, error)
 	// Begin writes what msg asks for into c, the caller's own copy; at is log time.
 	Begin(c *modelv1.Cluster, msg *controlv1.RotateRootRequest, next *NextRoot, by string, at int64) error
 	// Abort has the rotation in c go back.
 	Abort(c *modelv1.Cluster, msg *controlv1.AbortRootRotationRequest, at int64) error
+	// Try returns an error unless each of the external CAs signs for the root of c, as the
+	// spec of c wants it.
+	Try(ctx context.Context, c *modelv1.Cluster, external []*modelv1.ExternalCA) error
+	// Move has the root in c be asked for at those external CAs.
+	Move(c *modelv1.Cluster, external []*modelv1.ExternalCA) error
 }
 
 const (
@@ -97,7 +103,7 @@ func (s *Server) RotateRoot(ctx context.Context, msg *controlv1.RotateRootReques
 	if err != nil {
 		return nil, err
 	}
-	next, err := s.cfg.Roots.Next(c, msg)
+	next, err := s.cfg.Roots.Next(ctx, c, msg)
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +134,11 @@ func (s *Server) rotating(ctx context.Context, msg *controlv1.RotateRootRequest)
 
 func checkRotation(msg *controlv1.RotateRootRequest) error {
 	var f faults
-	f.check((len(msg.GetCertificate()) == 0) == (len(msg.GetKey()) == 0), "a root is given with its certificate and its key, or not at all")
+	cert, key, outside := len(msg.GetCertificate()) > 0, len(msg.GetKey()) > 0, len(msg.GetExternal()) > 0
+	f.check(cert == (key || outside), "a root is given with its certificate and either its key or the external CA that has it, or not at all")
+	f.check(!key || !outside, "a root is given with its key or with the external CA that has it, not with both")
+	f.check(cert || len(msg.GetCross()) == 0, "a cross certificate is given with the root that it certifies")
+	f.external(msg.GetExternal())
 	expiry := time.Duration(msg.GetCertExpiry())
 	f.check(expiry == 0 || expiry >= ca.MinExpiry, "certificate expiry %v: at least %v", expiry, ca.MinExpiry)
 	f.rotationEnd(msg.GetDeadline(), msg.GetOnStraggler())
@@ -224,4 +234,20 @@ func moved(a, b *controlv1.RootView) bool {
 	c := proto.CloneOf(b)
 	c.Now = a.GetNow()
 	return !proto.Equal(a, c)
+}
+
+// external checks where external CAs are said to be.
+func (f *faults) external(cas []*modelv1.ExternalCA) {
+	f.check(len(cas) <= ca.MaxExternal, "%d external CAs: at most %d", len(cas), ca.MaxExternal)
+	seen := make(map[string]bool)
+	for _, at := range cas {
+		f.wrong("external CA", ca.CheckExternal(at.GetUrl()))
+		f.check(!seen[at.GetUrl()], "external CA %s: given twice", at.GetUrl())
+		seen[at.GetUrl()] = true
+		f.check(len(at.GetTrust()) <= ca.MaxRoots, "external CA %s: %d certificates to trust, at most %d", at.GetUrl(), len(at.GetTrust()), ca.MaxRoots)
+		for _, der := range at.GetTrust() {
+			_, err := x509.ParseCertificate(der)
+			f.wrong("external CA "+at.GetUrl()+": certificate to trust", err)
+		}
+	}
 }

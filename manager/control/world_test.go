@@ -12,7 +12,9 @@ import (
 
 	"github.com/skep-project/skep/internal/id"
 	"github.com/skep-project/skep/internal/rpc"
+	"github.com/skep-project/skep/internal/sealed"
 	"github.com/skep-project/skep/internal/taskstate"
+	"github.com/skep-project/skep/manager/audit"
 	"github.com/skep-project/skep/manager/control/events"
 	"github.com/skep-project/skep/manager/store"
 	"github.com/skep-project/skep/manager/store/storetest"
@@ -107,7 +109,10 @@ func emptyWorld(t *testing.T) *world {
 	st.Observe(chronicle)
 	w := &world{T: t, log: log, leader: 1, dark: map[uint64]bool{}}
 	s, err := New(Config{Self: num(1), DB: db, Group: w, Events: chronicle, Decisions: decisions, Users: newScribe(t), Roots: &rotor{}, Condemn: tribunal{},
-		Managers: func(s *store.Snapshot) *cav1.ManagerList { return &cav1.ManagerList{Index: s.Index()} }})
+		Managers: func(s *store.Snapshot) *cav1.ManagerList { return &cav1.ManagerList{Index: s.Index()} },
+		Seal: func(root *modelv1.RootCA, p audit.Purpose, v *audit.Seal) error {
+			return v.Sign(p, root.GetCertificates(), sealed.NewSecret(root.GetKey()))
+		}})
 	if err != nil {
 		t.Fatal(err)
 	}

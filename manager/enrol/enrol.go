@@ -52,7 +52,7 @@ func (m *Members) Cluster(context.Context) (authority.Cluster, error) {
 		ID: cluster, Roots: c.GetRoot().GetCertificates(), Key: sealed.NewSecret(c.GetRoot().GetKey()), Spec: c.GetSpec(),
 		WorkerToken: sealed.NewSecret(c.GetWorkerToken()), ManagerToken: sealed.NewSecret(c.GetManagerToken()),
 	}
-	out.Via = c.GetRoot().GetVia()
+	out.Via, out.External = c.GetRoot().GetVia(), c.GetRoot().GetExternal()
 	for _, f := range c.GetRoot().GetFormer() {
 		if m.db.Snapshot().Now().UnixNano() < f.GetUntil() {
 			out.Former = append(out.Former, ca.RootDigest(f.GetCertificate()))

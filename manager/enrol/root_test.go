@@ -28,7 +28,7 @@ func (w *world) succeed(t *testing.T, both bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	to, cross, err := s.NextRoot(w.id, from, nil, time.Now())
+	to, cross, err := s.NextRoot(t.Context(), authority.Succession{Cluster: w.id, From: from}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -38,7 +38,7 @@ func From(c *modelv1.Cluster, msg *controlv1.RotateRootRequest) (*modelv1.RootKe
 		return nil, rpc.Refuse(rpc.Errorf(errdefs.ErrUnavailable, "the data keys are being replaced (%s): the next root waits for that", c.GetDataKey().GetReason()),
 			"try again in a moment")
 	case r == nil:
-		return &modelv1.RootKey{Certificate: c.GetRoot().GetCertificates()[0], Key: c.GetRoot().GetKey(), Via: c.GetRoot().GetVia(), Given: c.GetRoot().GetGiven()}, nil
+		return &modelv1.RootKey{Certificate: c.GetRoot().GetCertificates()[0], Key: c.GetRoot().GetKey(), Via: c.GetRoot().GetVia(), Given: c.GetRoot().GetGiven(), External: c.GetRoot().GetExternal()}, nil
 	case msg.GetReplace() && len(c.GetRoot().GetCertificates())+1 > ca.MaxRoots:
 		return nil, rpc.Refuse(rpc.Errorf(errdefs.ErrFailedPrecondition, "the rotation was replaced %d times and no more roots can be trusted at once", len(r.GetDropped())),
 			"let it end, or abort it: ctl swarm ca --abort")
@@ -49,7 +49,7 @@ func From(c *modelv1.Cluster, msg *controlv1.RotateRootRequest) (*modelv1.RootKe
 			"wait for its end (ctl swarm ca shows it), or begin another in its place: ctl swarm ca --rotate --replace")
 	case len(msg.GetCertificate()) > 0 && !bytes.Equal(msg.GetCertificate(), r.GetTo().GetCertificate()):
 		return nil, rpc.Refuse(rpc.Errorf(errdefs.ErrFailedPrecondition, "a rotation to another root is under way"),
-			"wait for its end, or have this root follow instead: ctl swarm ca --rotate --replace --ca-cert FILE --ca-key FILE")
+			"wait for its end, or have this root follow instead: ctl swarm ca --rotate --replace --ca-cert FILE, with what came with it")
 	}
 	return nil, nil
 }
@@ -121,7 +121,7 @@ func trust(root *modelv1.RootCA, first []byte) {
 
 // sign makes a root the one that signs.
 func sign(root *modelv1.RootCA, k *modelv1.RootKey) {
-	root.Key, root.Via, root.Given = k.GetKey(), k.GetVia(), k.GetGiven()
+	root.Key, root.Via, root.Given, root.External = k.GetKey(), k.GetVia(), k.GetGiven(), k.GetExternal()
 	trust(root, k.GetCertificate())
 }
 
@@ -137,9 +137,26 @@ func Abort(c *modelv1.Cluster, msg *controlv1.AbortRootRotationRequest, at int64
 		r.Deadline = at + max(r.GetDeadline()-r.GetStartedAt(), int64(time.Minute))
 		r.Phase, r.PhaseAt = back, at
 		// The key of what signs no more is of no use to anybody.
-		r.To.Key = nil
+		r.To.Key, r.To.External = nil, nil
 		sign(root, r.GetFrom())
 	}
 	amend(r, msg.GetDeadline(), msg.GetOnStraggler(), at)
+	return nil
+}
+
+// Move has the root that signs be asked for at other addresses from now on; its key
+// is at external CAs already.
+func Move(c *modelv1.Cluster, external []*modelv1.ExternalCA) error {
+	root := c.GetRoot()
+	if len(root.GetExternal()) == 0 {
+		return rpc.Refuse(rpc.Errorf(errdefs.ErrFailedPrecondition, "the swarm signs with a root of its own, and no external CA has its key"),
+			"have an external CA's root follow: ctl swarm ca --rotate --ca-cert FILE --external-ca protocol=cfssl,url=URL")
+	}
+	root.External = external
+	for _, k := range []*modelv1.RootKey{root.GetRotation().GetFrom(), root.GetRotation().GetTo()} {
+		if len(k.GetExternal()) > 0 && bytes.Equal(k.GetCertificate(), root.GetCertificates()[0]) {
+			k.External = external
+		}
+	}
 	return nil
 }

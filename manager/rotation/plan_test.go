@@ -419,3 +419,49 @@ func TestReasons(t *testing.T) {
 		}
 	}
 }
+
+// TestARootOutsideHasNoKeyHere: when it has taken over, there is a key in the record no
+// more, and only the one that it is asked with.
+func TestARootOutsideHasNoKeyHere(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1, 0)
+	founding := bytes.Clone(w.root().GetKey())
+	der, _, err := issue.NextRoot(w.id, w.now.Add(time.Hour))
+	w.must(err)
+	at := []*modelv1.ExternalCA{{Url: "https://one:8888", AuthKey: []byte("hidden")}}
+	c := proto.CloneOf(w.store.Snapshot().Cluster())
+	if err := Move(c, at); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("a root of the swarm's own was moved: %v", err)
+	}
+	msg := &controlv1.RotateRootRequest{RequestId: id.New().Bytes(), Certificate: der, External: at}
+	from, err := From(c, msg)
+	w.must(err)
+	w.must(Begin(c, msg, Next{From: from, To: &modelv1.RootKey{Certificate: der, External: at, Given: true}, Cross: []byte("cross")}, "somebody", w.now.UnixNano()))
+	w.put(c)
+	if len(w.root().GetExternal()) > 0 || len(w.root().GetKey()) == 0 {
+		t.Error("it signs before it is trusted")
+	}
+	w.trust(1)
+	w.step()
+	if r := w.root(); len(r.GetExternal()) != 1 || len(r.GetKey()) > 0 {
+		t.Errorf("it signs at %v", r.GetExternal())
+	}
+	// Aborted, the root of before signs here again, and what the other was asked with is
+	// forgotten.
+	back := proto.CloneOf(w.store.Snapshot().Cluster())
+	w.must(Abort(back, &controlv1.AbortRootRotationRequest{}, w.now.UnixNano()))
+	if data, err := proto.Marshal(back); err != nil || bytes.Contains(data, []byte("hidden")) || len(back.GetRoot().GetKey()) == 0 {
+		t.Errorf("aborted, it has a key of %d bytes (%v)", len(back.GetRoot().GetKey()), err)
+	}
+	w.follow(1)
+	w.step()
+	data, err := proto.Marshal(w.store.Snapshot().Cluster())
+	if w.must(err); bytes.Contains(data, founding) || w.root().GetRotation() != nil {
+		t.Error("the former key is kept")
+	}
+	moved := proto.CloneOf(w.store.Snapshot().Cluster())
+	w.must(Move(moved, []*modelv1.ExternalCA{{Url: "https://two:8888"}}))
+	if got := moved.GetRoot().GetExternal(); len(got) != 1 || got[0].GetUrl() != "https://two:8888" {
+		t.Errorf("moved to %v", got)
+	}
+}

@@ -71,6 +71,7 @@ func seal(v *logv1.Seal) *audit.Seal {
 	out := &audit.Seal{Cluster: idText(v.GetCluster()), History: idText(v.GetHistory()), Seq: v.GetSeq(), At: time.Unix(0, v.GetAt()), Signature: v.GetSignature()}
 	copy(out.Hash[:], v.GetHash())
 	copy(out.Root[:], v.GetRoot())
+	out.Manager = v.GetManager()
 	return out
 }
 

@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
+
+	"google.golang.org/protobuf/proto"
 
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
@@ -75,6 +78,7 @@ func (w *turns) cluster(a, b *modelv1.Cluster) {
 	w.standing("manager", a.GetManagerToken(), b.GetManagerToken())
 	w.of(a.GetUnlockNumber() != b.GetUnlockNumber() && len(b.GetUnlockKey()) > 0, "unlock key %d", b.GetUnlockNumber())
 	w.of(!bytes.Equal(a.GetRoot().GetKey(), b.GetRoot().GetKey()), "another root key")
+	w.of(!sameExternal(a.GetRoot().GetExternal(), b.GetRoot().GetExternal()), "the root signs at %s", places(b.GetRoot().GetExternal()))
 	w.of(a.GetDataKey().GetActive() != b.GetDataKey().GetActive(), "data key %d", b.GetDataKey().GetActive())
 }
 
@@ -91,6 +95,22 @@ func condemned(c *modelv1.Condemnation) string {
 func (w *turns) standing(role string, a, b []byte) {
 	w.of(!bytes.Equal(a, b) && len(b) > 0, "another %s token", role)
 	w.of(!bytes.Equal(a, b) && len(b) == 0, "no %s token", role)
+}
+
+func sameExternal(a, b []*modelv1.ExternalCA) bool {
+	return slices.EqualFunc(a, b, func(a, b *modelv1.ExternalCA) bool { return proto.Equal(a, b) })
+}
+
+// places are where external CAs are.
+func places(cas []*modelv1.ExternalCA) string {
+	if len(cas) == 0 {
+		return "the managers"
+	}
+	var out []string
+	for _, at := range cas {
+		out = append(out, at.GetUrl())
+	}
+	return strings.Join(out, ", ")
 }
 
 func onOff(on bool) string {

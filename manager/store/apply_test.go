@@ -447,3 +447,15 @@ func TestAPublishedSnapshotStaysAsItIs(t *testing.T) {
 		t.Error("a snapshot changed after it was published")
 	}
 }
+
+func TestARootOutsideHasNoKeyInTheState(t *testing.T) {
+	t.Parallel()
+	s := New()
+	op := func(r *modelv1.RootCA) *logv1.Operation {
+		return &logv1.Operation{Op: &logv1.Operation_PutCluster{PutCluster: &modelv1.Cluster{Id: num(1).Bytes(), Root: r}}}
+	}
+	outside := []*modelv1.ExternalCA{{Url: "https://one"}}
+	refused(t, s, "a key in both places", op(&modelv1.RootCA{Key: []byte("key"), External: outside}))
+	must(t, s, op(&modelv1.RootCA{Key: []byte("key")}))
+	must(t, s, op(&modelv1.RootCA{External: outside}))
+}

@@ -83,6 +83,9 @@ func (s *state) putCluster(c *modelv1.Cluster) *Conflict {
 	if old != nil && !bytes.Equal(old.GetId(), c.GetId()) {
 		return refuse(KindCluster, c.GetId(), "is not the cluster this state belongs to, %s", asID(old.GetId()))
 	}
+	if r := c.GetRoot(); len(r.GetExternal()) > 0 && len(r.GetKey()) > 0 {
+		return refuse(KindCluster, c.GetId(), "has a root whose key is said to be at an external CA, and holds it")
+	}
 	c.Meta = s.stamp(old.GetMeta())
 	c.FeatureLevel = max(c.GetFeatureLevel(), old.GetFeatureLevel()) // it never falls (R27)
 	s.undo = append(s.undo, func() { s.cluster = old })

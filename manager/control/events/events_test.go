@@ -87,6 +87,17 @@ func putCluster(change func(*modelv1.Cluster)) *logv1.Operation {
 	return &logv1.Operation{Op: &logv1.Operation_PutCluster{PutCluster: c}}
 }
 
+// outside is the cluster with an external CA that fails, or does not.
+func outside(failing bool) *logv1.Operation {
+	h := &modelv1.ExternalHealth{Url: "https://one", Failing: failing}
+	if failing {
+		h.Error = "refused"
+	}
+	return putCluster(func(c *modelv1.Cluster) {
+		c.WorkerToken, c.Root = []byte("another"), &modelv1.RootCA{ExternalHealth: []*modelv1.ExternalHealth{h}}
+	})
+}
+
 func putNode(x id.ID, change func(*modelv1.NodeSpec)) *logv1.Operation {
 	spec := &modelv1.NodeSpec{Role: modelv1.Role_ROLE_WORKER}
 	change(spec)
@@ -229,6 +240,9 @@ func TestTheStoryOfASwarm(t *testing.T) {
 		{"gone", []*logv1.Operation{remove(store.KindTask, web1.Bytes()), remove(store.KindService, web.Bytes())},
 			[]string{"task destroy web.1 node=dev01 service=web", "service destroy web"}},
 		{"a token", []*logv1.Operation{putCluster(func(c *modelv1.Cluster) { c.WorkerToken = []byte("another") })}, []string{"swarm token-rotated default role=worker"}},
+		{"an external CA that fails", []*logv1.Operation{outside(true)}, []string{"swarm external-ca-fails default url=https://one: refused"}},
+		{"and is back", []*logv1.Operation{outside(false)}, []string{"swarm external-ca-back default url=https://one"}},
+		{"and stays", []*logv1.Operation{outside(false)}, nil},
 		{"settings, and a new history", []*logv1.Operation{putCluster(func(c *modelv1.Cluster) {
 			c.WorkerToken, c.History, c.Spec.Lease = []byte("another"), []byte("two"), 5e9
 		})}, []string{"swarm new-history default: a new cluster was made of one manager, or a backup was restored", "swarm update default lease.new=5s lease.old=0s"}},

@@ -16,7 +16,7 @@ var actions = []string{
 	"ready", "unknown", "down", "clone", "clock", "promote", "demote", Leader, Reachable, Unreachable, // of nodes
 	"update-paused", "update-completed", "rollback-started", "rollback-paused", "rollback-completed", // of services
 	"token-rotated", "new-history", LossesDeferred, "root-rotation-start", "root-rotation-phase", "root-rotation-end",
-	"condemn-start", "condemn-step", "condemn-end", // of the swarm
+	"condemn-start", "condemn-step", "condemn-end", ExternalFails, ExternalBack, // of the swarm
 	"pending", "accept", "reject", "lapse", // of nodes that wait
 	"use", "used-up", "expire", "revoke", // of join tokens
 }

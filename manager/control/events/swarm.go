@@ -3,6 +3,7 @@ package events
 import (
 	"bytes"
 	"encoding/hex"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -67,8 +68,28 @@ func (s *step) condemnation(was *modelv1.Condemnation, c *modelv1.Cluster) {
 	}
 }
 
+// What becomes of an external CA.
+const (
+	ExternalFails = "external-ca-fails"
+	ExternalBack  = "external-ca-back"
+)
+
+// external tells which external CAs began to fail, or ended that.
+func (s *step) external(old, now *modelv1.RootCA) {
+	for _, h := range now.GetExternalHealth() {
+		failed := slices.ContainsFunc(old.GetExternalHealth(), func(o *modelv1.ExternalHealth) bool { return o.GetUrl() == h.GetUrl() && o.GetFailing() })
+		switch attributes := map[string]string{"url": h.GetUrl()}; {
+		case h.GetFailing() && !failed:
+			s.add(s.swarmEntry(), ExternalFails, h.GetError(), attributes)
+		case !h.GetFailing() && failed:
+			s.add(s.swarmEntry(), ExternalBack, "", attributes)
+		}
+	}
+}
+
 // root tells what became of a rotation of the root.
 func (s *step) root(old, now *modelv1.RootCA) {
+	s.external(old, now)
 	was, is := old.GetRotation(), now.GetRotation()
 	switch {
 	case is != nil && !bytes.Equal(was.GetId(), is.GetId()):

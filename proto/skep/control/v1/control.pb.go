@@ -568,7 +568,12 @@ type RotateRootRequest struct {
 	// UNSPECIFIED: wait, or if a rotation is under way, its own.
 	OnStraggler v1.StragglerPolicy `protobuf:"varint,6,opt,name=on_straggler,json=onStraggler,proto3,enum=skep.model.v1.StragglerPolicy" json:"on_straggler,omitempty"`
 	// Another root follows than that of the rotation that is under way.
-	Replace       bool `protobuf:"varint,7,opt,name=replace,proto3" json:"replace,omitempty"`
+	Replace bool `protobuf:"varint,7,opt,name=replace,proto3" json:"replace,omitempty"`
+	// Where the next root signs; certificate is its, and key stays empty.
+	External []*v1.ExternalCA `protobuf:"bytes,20,rep,name=external,proto3" json:"external,omitempty"`
+	// DER of the next root as certified by the present one, which the managers cannot
+	// make if an external CA has the key of that. Empty: they can.
+	Cross         []byte `protobuf:"bytes,21,opt,name=cross,proto3" json:"cross,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -650,6 +655,20 @@ func (x *RotateRootRequest) GetReplace() bool {
 		return x.Replace
 	}
 	return false
+}
+
+func (x *RotateRootRequest) GetExternal() []*v1.ExternalCA {
+	if x != nil {
+		return x.External
+	}
+	return nil
+}
+
+func (x *RotateRootRequest) GetCross() []byte {
+	if x != nil {
+		return x.Cross
+	}
+	return nil
 }
 
 type RotateRootResponse struct {
@@ -1015,10 +1034,13 @@ func (x *GetClusterResponse) GetActiveTokens() uint32 {
 }
 
 type UpdateClusterRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	RequestId     []byte                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	Version       uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
-	Spec          *v1.ClusterSpec        `protobuf:"bytes,3,opt,name=spec,proto3" json:"spec,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	RequestId []byte                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Version   uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	Spec      *v1.ClusterSpec        `protobuf:"bytes,3,opt,name=spec,proto3" json:"spec,omitempty"`
+	// Where the root signs from now on, which an external CA has the key of. Empty:
+	// where it did.
+	External      []*v1.ExternalCA `protobuf:"bytes,20,rep,name=external,proto3" json:"external,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1070,6 +1092,13 @@ func (x *UpdateClusterRequest) GetVersion() uint64 {
 func (x *UpdateClusterRequest) GetSpec() *v1.ClusterSpec {
 	if x != nil {
 		return x.Spec
+	}
+	return nil
+}
+
+func (x *UpdateClusterRequest) GetExternal() []*v1.ExternalCA {
+	if x != nil {
+		return x.External
 	}
 	return nil
 }
@@ -5305,9 +5334,12 @@ type AuditSeal struct {
 	Hash  []byte                 `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`
 	// Unix nanoseconds.
 	At int64 `protobuf:"varint,3,opt,name=at,proto3" json:"at,omitempty"`
-	// SHA-256 of the certificate.
-	Root          []byte `protobuf:"bytes,4,opt,name=root,proto3" json:"root,omitempty"`
-	Signature     []byte `protobuf:"bytes,5,opt,name=signature,proto3" json:"signature,omitempty"`
+	// SHA-256 of the root.
+	Root      []byte `protobuf:"bytes,4,opt,name=root,proto3" json:"root,omitempty"`
+	Signature []byte `protobuf:"bytes,5,opt,name=signature,proto3" json:"signature,omitempty"`
+	// DER certificate of the manager whose key signed, which the root has certified.
+	// Empty: the root's own key did.
+	Manager       []byte `protobuf:"bytes,20,opt,name=manager,proto3" json:"manager,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5377,6 +5409,13 @@ func (x *AuditSeal) GetSignature() []byte {
 	return nil
 }
 
+func (x *AuditSeal) GetManager() []byte {
+	if x != nil {
+		return x.Manager
+	}
+	return nil
+}
+
 var File_skep_control_v1_control_proto protoreflect.FileDescriptor
 
 const file_skep_control_v1_control_proto_rawDesc = "" +
@@ -5422,7 +5461,7 @@ const file_skep_control_v1_control_proto_rawDesc = "" +
 	"\n" +
 	"stragglers\x18\r \x03(\v2\x1c.skep.model.v1.RootStragglerR\n" +
 	"stragglers\x12\x16\n" +
-	"\x06behind\x18\x0e \x01(\x04R\x06behind\"\x80\x02\n" +
+	"\x06behind\x18\x0e \x01(\x04R\x06behind\"\xcd\x02\n" +
 	"\x11RotateRootRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\fR\trequestId\x12 \n" +
@@ -5432,7 +5471,9 @@ const file_skep_control_v1_control_proto_rawDesc = "" +
 	"certExpiry\x12\x1a\n" +
 	"\bdeadline\x18\x05 \x01(\x03R\bdeadline\x12A\n" +
 	"\fon_straggler\x18\x06 \x01(\x0e2\x1e.skep.model.v1.StragglerPolicyR\vonStraggler\x12\x18\n" +
-	"\areplace\x18\a \x01(\bR\areplace\"[\n" +
+	"\areplace\x18\a \x01(\bR\areplace\x125\n" +
+	"\bexternal\x18\x14 \x03(\v2\x19.skep.model.v1.ExternalCAR\bexternal\x12\x14\n" +
+	"\x05cross\x18\x15 \x01(\fR\x05cross\"[\n" +
 	"\x12RotateRootResponse\x12-\n" +
 	"\x04root\x18\x01 \x01(\v2\x19.skep.control.v1.RootViewR\x04root\x12\x16\n" +
 	"\x06joined\x18\x02 \x01(\bR\x06joined\"\x98\x01\n" +
@@ -5453,12 +5494,13 @@ const file_skep_control_v1_control_proto_rawDesc = "" +
 	"\bmanagers\x18\x03 \x01(\rR\bmanagers\x12+\n" +
 	"\x11manager_addresses\x18\x04 \x03(\tR\x10managerAddresses\x12#\n" +
 	"\rpending_nodes\x18\x05 \x01(\rR\fpendingNodes\x12#\n" +
-	"\ractive_tokens\x18\x06 \x01(\rR\factiveTokens\"\x7f\n" +
+	"\ractive_tokens\x18\x06 \x01(\rR\factiveTokens\"\xb6\x01\n" +
 	"\x14UpdateClusterRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\fR\trequestId\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12.\n" +
-	"\x04spec\x18\x03 \x01(\v2\x1a.skep.model.v1.ClusterSpecR\x04spec\"I\n" +
+	"\x04spec\x18\x03 \x01(\v2\x1a.skep.model.v1.ClusterSpecR\x04spec\x125\n" +
+	"\bexternal\x18\x14 \x03(\v2\x19.skep.model.v1.ExternalCAR\bexternal\"I\n" +
 	"\x15UpdateClusterResponse\x120\n" +
 	"\acluster\x18\x01 \x01(\v2\x16.skep.model.v1.ClusterR\acluster\">\n" +
 	"\x13GetJoinTokenRequest\x12'\n" +
@@ -5768,13 +5810,14 @@ const file_skep_control_v1_control_proto_rawDesc = "" +
 	"\tAuditHead\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\fR\acluster\x12\x18\n" +
 	"\ahistory\x18\x02 \x01(\fR\ahistory\x12\x14\n" +
-	"\x05roots\x18\x03 \x03(\fR\x05roots\"s\n" +
+	"\x05roots\x18\x03 \x03(\fR\x05roots\"\x8d\x01\n" +
 	"\tAuditSeal\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\fR\x04hash\x12\x0e\n" +
 	"\x02at\x18\x03 \x01(\x03R\x02at\x12\x12\n" +
 	"\x04root\x18\x04 \x01(\fR\x04root\x12\x1c\n" +
-	"\tsignature\x18\x05 \x01(\fR\tsignature2\x9f#\n" +
+	"\tsignature\x18\x05 \x01(\fR\tsignature\x12\x18\n" +
+	"\amanager\x18\x14 \x01(\fR\amanager2\x9f#\n" +
 	"\aControl\x12|\n" +
 	"\n" +
 	"GetCluster\x12\".skep.control.v1.GetClusterRequest\x1a#.skep.control.v1.GetClusterResponse\"%\xa2\xbb\x18!\n" +
@@ -5976,22 +6019,23 @@ var file_skep_control_v1_control_proto_goTypes = []any{
 	(v1.StragglerPolicy)(0),           // 94: skep.model.v1.StragglerPolicy
 	(v1.RootPhase)(0),                 // 95: skep.model.v1.RootPhase
 	(*v1.RootStraggler)(nil),          // 96: skep.model.v1.RootStraggler
-	(*v1.Cluster)(nil),                // 97: skep.model.v1.Cluster
-	(*v1.ClusterSpec)(nil),            // 98: skep.model.v1.ClusterSpec
-	(v1.Role)(0),                      // 99: skep.model.v1.Role
-	(*v1.Node)(nil),                   // 100: skep.model.v1.Node
-	(v1.Membership)(0),                // 101: skep.model.v1.Membership
-	(v1.TaskState)(0),                 // 102: skep.model.v1.TaskState
-	(v1.Availability)(0),              // 103: skep.model.v1.Availability
-	(*v1.ServiceSpec)(nil),            // 104: skep.model.v1.ServiceSpec
-	(*v1.TaskTemplate)(nil),           // 105: skep.model.v1.TaskTemplate
-	(*v1.RegistryAuth)(nil),           // 106: skep.model.v1.RegistryAuth
-	(*v1.Service)(nil),                // 107: skep.model.v1.Service
-	(*v1.Task)(nil),                   // 108: skep.model.v1.Task
-	(*v1.User)(nil),                   // 109: skep.model.v1.User
-	(*v11.ManagerList)(nil),           // 110: skep.ca.v1.ManagerList
-	(v1.UserRole)(0),                  // 111: skep.model.v1.UserRole
-	(*v1.JoinToken)(nil),              // 112: skep.model.v1.JoinToken
+	(*v1.ExternalCA)(nil),             // 97: skep.model.v1.ExternalCA
+	(*v1.Cluster)(nil),                // 98: skep.model.v1.Cluster
+	(*v1.ClusterSpec)(nil),            // 99: skep.model.v1.ClusterSpec
+	(v1.Role)(0),                      // 100: skep.model.v1.Role
+	(*v1.Node)(nil),                   // 101: skep.model.v1.Node
+	(v1.Membership)(0),                // 102: skep.model.v1.Membership
+	(v1.TaskState)(0),                 // 103: skep.model.v1.TaskState
+	(v1.Availability)(0),              // 104: skep.model.v1.Availability
+	(*v1.ServiceSpec)(nil),            // 105: skep.model.v1.ServiceSpec
+	(*v1.TaskTemplate)(nil),           // 106: skep.model.v1.TaskTemplate
+	(*v1.RegistryAuth)(nil),           // 107: skep.model.v1.RegistryAuth
+	(*v1.Service)(nil),                // 108: skep.model.v1.Service
+	(*v1.Task)(nil),                   // 109: skep.model.v1.Task
+	(*v1.User)(nil),                   // 110: skep.model.v1.User
+	(*v11.ManagerList)(nil),           // 111: skep.ca.v1.ManagerList
+	(v1.UserRole)(0),                  // 112: skep.model.v1.UserRole
+	(*v1.JoinToken)(nil),              // 113: skep.model.v1.JoinToken
 }
 var file_skep_control_v1_control_proto_depIdxs = []int32{
 	3,   // 0: skep.control.v1.GetRootResponse.root:type_name -> skep.control.v1.RootView
@@ -6005,144 +6049,146 @@ var file_skep_control_v1_control_proto_depIdxs = []int32{
 	94,  // 8: skep.control.v1.RotationView.on_straggler:type_name -> skep.model.v1.StragglerPolicy
 	96,  // 9: skep.control.v1.RotationView.stragglers:type_name -> skep.model.v1.RootStraggler
 	94,  // 10: skep.control.v1.RotateRootRequest.on_straggler:type_name -> skep.model.v1.StragglerPolicy
-	3,   // 11: skep.control.v1.RotateRootResponse.root:type_name -> skep.control.v1.RootView
-	94,  // 12: skep.control.v1.AbortRootRotationRequest.on_straggler:type_name -> skep.model.v1.StragglerPolicy
-	3,   // 13: skep.control.v1.AbortRootRotationResponse.root:type_name -> skep.control.v1.RootView
-	3,   // 14: skep.control.v1.WatchRootResponse.root:type_name -> skep.control.v1.RootView
-	97,  // 15: skep.control.v1.GetClusterResponse.cluster:type_name -> skep.model.v1.Cluster
-	98,  // 16: skep.control.v1.UpdateClusterRequest.spec:type_name -> skep.model.v1.ClusterSpec
-	97,  // 17: skep.control.v1.UpdateClusterResponse.cluster:type_name -> skep.model.v1.Cluster
-	99,  // 18: skep.control.v1.GetJoinTokenRequest.role:type_name -> skep.model.v1.Role
-	99,  // 19: skep.control.v1.RotateJoinTokenRequest.role:type_name -> skep.model.v1.Role
-	100, // 20: skep.control.v1.NodeView.node:type_name -> skep.model.v1.Node
-	22,  // 21: skep.control.v1.NodeView.manager:type_name -> skep.control.v1.ManagerStatus
-	0,   // 22: skep.control.v1.ManagerStatus.reachability:type_name -> skep.control.v1.ManagerStatus.Reachability
-	24,  // 23: skep.control.v1.ListNodesRequest.filter:type_name -> skep.control.v1.Filter
-	99,  // 24: skep.control.v1.Filter.roles:type_name -> skep.model.v1.Role
-	101, // 25: skep.control.v1.Filter.memberships:type_name -> skep.model.v1.Membership
-	102, // 26: skep.control.v1.Filter.desired:type_name -> skep.model.v1.TaskState
-	21,  // 27: skep.control.v1.ListNodesResponse.nodes:type_name -> skep.control.v1.NodeView
-	21,  // 28: skep.control.v1.GetNodeResponse.node:type_name -> skep.control.v1.NodeView
-	99,  // 29: skep.control.v1.UpdateNodeRequest.role:type_name -> skep.model.v1.Role
-	103, // 30: skep.control.v1.UpdateNodeRequest.availability:type_name -> skep.model.v1.Availability
-	88,  // 31: skep.control.v1.UpdateNodeRequest.labels_add:type_name -> skep.control.v1.UpdateNodeRequest.LabelsAddEntry
-	21,  // 32: skep.control.v1.UpdateNodeResponse.node:type_name -> skep.control.v1.NodeView
-	104, // 33: skep.control.v1.CreateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
-	105, // 34: skep.control.v1.CreateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
-	106, // 35: skep.control.v1.CreateServiceRequest.registry_auth:type_name -> skep.model.v1.RegistryAuth
-	107, // 36: skep.control.v1.ServiceView.service:type_name -> skep.model.v1.Service
-	105, // 37: skep.control.v1.ServiceView.template:type_name -> skep.model.v1.TaskTemplate
-	105, // 38: skep.control.v1.ServiceView.previous_template:type_name -> skep.model.v1.TaskTemplate
-	24,  // 39: skep.control.v1.ListServicesRequest.filter:type_name -> skep.control.v1.Filter
-	34,  // 40: skep.control.v1.ListServicesResponse.services:type_name -> skep.control.v1.ServiceView
-	34,  // 41: skep.control.v1.GetServiceResponse.service:type_name -> skep.control.v1.ServiceView
-	104, // 42: skep.control.v1.UpdateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
-	105, // 43: skep.control.v1.UpdateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
-	106, // 44: skep.control.v1.UpdateServiceRequest.registry_auth:type_name -> skep.model.v1.RegistryAuth
-	108, // 45: skep.control.v1.TaskView.task:type_name -> skep.model.v1.Task
-	24,  // 46: skep.control.v1.ListTasksRequest.filter:type_name -> skep.control.v1.Filter
-	43,  // 47: skep.control.v1.ListTasksResponse.tasks:type_name -> skep.control.v1.TaskView
-	34,  // 48: skep.control.v1.WatchServiceResponse.service:type_name -> skep.control.v1.ServiceView
-	43,  // 49: skep.control.v1.WatchServiceResponse.tasks:type_name -> skep.control.v1.TaskView
-	49,  // 50: skep.control.v1.WatchEventsRequest.filter:type_name -> skep.control.v1.EventFilter
-	51,  // 51: skep.control.v1.WatchEventsResponse.events:type_name -> skep.control.v1.Event
-	89,  // 52: skep.control.v1.Event.attributes:type_name -> skep.control.v1.Event.AttributesEntry
-	109, // 53: skep.control.v1.IssuedUser.user:type_name -> skep.model.v1.User
-	110, // 54: skep.control.v1.IssuedUser.managers:type_name -> skep.ca.v1.ManagerList
-	111, // 55: skep.control.v1.CreateUserRequest.role:type_name -> skep.model.v1.UserRole
-	52,  // 56: skep.control.v1.CreateUserResponse.issued:type_name -> skep.control.v1.IssuedUser
-	109, // 57: skep.control.v1.ListUsersResponse.users:type_name -> skep.model.v1.User
-	109, // 58: skep.control.v1.GetUserResponse.user:type_name -> skep.model.v1.User
-	52,  // 59: skep.control.v1.ReissueUserResponse.issued:type_name -> skep.control.v1.IssuedUser
-	52,  // 60: skep.control.v1.RenewUserResponse.issued:type_name -> skep.control.v1.IssuedUser
-	110, // 61: skep.control.v1.ListManagersResponse.managers:type_name -> skep.ca.v1.ManagerList
-	99,  // 62: skep.control.v1.CreateTokenRequest.role:type_name -> skep.model.v1.Role
-	90,  // 63: skep.control.v1.CreateTokenRequest.labels:type_name -> skep.control.v1.CreateTokenRequest.LabelsEntry
-	112, // 64: skep.control.v1.CreateTokenResponse.token:type_name -> skep.model.v1.JoinToken
-	112, // 65: skep.control.v1.ListTokensResponse.tokens:type_name -> skep.model.v1.JoinToken
-	112, // 66: skep.control.v1.GetTokenResponse.token:type_name -> skep.model.v1.JoinToken
-	84,  // 67: skep.control.v1.ReadAuditRequest.filter:type_name -> skep.control.v1.AuditFilter
-	86,  // 68: skep.control.v1.ReadAuditResponse.head:type_name -> skep.control.v1.AuditHead
-	87,  // 69: skep.control.v1.ReadAuditResponse.seal:type_name -> skep.control.v1.AuditSeal
-	13,  // 70: skep.control.v1.Control.GetCluster:input_type -> skep.control.v1.GetClusterRequest
-	15,  // 71: skep.control.v1.Control.UpdateCluster:input_type -> skep.control.v1.UpdateClusterRequest
-	17,  // 72: skep.control.v1.Control.GetJoinToken:input_type -> skep.control.v1.GetJoinTokenRequest
-	19,  // 73: skep.control.v1.Control.RotateJoinToken:input_type -> skep.control.v1.RotateJoinTokenRequest
-	23,  // 74: skep.control.v1.Control.ListNodes:input_type -> skep.control.v1.ListNodesRequest
-	26,  // 75: skep.control.v1.Control.GetNode:input_type -> skep.control.v1.GetNodeRequest
-	28,  // 76: skep.control.v1.Control.UpdateNode:input_type -> skep.control.v1.UpdateNodeRequest
-	30,  // 77: skep.control.v1.Control.RemoveNode:input_type -> skep.control.v1.RemoveNodeRequest
-	32,  // 78: skep.control.v1.Control.CreateService:input_type -> skep.control.v1.CreateServiceRequest
-	35,  // 79: skep.control.v1.Control.ListServices:input_type -> skep.control.v1.ListServicesRequest
-	37,  // 80: skep.control.v1.Control.GetService:input_type -> skep.control.v1.GetServiceRequest
-	39,  // 81: skep.control.v1.Control.UpdateService:input_type -> skep.control.v1.UpdateServiceRequest
-	41,  // 82: skep.control.v1.Control.RemoveService:input_type -> skep.control.v1.RemoveServiceRequest
-	44,  // 83: skep.control.v1.Control.ListTasks:input_type -> skep.control.v1.ListTasksRequest
-	46,  // 84: skep.control.v1.Control.WatchService:input_type -> skep.control.v1.WatchServiceRequest
-	53,  // 85: skep.control.v1.Control.CreateUser:input_type -> skep.control.v1.CreateUserRequest
-	55,  // 86: skep.control.v1.Control.ListUsers:input_type -> skep.control.v1.ListUsersRequest
-	57,  // 87: skep.control.v1.Control.GetUser:input_type -> skep.control.v1.GetUserRequest
-	59,  // 88: skep.control.v1.Control.RemoveUser:input_type -> skep.control.v1.RemoveUserRequest
-	61,  // 89: skep.control.v1.Control.ReissueUser:input_type -> skep.control.v1.ReissueUserRequest
-	63,  // 90: skep.control.v1.Control.RenewUser:input_type -> skep.control.v1.RenewUserRequest
-	65,  // 91: skep.control.v1.Control.ListManagers:input_type -> skep.control.v1.ListManagersRequest
-	67,  // 92: skep.control.v1.Control.CreateToken:input_type -> skep.control.v1.CreateTokenRequest
-	69,  // 93: skep.control.v1.Control.ListTokens:input_type -> skep.control.v1.ListTokensRequest
-	71,  // 94: skep.control.v1.Control.GetToken:input_type -> skep.control.v1.GetTokenRequest
-	73,  // 95: skep.control.v1.Control.RevokeToken:input_type -> skep.control.v1.RevokeTokenRequest
-	75,  // 96: skep.control.v1.Control.AcceptNode:input_type -> skep.control.v1.AcceptNodeRequest
-	77,  // 97: skep.control.v1.Control.RejectNode:input_type -> skep.control.v1.RejectNodeRequest
-	48,  // 98: skep.control.v1.Control.WatchEvents:input_type -> skep.control.v1.WatchEventsRequest
-	79,  // 99: skep.control.v1.Control.GetUnlockKey:input_type -> skep.control.v1.GetUnlockKeyRequest
-	81,  // 100: skep.control.v1.Control.RotateUnlockKey:input_type -> skep.control.v1.RotateUnlockKeyRequest
-	83,  // 101: skep.control.v1.Control.ReadAudit:input_type -> skep.control.v1.ReadAuditRequest
-	1,   // 102: skep.control.v1.Control.GetRoot:input_type -> skep.control.v1.GetRootRequest
-	7,   // 103: skep.control.v1.Control.RotateRoot:input_type -> skep.control.v1.RotateRootRequest
-	9,   // 104: skep.control.v1.Control.AbortRootRotation:input_type -> skep.control.v1.AbortRootRotationRequest
-	4,   // 105: skep.control.v1.Control.CondemnNode:input_type -> skep.control.v1.CondemnNodeRequest
-	11,  // 106: skep.control.v1.Control.WatchRoot:input_type -> skep.control.v1.WatchRootRequest
-	14,  // 107: skep.control.v1.Control.GetCluster:output_type -> skep.control.v1.GetClusterResponse
-	16,  // 108: skep.control.v1.Control.UpdateCluster:output_type -> skep.control.v1.UpdateClusterResponse
-	18,  // 109: skep.control.v1.Control.GetJoinToken:output_type -> skep.control.v1.GetJoinTokenResponse
-	20,  // 110: skep.control.v1.Control.RotateJoinToken:output_type -> skep.control.v1.RotateJoinTokenResponse
-	25,  // 111: skep.control.v1.Control.ListNodes:output_type -> skep.control.v1.ListNodesResponse
-	27,  // 112: skep.control.v1.Control.GetNode:output_type -> skep.control.v1.GetNodeResponse
-	29,  // 113: skep.control.v1.Control.UpdateNode:output_type -> skep.control.v1.UpdateNodeResponse
-	31,  // 114: skep.control.v1.Control.RemoveNode:output_type -> skep.control.v1.RemoveNodeResponse
-	33,  // 115: skep.control.v1.Control.CreateService:output_type -> skep.control.v1.CreateServiceResponse
-	36,  // 116: skep.control.v1.Control.ListServices:output_type -> skep.control.v1.ListServicesResponse
-	38,  // 117: skep.control.v1.Control.GetService:output_type -> skep.control.v1.GetServiceResponse
-	40,  // 118: skep.control.v1.Control.UpdateService:output_type -> skep.control.v1.UpdateServiceResponse
-	42,  // 119: skep.control.v1.Control.RemoveService:output_type -> skep.control.v1.RemoveServiceResponse
-	45,  // 120: skep.control.v1.Control.ListTasks:output_type -> skep.control.v1.ListTasksResponse
-	47,  // 121: skep.control.v1.Control.WatchService:output_type -> skep.control.v1.WatchServiceResponse
-	54,  // 122: skep.control.v1.Control.CreateUser:output_type -> skep.control.v1.CreateUserResponse
-	56,  // 123: skep.control.v1.Control.ListUsers:output_type -> skep.control.v1.ListUsersResponse
-	58,  // 124: skep.control.v1.Control.GetUser:output_type -> skep.control.v1.GetUserResponse
-	60,  // 125: skep.control.v1.Control.RemoveUser:output_type -> skep.control.v1.RemoveUserResponse
-	62,  // 126: skep.control.v1.Control.ReissueUser:output_type -> skep.control.v1.ReissueUserResponse
-	64,  // 127: skep.control.v1.Control.RenewUser:output_type -> skep.control.v1.RenewUserResponse
-	66,  // 128: skep.control.v1.Control.ListManagers:output_type -> skep.control.v1.ListManagersResponse
-	68,  // 129: skep.control.v1.Control.CreateToken:output_type -> skep.control.v1.CreateTokenResponse
-	70,  // 130: skep.control.v1.Control.ListTokens:output_type -> skep.control.v1.ListTokensResponse
-	72,  // 131: skep.control.v1.Control.GetToken:output_type -> skep.control.v1.GetTokenResponse
-	74,  // 132: skep.control.v1.Control.RevokeToken:output_type -> skep.control.v1.RevokeTokenResponse
-	76,  // 133: skep.control.v1.Control.AcceptNode:output_type -> skep.control.v1.AcceptNodeResponse
-	78,  // 134: skep.control.v1.Control.RejectNode:output_type -> skep.control.v1.RejectNodeResponse
-	50,  // 135: skep.control.v1.Control.WatchEvents:output_type -> skep.control.v1.WatchEventsResponse
-	80,  // 136: skep.control.v1.Control.GetUnlockKey:output_type -> skep.control.v1.GetUnlockKeyResponse
-	82,  // 137: skep.control.v1.Control.RotateUnlockKey:output_type -> skep.control.v1.RotateUnlockKeyResponse
-	85,  // 138: skep.control.v1.Control.ReadAudit:output_type -> skep.control.v1.ReadAuditResponse
-	2,   // 139: skep.control.v1.Control.GetRoot:output_type -> skep.control.v1.GetRootResponse
-	8,   // 140: skep.control.v1.Control.RotateRoot:output_type -> skep.control.v1.RotateRootResponse
-	10,  // 141: skep.control.v1.Control.AbortRootRotation:output_type -> skep.control.v1.AbortRootRotationResponse
-	5,   // 142: skep.control.v1.Control.CondemnNode:output_type -> skep.control.v1.CondemnNodeResponse
-	12,  // 143: skep.control.v1.Control.WatchRoot:output_type -> skep.control.v1.WatchRootResponse
-	107, // [107:144] is the sub-list for method output_type
-	70,  // [70:107] is the sub-list for method input_type
-	70,  // [70:70] is the sub-list for extension type_name
-	70,  // [70:70] is the sub-list for extension extendee
-	0,   // [0:70] is the sub-list for field type_name
+	97,  // 11: skep.control.v1.RotateRootRequest.external:type_name -> skep.model.v1.ExternalCA
+	3,   // 12: skep.control.v1.RotateRootResponse.root:type_name -> skep.control.v1.RootView
+	94,  // 13: skep.control.v1.AbortRootRotationRequest.on_straggler:type_name -> skep.model.v1.StragglerPolicy
+	3,   // 14: skep.control.v1.AbortRootRotationResponse.root:type_name -> skep.control.v1.RootView
+	3,   // 15: skep.control.v1.WatchRootResponse.root:type_name -> skep.control.v1.RootView
+	98,  // 16: skep.control.v1.GetClusterResponse.cluster:type_name -> skep.model.v1.Cluster
+	99,  // 17: skep.control.v1.UpdateClusterRequest.spec:type_name -> skep.model.v1.ClusterSpec
+	97,  // 18: skep.control.v1.UpdateClusterRequest.external:type_name -> skep.model.v1.ExternalCA
+	98,  // 19: skep.control.v1.UpdateClusterResponse.cluster:type_name -> skep.model.v1.Cluster
+	100, // 20: skep.control.v1.GetJoinTokenRequest.role:type_name -> skep.model.v1.Role
+	100, // 21: skep.control.v1.RotateJoinTokenRequest.role:type_name -> skep.model.v1.Role
+	101, // 22: skep.control.v1.NodeView.node:type_name -> skep.model.v1.Node
+	22,  // 23: skep.control.v1.NodeView.manager:type_name -> skep.control.v1.ManagerStatus
+	0,   // 24: skep.control.v1.ManagerStatus.reachability:type_name -> skep.control.v1.ManagerStatus.Reachability
+	24,  // 25: skep.control.v1.ListNodesRequest.filter:type_name -> skep.control.v1.Filter
+	100, // 26: skep.control.v1.Filter.roles:type_name -> skep.model.v1.Role
+	102, // 27: skep.control.v1.Filter.memberships:type_name -> skep.model.v1.Membership
+	103, // 28: skep.control.v1.Filter.desired:type_name -> skep.model.v1.TaskState
+	21,  // 29: skep.control.v1.ListNodesResponse.nodes:type_name -> skep.control.v1.NodeView
+	21,  // 30: skep.control.v1.GetNodeResponse.node:type_name -> skep.control.v1.NodeView
+	100, // 31: skep.control.v1.UpdateNodeRequest.role:type_name -> skep.model.v1.Role
+	104, // 32: skep.control.v1.UpdateNodeRequest.availability:type_name -> skep.model.v1.Availability
+	88,  // 33: skep.control.v1.UpdateNodeRequest.labels_add:type_name -> skep.control.v1.UpdateNodeRequest.LabelsAddEntry
+	21,  // 34: skep.control.v1.UpdateNodeResponse.node:type_name -> skep.control.v1.NodeView
+	105, // 35: skep.control.v1.CreateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
+	106, // 36: skep.control.v1.CreateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
+	107, // 37: skep.control.v1.CreateServiceRequest.registry_auth:type_name -> skep.model.v1.RegistryAuth
+	108, // 38: skep.control.v1.ServiceView.service:type_name -> skep.model.v1.Service
+	106, // 39: skep.control.v1.ServiceView.template:type_name -> skep.model.v1.TaskTemplate
+	106, // 40: skep.control.v1.ServiceView.previous_template:type_name -> skep.model.v1.TaskTemplate
+	24,  // 41: skep.control.v1.ListServicesRequest.filter:type_name -> skep.control.v1.Filter
+	34,  // 42: skep.control.v1.ListServicesResponse.services:type_name -> skep.control.v1.ServiceView
+	34,  // 43: skep.control.v1.GetServiceResponse.service:type_name -> skep.control.v1.ServiceView
+	105, // 44: skep.control.v1.UpdateServiceRequest.spec:type_name -> skep.model.v1.ServiceSpec
+	106, // 45: skep.control.v1.UpdateServiceRequest.template:type_name -> skep.model.v1.TaskTemplate
+	107, // 46: skep.control.v1.UpdateServiceRequest.registry_auth:type_name -> skep.model.v1.RegistryAuth
+	109, // 47: skep.control.v1.TaskView.task:type_name -> skep.model.v1.Task
+	24,  // 48: skep.control.v1.ListTasksRequest.filter:type_name -> skep.control.v1.Filter
+	43,  // 49: skep.control.v1.ListTasksResponse.tasks:type_name -> skep.control.v1.TaskView
+	34,  // 50: skep.control.v1.WatchServiceResponse.service:type_name -> skep.control.v1.ServiceView
+	43,  // 51: skep.control.v1.WatchServiceResponse.tasks:type_name -> skep.control.v1.TaskView
+	49,  // 52: skep.control.v1.WatchEventsRequest.filter:type_name -> skep.control.v1.EventFilter
+	51,  // 53: skep.control.v1.WatchEventsResponse.events:type_name -> skep.control.v1.Event
+	89,  // 54: skep.control.v1.Event.attributes:type_name -> skep.control.v1.Event.AttributesEntry
+	110, // 55: skep.control.v1.IssuedUser.user:type_name -> skep.model.v1.User
+	111, // 56: skep.control.v1.IssuedUser.managers:type_name -> skep.ca.v1.ManagerList
+	112, // 57: skep.control.v1.CreateUserRequest.role:type_name -> skep.model.v1.UserRole
+	52,  // 58: skep.control.v1.CreateUserResponse.issued:type_name -> skep.control.v1.IssuedUser
+	110, // 59: skep.control.v1.ListUsersResponse.users:type_name -> skep.model.v1.User
+	110, // 60: skep.control.v1.GetUserResponse.user:type_name -> skep.model.v1.User
+	52,  // 61: skep.control.v1.ReissueUserResponse.issued:type_name -> skep.control.v1.IssuedUser
+	52,  // 62: skep.control.v1.RenewUserResponse.issued:type_name -> skep.control.v1.IssuedUser
+	111, // 63: skep.control.v1.ListManagersResponse.managers:type_name -> skep.ca.v1.ManagerList
+	100, // 64: skep.control.v1.CreateTokenRequest.role:type_name -> skep.model.v1.Role
+	90,  // 65: skep.control.v1.CreateTokenRequest.labels:type_name -> skep.control.v1.CreateTokenRequest.LabelsEntry
+	113, // 66: skep.control.v1.CreateTokenResponse.token:type_name -> skep.model.v1.JoinToken
+	113, // 67: skep.control.v1.ListTokensResponse.tokens:type_name -> skep.model.v1.JoinToken
+	113, // 68: skep.control.v1.GetTokenResponse.token:type_name -> skep.model.v1.JoinToken
+	84,  // 69: skep.control.v1.ReadAuditRequest.filter:type_name -> skep.control.v1.AuditFilter
+	86,  // 70: skep.control.v1.ReadAuditResponse.head:type_name -> skep.control.v1.AuditHead
+	87,  // 71: skep.control.v1.ReadAuditResponse.seal:type_name -> skep.control.v1.AuditSeal
+	13,  // 72: skep.control.v1.Control.GetCluster:input_type -> skep.control.v1.GetClusterRequest
+	15,  // 73: skep.control.v1.Control.UpdateCluster:input_type -> skep.control.v1.UpdateClusterRequest
+	17,  // 74: skep.control.v1.Control.GetJoinToken:input_type -> skep.control.v1.GetJoinTokenRequest
+	19,  // 75: skep.control.v1.Control.RotateJoinToken:input_type -> skep.control.v1.RotateJoinTokenRequest
+	23,  // 76: skep.control.v1.Control.ListNodes:input_type -> skep.control.v1.ListNodesRequest
+	26,  // 77: skep.control.v1.Control.GetNode:input_type -> skep.control.v1.GetNodeRequest
+	28,  // 78: skep.control.v1.Control.UpdateNode:input_type -> skep.control.v1.UpdateNodeRequest
+	30,  // 79: skep.control.v1.Control.RemoveNode:input_type -> skep.control.v1.RemoveNodeRequest
+	32,  // 80: skep.control.v1.Control.CreateService:input_type -> skep.control.v1.CreateServiceRequest
+	35,  // 81: skep.control.v1.Control.ListServices:input_type -> skep.control.v1.ListServicesRequest
+	37,  // 82: skep.control.v1.Control.GetService:input_type -> skep.control.v1.GetServiceRequest
+	39,  // 83: skep.control.v1.Control.UpdateService:input_type -> skep.control.v1.UpdateServiceRequest
+	41,  // 84: skep.control.v1.Control.RemoveService:input_type -> skep.control.v1.RemoveServiceRequest
+	44,  // 85: skep.control.v1.Control.ListTasks:input_type -> skep.control.v1.ListTasksRequest
+	46,  // 86: skep.control.v1.Control.WatchService:input_type -> skep.control.v1.WatchServiceRequest
+	53,  // 87: skep.control.v1.Control.CreateUser:input_type -> skep.control.v1.CreateUserRequest
+	55,  // 88: skep.control.v1.Control.ListUsers:input_type -> skep.control.v1.ListUsersRequest
+	57,  // 89: skep.control.v1.Control.GetUser:input_type -> skep.control.v1.GetUserRequest
+	59,  // 90: skep.control.v1.Control.RemoveUser:input_type -> skep.control.v1.RemoveUserRequest
+	61,  // 91: skep.control.v1.Control.ReissueUser:input_type -> skep.control.v1.ReissueUserRequest
+	63,  // 92: skep.control.v1.Control.RenewUser:input_type -> skep.control.v1.RenewUserRequest
+	65,  // 93: skep.control.v1.Control.ListManagers:input_type -> skep.control.v1.ListManagersRequest
+	67,  // 94: skep.control.v1.Control.CreateToken:input_type -> skep.control.v1.CreateTokenRequest
+	69,  // 95: skep.control.v1.Control.ListTokens:input_type -> skep.control.v1.ListTokensRequest
+	71,  // 96: skep.control.v1.Control.GetToken:input_type -> skep.control.v1.GetTokenRequest
+	73,  // 97: skep.control.v1.Control.RevokeToken:input_type -> skep.control.v1.RevokeTokenRequest
+	75,  // 98: skep.control.v1.Control.AcceptNode:input_type -> skep.control.v1.AcceptNodeRequest
+	77,  // 99: skep.control.v1.Control.RejectNode:input_type -> skep.control.v1.RejectNodeRequest
+	48,  // 100: skep.control.v1.Control.WatchEvents:input_type -> skep.control.v1.WatchEventsRequest
+	79,  // 101: skep.control.v1.Control.GetUnlockKey:input_type -> skep.control.v1.GetUnlockKeyRequest
+	81,  // 102: skep.control.v1.Control.RotateUnlockKey:input_type -> skep.control.v1.RotateUnlockKeyRequest
+	83,  // 103: skep.control.v1.Control.ReadAudit:input_type -> skep.control.v1.ReadAuditRequest
+	1,   // 104: skep.control.v1.Control.GetRoot:input_type -> skep.control.v1.GetRootRequest
+	7,   // 105: skep.control.v1.Control.RotateRoot:input_type -> skep.control.v1.RotateRootRequest
+	9,   // 106: skep.control.v1.Control.AbortRootRotation:input_type -> skep.control.v1.AbortRootRotationRequest
+	4,   // 107: skep.control.v1.Control.CondemnNode:input_type -> skep.control.v1.CondemnNodeRequest
+	11,  // 108: skep.control.v1.Control.WatchRoot:input_type -> skep.control.v1.WatchRootRequest
+	14,  // 109: skep.control.v1.Control.GetCluster:output_type -> skep.control.v1.GetClusterResponse
+	16,  // 110: skep.control.v1.Control.UpdateCluster:output_type -> skep.control.v1.UpdateClusterResponse
+	18,  // 111: skep.control.v1.Control.GetJoinToken:output_type -> skep.control.v1.GetJoinTokenResponse
+	20,  // 112: skep.control.v1.Control.RotateJoinToken:output_type -> skep.control.v1.RotateJoinTokenResponse
+	25,  // 113: skep.control.v1.Control.ListNodes:output_type -> skep.control.v1.ListNodesResponse
+	27,  // 114: skep.control.v1.Control.GetNode:output_type -> skep.control.v1.GetNodeResponse
+	29,  // 115: skep.control.v1.Control.UpdateNode:output_type -> skep.control.v1.UpdateNodeResponse
+	31,  // 116: skep.control.v1.Control.RemoveNode:output_type -> skep.control.v1.RemoveNodeResponse
+	33,  // 117: skep.control.v1.Control.CreateService:output_type -> skep.control.v1.CreateServiceResponse
+	36,  // 118: skep.control.v1.Control.ListServices:output_type -> skep.control.v1.ListServicesResponse
+	38,  // 119: skep.control.v1.Control.GetService:output_type -> skep.control.v1.GetServiceResponse
+	40,  // 120: skep.control.v1.Control.UpdateService:output_type -> skep.control.v1.UpdateServiceResponse
+	42,  // 121: skep.control.v1.Control.RemoveService:output_type -> skep.control.v1.RemoveServiceResponse
+	45,  // 122: skep.control.v1.Control.ListTasks:output_type -> skep.control.v1.ListTasksResponse
+	47,  // 123: skep.control.v1.Control.WatchService:output_type -> skep.control.v1.WatchServiceResponse
+	54,  // 124: skep.control.v1.Control.CreateUser:output_type -> skep.control.v1.CreateUserResponse
+	56,  // 125: skep.control.v1.Control.ListUsers:output_type -> skep.control.v1.ListUsersResponse
+	58,  // 126: skep.control.v1.Control.GetUser:output_type -> skep.control.v1.GetUserResponse
+	60,  // 127: skep.control.v1.Control.RemoveUser:output_type -> skep.control.v1.RemoveUserResponse
+	62,  // 128: skep.control.v1.Control.ReissueUser:output_type -> skep.control.v1.ReissueUserResponse
+	64,  // 129: skep.control.v1.Control.RenewUser:output_type -> skep.control.v1.RenewUserResponse
+	66,  // 130: skep.control.v1.Control.ListManagers:output_type -> skep.control.v1.ListManagersResponse
+	68,  // 131: skep.control.v1.Control.CreateToken:output_type -> skep.control.v1.CreateTokenResponse
+	70,  // 132: skep.control.v1.Control.ListTokens:output_type -> skep.control.v1.ListTokensResponse
+	72,  // 133: skep.control.v1.Control.GetToken:output_type -> skep.control.v1.GetTokenResponse
+	74,  // 134: skep.control.v1.Control.RevokeToken:output_type -> skep.control.v1.RevokeTokenResponse
+	76,  // 135: skep.control.v1.Control.AcceptNode:output_type -> skep.control.v1.AcceptNodeResponse
+	78,  // 136: skep.control.v1.Control.RejectNode:output_type -> skep.control.v1.RejectNodeResponse
+	50,  // 137: skep.control.v1.Control.WatchEvents:output_type -> skep.control.v1.WatchEventsResponse
+	80,  // 138: skep.control.v1.Control.GetUnlockKey:output_type -> skep.control.v1.GetUnlockKeyResponse
+	82,  // 139: skep.control.v1.Control.RotateUnlockKey:output_type -> skep.control.v1.RotateUnlockKeyResponse
+	85,  // 140: skep.control.v1.Control.ReadAudit:output_type -> skep.control.v1.ReadAuditResponse
+	2,   // 141: skep.control.v1.Control.GetRoot:output_type -> skep.control.v1.GetRootResponse
+	8,   // 142: skep.control.v1.Control.RotateRoot:output_type -> skep.control.v1.RotateRootResponse
+	10,  // 143: skep.control.v1.Control.AbortRootRotation:output_type -> skep.control.v1.AbortRootRotationResponse
+	5,   // 144: skep.control.v1.Control.CondemnNode:output_type -> skep.control.v1.CondemnNodeResponse
+	12,  // 145: skep.control.v1.Control.WatchRoot:output_type -> skep.control.v1.WatchRootResponse
+	109, // [109:146] is the sub-list for method output_type
+	72,  // [72:109] is the sub-list for method input_type
+	72,  // [72:72] is the sub-list for extension type_name
+	72,  // [72:72] is the sub-list for extension extendee
+	0,   // [0:72] is the sub-list for field type_name
 }
 
 func init() { file_skep_control_v1_control_proto_init() }

@@ -393,8 +393,12 @@ type InitRequest struct {
 	Availability    v1.Availability `protobuf:"varint,3,opt,name=availability,proto3,enum=skep.model.v1.Availability" json:"availability,omitempty"`
 	ForceNewCluster bool            `protobuf:"varint,4,opt,name=force_new_cluster,json=forceNewCluster,proto3" json:"force_new_cluster,omitempty"`
 	Spec            *v1.ClusterSpec `protobuf:"bytes,5,opt,name=spec,proto3" json:"spec,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The root, DER, and where it signs, its key being at an external CA. Both empty: a
+	// root is made. Never logged: the key to that CA is in it.
+	Root          []byte           `protobuf:"bytes,20,opt,name=root,proto3" json:"root,omitempty"`
+	External      []*v1.ExternalCA `protobuf:"bytes,21,rep,name=external,proto3" json:"external,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *InitRequest) Reset() {
@@ -458,6 +462,20 @@ func (x *InitRequest) GetForceNewCluster() bool {
 func (x *InitRequest) GetSpec() *v1.ClusterSpec {
 	if x != nil {
 		return x.Spec
+	}
+	return nil
+}
+
+func (x *InitRequest) GetRoot() []byte {
+	if x != nil {
+		return x.Root
+	}
+	return nil
+}
+
+func (x *InitRequest) GetExternal() []*v1.ExternalCA {
+	if x != nil {
+		return x.External
 	}
 	return nil
 }
@@ -1215,14 +1233,16 @@ const file_skep_local_v1_local_proto_rawDesc = "" +
 	"lock_since\x18* \x01(\x03R\tlockSince\x12\x1f\n" +
 	"\vclock_ahead\x182 \x01(\x12R\n" +
 	"clockAhead\x12\x19\n" +
-	"\bclock_by\x183 \x01(\fR\aclockBy\"\xf2\x01\n" +
+	"\bclock_by\x183 \x01(\fR\aclockBy\"\xbd\x02\n" +
 	"\vInitRequest\x12%\n" +
 	"\x0eadvertise_addr\x18\x01 \x01(\tR\radvertiseAddr\x12\x1f\n" +
 	"\vlisten_addr\x18\x02 \x01(\tR\n" +
 	"listenAddr\x12?\n" +
 	"\favailability\x18\x03 \x01(\x0e2\x1b.skep.model.v1.AvailabilityR\favailability\x12*\n" +
 	"\x11force_new_cluster\x18\x04 \x01(\bR\x0fforceNewCluster\x12.\n" +
-	"\x04spec\x18\x05 \x01(\v2\x1a.skep.model.v1.ClusterSpecR\x04spec\"~\n" +
+	"\x04spec\x18\x05 \x01(\v2\x1a.skep.model.v1.ClusterSpecR\x04spec\x12\x12\n" +
+	"\x04root\x18\x14 \x01(\fR\x04root\x125\n" +
+	"\bexternal\x18\x15 \x03(\v2\x19.skep.model.v1.ExternalCAR\bexternal\"~\n" +
 	"\fInitResponse\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12!\n" +
 	"\fworker_token\x18\x02 \x01(\tR\vworkerToken\x12\x18\n" +
@@ -1331,7 +1351,8 @@ var file_skep_local_v1_local_proto_goTypes = []any{
 	(*v1.NodeDescription)(nil), // 17: skep.model.v1.NodeDescription
 	(v1.Availability)(0),       // 18: skep.model.v1.Availability
 	(*v1.ClusterSpec)(nil),     // 19: skep.model.v1.ClusterSpec
-	(*v11.Manifest)(nil),       // 20: skep.backup.v1.Manifest
+	(*v1.ExternalCA)(nil),      // 20: skep.model.v1.ExternalCA
+	(*v11.Manifest)(nil),       // 21: skep.backup.v1.Manifest
 }
 var file_skep_local_v1_local_proto_depIdxs = []int32{
 	0,  // 0: skep.local.v1.InfoResponse.state:type_name -> skep.local.v1.State
@@ -1340,30 +1361,31 @@ var file_skep_local_v1_local_proto_depIdxs = []int32{
 	17, // 3: skep.local.v1.InfoResponse.description:type_name -> skep.model.v1.NodeDescription
 	18, // 4: skep.local.v1.InitRequest.availability:type_name -> skep.model.v1.Availability
 	19, // 5: skep.local.v1.InitRequest.spec:type_name -> skep.model.v1.ClusterSpec
-	18, // 6: skep.local.v1.JoinRequest.availability:type_name -> skep.model.v1.Availability
-	16, // 7: skep.local.v1.JoinResponse.role:type_name -> skep.model.v1.Role
-	12, // 8: skep.local.v1.RestoreRequest.options:type_name -> skep.local.v1.RestoreOptions
-	18, // 9: skep.local.v1.RestoreOptions.availability:type_name -> skep.model.v1.Availability
-	20, // 10: skep.local.v1.RestoreResponse.manifest:type_name -> skep.backup.v1.Manifest
-	1,  // 11: skep.local.v1.Local.Info:input_type -> skep.local.v1.InfoRequest
-	3,  // 12: skep.local.v1.Local.Init:input_type -> skep.local.v1.InitRequest
-	5,  // 13: skep.local.v1.Local.Join:input_type -> skep.local.v1.JoinRequest
-	7,  // 14: skep.local.v1.Local.Leave:input_type -> skep.local.v1.LeaveRequest
-	9,  // 15: skep.local.v1.Local.Backup:input_type -> skep.local.v1.BackupRequest
-	11, // 16: skep.local.v1.Local.Restore:input_type -> skep.local.v1.RestoreRequest
-	14, // 17: skep.local.v1.Local.Unlock:input_type -> skep.local.v1.UnlockRequest
-	2,  // 18: skep.local.v1.Local.Info:output_type -> skep.local.v1.InfoResponse
-	4,  // 19: skep.local.v1.Local.Init:output_type -> skep.local.v1.InitResponse
-	6,  // 20: skep.local.v1.Local.Join:output_type -> skep.local.v1.JoinResponse
-	8,  // 21: skep.local.v1.Local.Leave:output_type -> skep.local.v1.LeaveResponse
-	10, // 22: skep.local.v1.Local.Backup:output_type -> skep.local.v1.BackupResponse
-	13, // 23: skep.local.v1.Local.Restore:output_type -> skep.local.v1.RestoreResponse
-	15, // 24: skep.local.v1.Local.Unlock:output_type -> skep.local.v1.UnlockResponse
-	18, // [18:25] is the sub-list for method output_type
-	11, // [11:18] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	20, // 6: skep.local.v1.InitRequest.external:type_name -> skep.model.v1.ExternalCA
+	18, // 7: skep.local.v1.JoinRequest.availability:type_name -> skep.model.v1.Availability
+	16, // 8: skep.local.v1.JoinResponse.role:type_name -> skep.model.v1.Role
+	12, // 9: skep.local.v1.RestoreRequest.options:type_name -> skep.local.v1.RestoreOptions
+	18, // 10: skep.local.v1.RestoreOptions.availability:type_name -> skep.model.v1.Availability
+	21, // 11: skep.local.v1.RestoreResponse.manifest:type_name -> skep.backup.v1.Manifest
+	1,  // 12: skep.local.v1.Local.Info:input_type -> skep.local.v1.InfoRequest
+	3,  // 13: skep.local.v1.Local.Init:input_type -> skep.local.v1.InitRequest
+	5,  // 14: skep.local.v1.Local.Join:input_type -> skep.local.v1.JoinRequest
+	7,  // 15: skep.local.v1.Local.Leave:input_type -> skep.local.v1.LeaveRequest
+	9,  // 16: skep.local.v1.Local.Backup:input_type -> skep.local.v1.BackupRequest
+	11, // 17: skep.local.v1.Local.Restore:input_type -> skep.local.v1.RestoreRequest
+	14, // 18: skep.local.v1.Local.Unlock:input_type -> skep.local.v1.UnlockRequest
+	2,  // 19: skep.local.v1.Local.Info:output_type -> skep.local.v1.InfoResponse
+	4,  // 20: skep.local.v1.Local.Init:output_type -> skep.local.v1.InitResponse
+	6,  // 21: skep.local.v1.Local.Join:output_type -> skep.local.v1.JoinResponse
+	8,  // 22: skep.local.v1.Local.Leave:output_type -> skep.local.v1.LeaveResponse
+	10, // 23: skep.local.v1.Local.Backup:output_type -> skep.local.v1.BackupResponse
+	13, // 24: skep.local.v1.Local.Restore:output_type -> skep.local.v1.RestoreResponse
+	15, // 25: skep.local.v1.Local.Unlock:output_type -> skep.local.v1.UnlockResponse
+	19, // [19:26] is the sub-list for method output_type
+	12, // [12:19] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_skep_local_v1_local_proto_init() }

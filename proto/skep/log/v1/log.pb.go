@@ -564,9 +564,11 @@ type Seal struct {
 	Hash []byte `protobuf:"bytes,4,opt,name=hash,proto3" json:"hash,omitempty"`
 	// Unix nanoseconds.
 	At int64 `protobuf:"varint,5,opt,name=at,proto3" json:"at,omitempty"`
-	// SHA-256 of the certificate.
-	Root          []byte `protobuf:"bytes,6,opt,name=root,proto3" json:"root,omitempty"`
-	Signature     []byte `protobuf:"bytes,7,opt,name=signature,proto3" json:"signature,omitempty"`
+	// SHA-256 of the root.
+	Root      []byte `protobuf:"bytes,6,opt,name=root,proto3" json:"root,omitempty"`
+	Signature []byte `protobuf:"bytes,7,opt,name=signature,proto3" json:"signature,omitempty"`
+	// As in control.v1.AuditSeal.
+	Manager       []byte `protobuf:"bytes,20,opt,name=manager,proto3" json:"manager,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -646,6 +648,13 @@ func (x *Seal) GetRoot() []byte {
 func (x *Seal) GetSignature() []byte {
 	if x != nil {
 		return x.Signature
+	}
+	return nil
+}
+
+func (x *Seal) GetManager() []byte {
+	if x != nil {
+		return x.Manager
 	}
 	return nil
 }
@@ -2873,7 +2882,7 @@ const file_skep_log_v1_log_proto_rawDesc = "" +
 	"\x04code\x18\x03 \x01(\tR\x04code\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x14\n" +
 	"\x05count\x18\x05 \x01(\x04R\x05count\x12\x14\n" +
-	"\x05first\x18\x06 \x01(\x03R\x05first\"\xa2\x01\n" +
+	"\x05first\x18\x06 \x01(\x03R\x05first\"\xbc\x01\n" +
 	"\x04Seal\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\fR\acluster\x12\x18\n" +
 	"\ahistory\x18\x02 \x01(\fR\ahistory\x12\x10\n" +
@@ -2881,7 +2890,8 @@ const file_skep_log_v1_log_proto_rawDesc = "" +
 	"\x04hash\x18\x04 \x01(\fR\x04hash\x12\x0e\n" +
 	"\x02at\x18\x05 \x01(\x03R\x02at\x12\x12\n" +
 	"\x04root\x18\x06 \x01(\fR\x04root\x12\x1c\n" +
-	"\tsignature\x18\a \x01(\fR\tsignature\"_\n" +
+	"\tsignature\x18\a \x01(\fR\tsignature\x12\x18\n" +
+	"\amanager\x18\x14 \x01(\fR\amanager\"_\n" +
 	"\aRequest\x12\x16\n" +
 	"\x06caller\x18\x01 \x01(\tR\x06caller\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x12\n" +

@@ -1170,7 +1170,7 @@ func (x RenewalWait_Verdict) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RenewalWait_Verdict.Descriptor instead.
 func (RenewalWait_Verdict) EnumDescriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{15, 0}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{17, 0}
 }
 
 // Meta is written by apply only.
@@ -2110,9 +2110,14 @@ type RootCA struct {
 	// Grows whenever certificates become others.
 	Trust uint64 `protobuf:"varint,7,opt,name=trust,proto3" json:"trust,omitempty"`
 	// The root that signs was given by an operator: its names are his.
-	Given         bool `protobuf:"varint,8,opt,name=given,proto3" json:"given,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Given bool `protobuf:"varint,8,opt,name=given,proto3" json:"given,omitempty"`
+	// Where what is outside of the swarm signs with the root's key, in the order in
+	// which it is asked. Not empty: the key is nowhere in the swarm.
+	External []*ExternalCA `protobuf:"bytes,20,rep,name=external,proto3" json:"external,omitempty"`
+	// How these are, as the leader saw it last. Written by the leader only.
+	ExternalHealth []*ExternalHealth `protobuf:"bytes,21,rep,name=external_health,json=externalHealth,proto3" json:"external_health,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *RootCA) Reset() {
@@ -2201,6 +2206,174 @@ func (x *RootCA) GetGiven() bool {
 	return false
 }
 
+func (x *RootCA) GetExternal() []*ExternalCA {
+	if x != nil {
+		return x.External
+	}
+	return nil
+}
+
+func (x *RootCA) GetExternalHealth() []*ExternalHealth {
+	if x != nil {
+		return x.ExternalHealth
+	}
+	return nil
+}
+
+// ExternalCA is a server of the cfssl API that signs for a root.
+type ExternalCA struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// https://host:port.
+	Url string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	// DER certificates that lead to the one it shows in TLS. Empty: the root does.
+	Trust [][]byte `protobuf:"bytes,2,rep,name=trust,proto3" json:"trust,omitempty"`
+	// Key of authenticated signing. Never leaves the managers. Empty: requests are not
+	// authenticated.
+	AuthKey []byte `protobuf:"bytes,3,opt,name=auth_key,json=authKey,proto3" json:"auth_key,omitempty"`
+	// Which of the server's authorities, if it has more than one.
+	Label         string `protobuf:"bytes,4,opt,name=label,proto3" json:"label,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExternalCA) Reset() {
+	*x = ExternalCA{}
+	mi := &file_skep_model_v1_model_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExternalCA) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExternalCA) ProtoMessage() {}
+
+func (x *ExternalCA) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_model_v1_model_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExternalCA.ProtoReflect.Descriptor instead.
+func (*ExternalCA) Descriptor() ([]byte, []int) {
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ExternalCA) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *ExternalCA) GetTrust() [][]byte {
+	if x != nil {
+		return x.Trust
+	}
+	return nil
+}
+
+func (x *ExternalCA) GetAuthKey() []byte {
+	if x != nil {
+		return x.AuthKey
+	}
+	return nil
+}
+
+func (x *ExternalCA) GetLabel() string {
+	if x != nil {
+		return x.Label
+	}
+	return ""
+}
+
+// ExternalHealth is whether an external CA signs.
+type ExternalHealth struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Url   string                 `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	// It does not; error says why, in words.
+	Failing bool   `protobuf:"varint,2,opt,name=failing,proto3" json:"failing,omitempty"`
+	Error   string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	// Since when it fails, or does not.
+	Since int64 `protobuf:"varint,4,opt,name=since,proto3" json:"since,omitempty"`
+	// When it answered last, to a few minutes while it answers.
+	AnsweredAt    int64 `protobuf:"varint,5,opt,name=answered_at,json=answeredAt,proto3" json:"answered_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExternalHealth) Reset() {
+	*x = ExternalHealth{}
+	mi := &file_skep_model_v1_model_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExternalHealth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExternalHealth) ProtoMessage() {}
+
+func (x *ExternalHealth) ProtoReflect() protoreflect.Message {
+	mi := &file_skep_model_v1_model_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExternalHealth.ProtoReflect.Descriptor instead.
+func (*ExternalHealth) Descriptor() ([]byte, []int) {
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ExternalHealth) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *ExternalHealth) GetFailing() bool {
+	if x != nil {
+		return x.Failing
+	}
+	return false
+}
+
+func (x *ExternalHealth) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *ExternalHealth) GetSince() int64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+func (x *ExternalHealth) GetAnsweredAt() int64 {
+	if x != nil {
+		return x.AnsweredAt
+	}
+	return 0
+}
+
 // RootRotation is a rotation of the root that is under way.
 type RootRotation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2231,7 +2404,7 @@ type RootRotation struct {
 
 func (x *RootRotation) Reset() {
 	*x = RootRotation{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[9]
+	mi := &file_skep_model_v1_model_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2243,7 +2416,7 @@ func (x *RootRotation) String() string {
 func (*RootRotation) ProtoMessage() {}
 
 func (x *RootRotation) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[9]
+	mi := &file_skep_model_v1_model_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2256,7 +2429,7 @@ func (x *RootRotation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootRotation.ProtoReflect.Descriptor instead.
 func (*RootRotation) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{9}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RootRotation) GetId() []byte {
@@ -2351,15 +2524,17 @@ type RootKey struct {
 	// PKCS#8. Never leaves the managers.
 	Key []byte `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
 	// As RootCA.via and RootCA.given, for when it signs.
-	Via           [][]byte `protobuf:"bytes,3,rep,name=via,proto3" json:"via,omitempty"`
-	Given         bool     `protobuf:"varint,4,opt,name=given,proto3" json:"given,omitempty"`
+	Via   [][]byte `protobuf:"bytes,3,rep,name=via,proto3" json:"via,omitempty"`
+	Given bool     `protobuf:"varint,4,opt,name=given,proto3" json:"given,omitempty"`
+	// As RootCA.external. Not empty: key is.
+	External      []*ExternalCA `protobuf:"bytes,20,rep,name=external,proto3" json:"external,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RootKey) Reset() {
 	*x = RootKey{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[10]
+	mi := &file_skep_model_v1_model_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2371,7 +2546,7 @@ func (x *RootKey) String() string {
 func (*RootKey) ProtoMessage() {}
 
 func (x *RootKey) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[10]
+	mi := &file_skep_model_v1_model_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2384,7 +2559,7 @@ func (x *RootKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootKey.ProtoReflect.Descriptor instead.
 func (*RootKey) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{10}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RootKey) GetCertificate() []byte {
@@ -2415,6 +2590,13 @@ func (x *RootKey) GetGiven() bool {
 	return false
 }
 
+func (x *RootKey) GetExternal() []*ExternalCA {
+	if x != nil {
+		return x.External
+	}
+	return nil
+}
+
 // FormerRoot is a root that only join tokens still name.
 type FormerRoot struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2430,7 +2612,7 @@ type FormerRoot struct {
 
 func (x *FormerRoot) Reset() {
 	*x = FormerRoot{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[11]
+	mi := &file_skep_model_v1_model_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2442,7 +2624,7 @@ func (x *FormerRoot) String() string {
 func (*FormerRoot) ProtoMessage() {}
 
 func (x *FormerRoot) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[11]
+	mi := &file_skep_model_v1_model_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2455,7 +2637,7 @@ func (x *FormerRoot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FormerRoot.ProtoReflect.Descriptor instead.
 func (*FormerRoot) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{11}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *FormerRoot) GetCertificate() []byte {
@@ -2496,7 +2678,7 @@ type RootRotationEnd struct {
 
 func (x *RootRotationEnd) Reset() {
 	*x = RootRotationEnd{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[12]
+	mi := &file_skep_model_v1_model_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2508,7 +2690,7 @@ func (x *RootRotationEnd) String() string {
 func (*RootRotationEnd) ProtoMessage() {}
 
 func (x *RootRotationEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[12]
+	mi := &file_skep_model_v1_model_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2521,7 +2703,7 @@ func (x *RootRotationEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootRotationEnd.ProtoReflect.Descriptor instead.
 func (*RootRotationEnd) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{12}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RootRotationEnd) GetId() []byte {
@@ -2583,7 +2765,7 @@ type RootStraggler struct {
 
 func (x *RootStraggler) Reset() {
 	*x = RootStraggler{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[13]
+	mi := &file_skep_model_v1_model_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2595,7 +2777,7 @@ func (x *RootStraggler) String() string {
 func (*RootStraggler) ProtoMessage() {}
 
 func (x *RootStraggler) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[13]
+	mi := &file_skep_model_v1_model_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2608,7 +2790,7 @@ func (x *RootStraggler) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootStraggler.ProtoReflect.Descriptor instead.
 func (*RootStraggler) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{13}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RootStraggler) GetNode() []byte {
@@ -2674,7 +2856,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[14]
+	mi := &file_skep_model_v1_model_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2686,7 +2868,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[14]
+	mi := &file_skep_model_v1_model_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2699,7 +2881,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{14}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Node) GetMeta() *Meta {
@@ -2833,7 +3015,7 @@ type RenewalWait struct {
 
 func (x *RenewalWait) Reset() {
 	*x = RenewalWait{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[15]
+	mi := &file_skep_model_v1_model_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2845,7 +3027,7 @@ func (x *RenewalWait) String() string {
 func (*RenewalWait) ProtoMessage() {}
 
 func (x *RenewalWait) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[15]
+	mi := &file_skep_model_v1_model_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2858,7 +3040,7 @@ func (x *RenewalWait) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewalWait.ProtoReflect.Descriptor instead.
 func (*RenewalWait) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{15}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RenewalWait) GetKey() []byte {
@@ -2917,7 +3099,7 @@ type NodeSpec struct {
 
 func (x *NodeSpec) Reset() {
 	*x = NodeSpec{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[16]
+	mi := &file_skep_model_v1_model_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2929,7 +3111,7 @@ func (x *NodeSpec) String() string {
 func (*NodeSpec) ProtoMessage() {}
 
 func (x *NodeSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[16]
+	mi := &file_skep_model_v1_model_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2942,7 +3124,7 @@ func (x *NodeSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeSpec.ProtoReflect.Descriptor instead.
 func (*NodeSpec) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{16}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *NodeSpec) GetName() string {
@@ -2993,7 +3175,7 @@ type NodeDescription struct {
 
 func (x *NodeDescription) Reset() {
 	*x = NodeDescription{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[17]
+	mi := &file_skep_model_v1_model_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3005,7 +3187,7 @@ func (x *NodeDescription) String() string {
 func (*NodeDescription) ProtoMessage() {}
 
 func (x *NodeDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[17]
+	mi := &file_skep_model_v1_model_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3018,7 +3200,7 @@ func (x *NodeDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeDescription.ProtoReflect.Descriptor instead.
 func (*NodeDescription) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{17}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *NodeDescription) GetHostname() string {
@@ -3095,7 +3277,7 @@ type Resources struct {
 
 func (x *Resources) Reset() {
 	*x = Resources{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[18]
+	mi := &file_skep_model_v1_model_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3107,7 +3289,7 @@ func (x *Resources) String() string {
 func (*Resources) ProtoMessage() {}
 
 func (x *Resources) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[18]
+	mi := &file_skep_model_v1_model_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3120,7 +3302,7 @@ func (x *Resources) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resources.ProtoReflect.Descriptor instead.
 func (*Resources) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{18}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Resources) GetNanoCpus() int64 {
@@ -3170,7 +3352,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[19]
+	mi := &file_skep_model_v1_model_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3182,7 +3364,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[19]
+	mi := &file_skep_model_v1_model_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3195,7 +3377,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{19}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *NodeStatus) GetState() NodeState {
@@ -3313,7 +3495,7 @@ type Certificate struct {
 
 func (x *Certificate) Reset() {
 	*x = Certificate{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[20]
+	mi := &file_skep_model_v1_model_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3325,7 +3507,7 @@ func (x *Certificate) String() string {
 func (*Certificate) ProtoMessage() {}
 
 func (x *Certificate) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[20]
+	mi := &file_skep_model_v1_model_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3338,7 +3520,7 @@ func (x *Certificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
 func (*Certificate) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{20}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Certificate) GetGeneration() uint64 {
@@ -3429,7 +3611,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[21]
+	mi := &file_skep_model_v1_model_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3441,7 +3623,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[21]
+	mi := &file_skep_model_v1_model_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3454,7 +3636,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{21}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Member) GetMeta() *Meta {
@@ -3520,7 +3702,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[22]
+	mi := &file_skep_model_v1_model_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3532,7 +3714,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[22]
+	mi := &file_skep_model_v1_model_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3545,7 +3727,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{22}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Claim) GetKind() string {
@@ -3602,7 +3784,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[23]
+	mi := &file_skep_model_v1_model_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3614,7 +3796,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[23]
+	mi := &file_skep_model_v1_model_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3627,7 +3809,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{23}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Service) GetMeta() *Meta {
@@ -3718,7 +3900,7 @@ type RegistryAuth struct {
 
 func (x *RegistryAuth) Reset() {
 	*x = RegistryAuth{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[24]
+	mi := &file_skep_model_v1_model_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3730,7 +3912,7 @@ func (x *RegistryAuth) String() string {
 func (*RegistryAuth) ProtoMessage() {}
 
 func (x *RegistryAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[24]
+	mi := &file_skep_model_v1_model_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3743,7 +3925,7 @@ func (x *RegistryAuth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegistryAuth.ProtoReflect.Descriptor instead.
 func (*RegistryAuth) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{24}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RegistryAuth) GetRegistry() string {
@@ -3800,7 +3982,7 @@ type ServiceSpec struct {
 
 func (x *ServiceSpec) Reset() {
 	*x = ServiceSpec{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[25]
+	mi := &file_skep_model_v1_model_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3812,7 +3994,7 @@ func (x *ServiceSpec) String() string {
 func (*ServiceSpec) ProtoMessage() {}
 
 func (x *ServiceSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[25]
+	mi := &file_skep_model_v1_model_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3825,7 +4007,7 @@ func (x *ServiceSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceSpec.ProtoReflect.Descriptor instead.
 func (*ServiceSpec) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{25}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ServiceSpec) GetName() string {
@@ -3913,7 +4095,7 @@ type Replicated struct {
 
 func (x *Replicated) Reset() {
 	*x = Replicated{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[26]
+	mi := &file_skep_model_v1_model_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3925,7 +4107,7 @@ func (x *Replicated) String() string {
 func (*Replicated) ProtoMessage() {}
 
 func (x *Replicated) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[26]
+	mi := &file_skep_model_v1_model_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3938,7 +4120,7 @@ func (x *Replicated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replicated.ProtoReflect.Descriptor instead.
 func (*Replicated) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{26}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Replicated) GetReplicas() uint64 {
@@ -3956,7 +4138,7 @@ type Global struct {
 
 func (x *Global) Reset() {
 	*x = Global{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[27]
+	mi := &file_skep_model_v1_model_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3968,7 +4150,7 @@ func (x *Global) String() string {
 func (*Global) ProtoMessage() {}
 
 func (x *Global) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[27]
+	mi := &file_skep_model_v1_model_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3981,7 +4163,7 @@ func (x *Global) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Global.ProtoReflect.Descriptor instead.
 func (*Global) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{27}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{29}
 }
 
 // UpdateConfig is complete as stored: control fills the defaults in.
@@ -4003,7 +4185,7 @@ type UpdateConfig struct {
 
 func (x *UpdateConfig) Reset() {
 	*x = UpdateConfig{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[28]
+	mi := &file_skep_model_v1_model_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4015,7 +4197,7 @@ func (x *UpdateConfig) String() string {
 func (*UpdateConfig) ProtoMessage() {}
 
 func (x *UpdateConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[28]
+	mi := &file_skep_model_v1_model_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4028,7 +4210,7 @@ func (x *UpdateConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateConfig.ProtoReflect.Descriptor instead.
 func (*UpdateConfig) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{28}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *UpdateConfig) GetParallelism() uint64 {
@@ -4088,7 +4270,7 @@ type RestartPolicy struct {
 
 func (x *RestartPolicy) Reset() {
 	*x = RestartPolicy{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[29]
+	mi := &file_skep_model_v1_model_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4100,7 +4282,7 @@ func (x *RestartPolicy) String() string {
 func (*RestartPolicy) ProtoMessage() {}
 
 func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[29]
+	mi := &file_skep_model_v1_model_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4113,7 +4295,7 @@ func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartPolicy.ProtoReflect.Descriptor instead.
 func (*RestartPolicy) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{29}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RestartPolicy) GetCondition() RestartCondition {
@@ -4156,7 +4338,7 @@ type UpdateStatus struct {
 
 func (x *UpdateStatus) Reset() {
 	*x = UpdateStatus{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[30]
+	mi := &file_skep_model_v1_model_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4168,7 +4350,7 @@ func (x *UpdateStatus) String() string {
 func (*UpdateStatus) ProtoMessage() {}
 
 func (x *UpdateStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[30]
+	mi := &file_skep_model_v1_model_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4181,7 +4363,7 @@ func (x *UpdateStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateStatus.ProtoReflect.Descriptor instead.
 func (*UpdateStatus) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{30}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *UpdateStatus) GetState() UpdateState {
@@ -4225,7 +4407,7 @@ type Revision struct {
 
 func (x *Revision) Reset() {
 	*x = Revision{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[31]
+	mi := &file_skep_model_v1_model_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4237,7 +4419,7 @@ func (x *Revision) String() string {
 func (*Revision) ProtoMessage() {}
 
 func (x *Revision) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[31]
+	mi := &file_skep_model_v1_model_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4250,7 +4432,7 @@ func (x *Revision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revision.ProtoReflect.Descriptor instead.
 func (*Revision) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{31}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Revision) GetMeta() *Meta {
@@ -4296,7 +4478,7 @@ type TaskTemplate struct {
 
 func (x *TaskTemplate) Reset() {
 	*x = TaskTemplate{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[32]
+	mi := &file_skep_model_v1_model_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4308,7 +4490,7 @@ func (x *TaskTemplate) String() string {
 func (*TaskTemplate) ProtoMessage() {}
 
 func (x *TaskTemplate) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[32]
+	mi := &file_skep_model_v1_model_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4321,7 +4503,7 @@ func (x *TaskTemplate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskTemplate.ProtoReflect.Descriptor instead.
 func (*TaskTemplate) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{32}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *TaskTemplate) GetContainer() *ContainerSpec {
@@ -4370,7 +4552,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[33]
+	mi := &file_skep_model_v1_model_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4382,7 +4564,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[33]
+	mi := &file_skep_model_v1_model_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4395,7 +4577,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{33}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Limits) GetNanoCpus() int64 {
@@ -4433,7 +4615,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[34]
+	mi := &file_skep_model_v1_model_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4445,7 +4627,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[34]
+	mi := &file_skep_model_v1_model_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4458,7 +4640,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{34}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Placement) GetConstraints() []string {
@@ -4516,7 +4698,7 @@ type ContainerSpec struct {
 
 func (x *ContainerSpec) Reset() {
 	*x = ContainerSpec{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[35]
+	mi := &file_skep_model_v1_model_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4528,7 +4710,7 @@ func (x *ContainerSpec) String() string {
 func (*ContainerSpec) ProtoMessage() {}
 
 func (x *ContainerSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[35]
+	mi := &file_skep_model_v1_model_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4541,7 +4723,7 @@ func (x *ContainerSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerSpec.ProtoReflect.Descriptor instead.
 func (*ContainerSpec) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{35}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ContainerSpec) GetImage() string {
@@ -4702,7 +4884,7 @@ type Ulimit struct {
 
 func (x *Ulimit) Reset() {
 	*x = Ulimit{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[36]
+	mi := &file_skep_model_v1_model_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4714,7 +4896,7 @@ func (x *Ulimit) String() string {
 func (*Ulimit) ProtoMessage() {}
 
 func (x *Ulimit) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[36]
+	mi := &file_skep_model_v1_model_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4727,7 +4909,7 @@ func (x *Ulimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ulimit.ProtoReflect.Descriptor instead.
 func (*Ulimit) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{36}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Ulimit) GetName() string {
@@ -4770,7 +4952,7 @@ type Mount struct {
 
 func (x *Mount) Reset() {
 	*x = Mount{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[37]
+	mi := &file_skep_model_v1_model_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4782,7 +4964,7 @@ func (x *Mount) String() string {
 func (*Mount) ProtoMessage() {}
 
 func (x *Mount) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[37]
+	mi := &file_skep_model_v1_model_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4795,7 +4977,7 @@ func (x *Mount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mount.ProtoReflect.Descriptor instead.
 func (*Mount) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{37}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Mount) GetType() MountType {
@@ -4883,7 +5065,7 @@ type Task struct {
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[38]
+	mi := &file_skep_model_v1_model_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4895,7 +5077,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[38]
+	mi := &file_skep_model_v1_model_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4908,7 +5090,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{38}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Task) GetId() []byte {
@@ -5016,7 +5198,7 @@ type TaskStatus struct {
 
 func (x *TaskStatus) Reset() {
 	*x = TaskStatus{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[39]
+	mi := &file_skep_model_v1_model_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5028,7 +5210,7 @@ func (x *TaskStatus) String() string {
 func (*TaskStatus) ProtoMessage() {}
 
 func (x *TaskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[39]
+	mi := &file_skep_model_v1_model_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5041,7 +5223,7 @@ func (x *TaskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStatus.ProtoReflect.Descriptor instead.
 func (*TaskStatus) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{39}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *TaskStatus) GetState() TaskState {
@@ -5116,7 +5298,7 @@ type User struct {
 
 func (x *User) Reset() {
 	*x = User{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[40]
+	mi := &file_skep_model_v1_model_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5128,7 +5310,7 @@ func (x *User) String() string {
 func (*User) ProtoMessage() {}
 
 func (x *User) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[40]
+	mi := &file_skep_model_v1_model_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5141,7 +5323,7 @@ func (x *User) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use User.ProtoReflect.Descriptor instead.
 func (*User) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{40}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *User) GetMeta() *Meta {
@@ -5243,7 +5425,7 @@ type JoinToken struct {
 
 func (x *JoinToken) Reset() {
 	*x = JoinToken{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[41]
+	mi := &file_skep_model_v1_model_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5255,7 +5437,7 @@ func (x *JoinToken) String() string {
 func (*JoinToken) ProtoMessage() {}
 
 func (x *JoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[41]
+	mi := &file_skep_model_v1_model_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5268,7 +5450,7 @@ func (x *JoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
 func (*JoinToken) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{41}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *JoinToken) GetMeta() *Meta {
@@ -5417,7 +5599,7 @@ type TokenUse struct {
 
 func (x *TokenUse) Reset() {
 	*x = TokenUse{}
-	mi := &file_skep_model_v1_model_proto_msgTypes[42]
+	mi := &file_skep_model_v1_model_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5429,7 +5611,7 @@ func (x *TokenUse) String() string {
 func (*TokenUse) ProtoMessage() {}
 
 func (x *TokenUse) ProtoReflect() protoreflect.Message {
-	mi := &file_skep_model_v1_model_proto_msgTypes[42]
+	mi := &file_skep_model_v1_model_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5442,7 +5624,7 @@ func (x *TokenUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenUse.ProtoReflect.Descriptor instead.
 func (*TokenUse) Descriptor() ([]byte, []int) {
-	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{42}
+	return file_skep_model_v1_model_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *TokenUse) GetNode() []byte {
@@ -5592,7 +5774,7 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\rexpired_grace\x18\x15 \x01(\x03R\fexpiredGrace\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\x0f\x10\x14J\x04\b\x16\x10\x1e\"\xa2\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\x0f\x10\x14J\x04\b\x16\x10\x1e\"\xa1\x03\n" +
 	"\x06RootCA\x12\"\n" +
 	"\fcertificates\x18\x01 \x03(\fR\fcertificates\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x10\n" +
@@ -5601,7 +5783,22 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\x06former\x18\x05 \x03(\v2\x19.skep.model.v1.FormerRootR\x06former\x122\n" +
 	"\x04last\x18\x06 \x01(\v2\x1e.skep.model.v1.RootRotationEndR\x04last\x12\x14\n" +
 	"\x05trust\x18\a \x01(\x04R\x05trust\x12\x14\n" +
-	"\x05given\x18\b \x01(\bR\x05givenJ\x04\b\t\x10\x14\"\x99\x03\n" +
+	"\x05given\x18\b \x01(\bR\x05given\x125\n" +
+	"\bexternal\x18\x14 \x03(\v2\x19.skep.model.v1.ExternalCAR\bexternal\x12F\n" +
+	"\x0fexternal_health\x18\x15 \x03(\v2\x1d.skep.model.v1.ExternalHealthR\x0eexternalHealthJ\x04\b\t\x10\x14\"e\n" +
+	"\n" +
+	"ExternalCA\x12\x10\n" +
+	"\x03url\x18\x01 \x01(\tR\x03url\x12\x14\n" +
+	"\x05trust\x18\x02 \x03(\fR\x05trust\x12\x19\n" +
+	"\bauth_key\x18\x03 \x01(\fR\aauthKey\x12\x14\n" +
+	"\x05label\x18\x04 \x01(\tR\x05label\"\x89\x01\n" +
+	"\x0eExternalHealth\x12\x10\n" +
+	"\x03url\x18\x01 \x01(\tR\x03url\x12\x18\n" +
+	"\afailing\x18\x02 \x01(\bR\afailing\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\x12\x14\n" +
+	"\x05since\x18\x04 \x01(\x03R\x05since\x12\x1f\n" +
+	"\vanswered_at\x18\x05 \x01(\x03R\n" +
+	"answeredAt\"\x99\x03\n" +
 	"\fRootRotation\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12.\n" +
 	"\x05phase\x18\x02 \x01(\x0e2\x18.skep.model.v1.RootPhaseR\x05phase\x12*\n" +
@@ -5616,12 +5813,13 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\fon_straggler\x18\n" +
 	" \x01(\x0e2\x1e.skep.model.v1.StragglerPolicyR\vonStraggler\x12\x0e\n" +
 	"\x02by\x18\v \x01(\tR\x02by\x12\x16\n" +
-	"\x06spread\x18\f \x01(\x03R\x06spreadJ\x04\b\r\x10\x14\"e\n" +
+	"\x06spread\x18\f \x01(\x03R\x06spreadJ\x04\b\r\x10\x14\"\x9c\x01\n" +
 	"\aRootKey\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x10\n" +
 	"\x03via\x18\x03 \x03(\fR\x03via\x12\x14\n" +
-	"\x05given\x18\x04 \x01(\bR\x05given\"Z\n" +
+	"\x05given\x18\x04 \x01(\bR\x05given\x125\n" +
+	"\bexternal\x18\x14 \x03(\v2\x19.skep.model.v1.ExternalCAR\bexternal\"Z\n" +
 	"\n" +
 	"FormerRoot\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x14\n" +
@@ -6070,7 +6268,7 @@ func file_skep_model_v1_model_proto_rawDescGZIP() []byte {
 }
 
 var file_skep_model_v1_model_proto_enumTypes = make([]protoimpl.EnumInfo, 21)
-var file_skep_model_v1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
+var file_skep_model_v1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
 var file_skep_model_v1_model_proto_goTypes = []any{
 	(Role)(0),                // 0: skep.model.v1.Role
 	(Availability)(0),        // 1: skep.model.v1.Availability
@@ -6102,47 +6300,49 @@ var file_skep_model_v1_model_proto_goTypes = []any{
 	(*KeyHolder)(nil),        // 27: skep.model.v1.KeyHolder
 	(*ClusterSpec)(nil),      // 28: skep.model.v1.ClusterSpec
 	(*RootCA)(nil),           // 29: skep.model.v1.RootCA
-	(*RootRotation)(nil),     // 30: skep.model.v1.RootRotation
-	(*RootKey)(nil),          // 31: skep.model.v1.RootKey
-	(*FormerRoot)(nil),       // 32: skep.model.v1.FormerRoot
-	(*RootRotationEnd)(nil),  // 33: skep.model.v1.RootRotationEnd
-	(*RootStraggler)(nil),    // 34: skep.model.v1.RootStraggler
-	(*Node)(nil),             // 35: skep.model.v1.Node
-	(*RenewalWait)(nil),      // 36: skep.model.v1.RenewalWait
-	(*NodeSpec)(nil),         // 37: skep.model.v1.NodeSpec
-	(*NodeDescription)(nil),  // 38: skep.model.v1.NodeDescription
-	(*Resources)(nil),        // 39: skep.model.v1.Resources
-	(*NodeStatus)(nil),       // 40: skep.model.v1.NodeStatus
-	(*Certificate)(nil),      // 41: skep.model.v1.Certificate
-	(*Member)(nil),           // 42: skep.model.v1.Member
-	(*Claim)(nil),            // 43: skep.model.v1.Claim
-	(*Service)(nil),          // 44: skep.model.v1.Service
-	(*RegistryAuth)(nil),     // 45: skep.model.v1.RegistryAuth
-	(*ServiceSpec)(nil),      // 46: skep.model.v1.ServiceSpec
-	(*Replicated)(nil),       // 47: skep.model.v1.Replicated
-	(*Global)(nil),           // 48: skep.model.v1.Global
-	(*UpdateConfig)(nil),     // 49: skep.model.v1.UpdateConfig
-	(*RestartPolicy)(nil),    // 50: skep.model.v1.RestartPolicy
-	(*UpdateStatus)(nil),     // 51: skep.model.v1.UpdateStatus
-	(*Revision)(nil),         // 52: skep.model.v1.Revision
-	(*TaskTemplate)(nil),     // 53: skep.model.v1.TaskTemplate
-	(*Limits)(nil),           // 54: skep.model.v1.Limits
-	(*Placement)(nil),        // 55: skep.model.v1.Placement
-	(*ContainerSpec)(nil),    // 56: skep.model.v1.ContainerSpec
-	(*Ulimit)(nil),           // 57: skep.model.v1.Ulimit
-	(*Mount)(nil),            // 58: skep.model.v1.Mount
-	(*Task)(nil),             // 59: skep.model.v1.Task
-	(*TaskStatus)(nil),       // 60: skep.model.v1.TaskStatus
-	(*User)(nil),             // 61: skep.model.v1.User
-	(*JoinToken)(nil),        // 62: skep.model.v1.JoinToken
-	(*TokenUse)(nil),         // 63: skep.model.v1.TokenUse
-	nil,                      // 64: skep.model.v1.ClusterSpec.LabelsEntry
-	nil,                      // 65: skep.model.v1.NodeSpec.LabelsEntry
-	nil,                      // 66: skep.model.v1.NodeDescription.EngineLabelsEntry
-	nil,                      // 67: skep.model.v1.ServiceSpec.LabelsEntry
-	nil,                      // 68: skep.model.v1.ContainerSpec.LabelsEntry
-	nil,                      // 69: skep.model.v1.ContainerSpec.SysctlsEntry
-	nil,                      // 70: skep.model.v1.JoinToken.LabelsEntry
+	(*ExternalCA)(nil),       // 30: skep.model.v1.ExternalCA
+	(*ExternalHealth)(nil),   // 31: skep.model.v1.ExternalHealth
+	(*RootRotation)(nil),     // 32: skep.model.v1.RootRotation
+	(*RootKey)(nil),          // 33: skep.model.v1.RootKey
+	(*FormerRoot)(nil),       // 34: skep.model.v1.FormerRoot
+	(*RootRotationEnd)(nil),  // 35: skep.model.v1.RootRotationEnd
+	(*RootStraggler)(nil),    // 36: skep.model.v1.RootStraggler
+	(*Node)(nil),             // 37: skep.model.v1.Node
+	(*RenewalWait)(nil),      // 38: skep.model.v1.RenewalWait
+	(*NodeSpec)(nil),         // 39: skep.model.v1.NodeSpec
+	(*NodeDescription)(nil),  // 40: skep.model.v1.NodeDescription
+	(*Resources)(nil),        // 41: skep.model.v1.Resources
+	(*NodeStatus)(nil),       // 42: skep.model.v1.NodeStatus
+	(*Certificate)(nil),      // 43: skep.model.v1.Certificate
+	(*Member)(nil),           // 44: skep.model.v1.Member
+	(*Claim)(nil),            // 45: skep.model.v1.Claim
+	(*Service)(nil),          // 46: skep.model.v1.Service
+	(*RegistryAuth)(nil),     // 47: skep.model.v1.RegistryAuth
+	(*ServiceSpec)(nil),      // 48: skep.model.v1.ServiceSpec
+	(*Replicated)(nil),       // 49: skep.model.v1.Replicated
+	(*Global)(nil),           // 50: skep.model.v1.Global
+	(*UpdateConfig)(nil),     // 51: skep.model.v1.UpdateConfig
+	(*RestartPolicy)(nil),    // 52: skep.model.v1.RestartPolicy
+	(*UpdateStatus)(nil),     // 53: skep.model.v1.UpdateStatus
+	(*Revision)(nil),         // 54: skep.model.v1.Revision
+	(*TaskTemplate)(nil),     // 55: skep.model.v1.TaskTemplate
+	(*Limits)(nil),           // 56: skep.model.v1.Limits
+	(*Placement)(nil),        // 57: skep.model.v1.Placement
+	(*ContainerSpec)(nil),    // 58: skep.model.v1.ContainerSpec
+	(*Ulimit)(nil),           // 59: skep.model.v1.Ulimit
+	(*Mount)(nil),            // 60: skep.model.v1.Mount
+	(*Task)(nil),             // 61: skep.model.v1.Task
+	(*TaskStatus)(nil),       // 62: skep.model.v1.TaskStatus
+	(*User)(nil),             // 63: skep.model.v1.User
+	(*JoinToken)(nil),        // 64: skep.model.v1.JoinToken
+	(*TokenUse)(nil),         // 65: skep.model.v1.TokenUse
+	nil,                      // 66: skep.model.v1.ClusterSpec.LabelsEntry
+	nil,                      // 67: skep.model.v1.NodeSpec.LabelsEntry
+	nil,                      // 68: skep.model.v1.NodeDescription.EngineLabelsEntry
+	nil,                      // 69: skep.model.v1.ServiceSpec.LabelsEntry
+	nil,                      // 70: skep.model.v1.ContainerSpec.LabelsEntry
+	nil,                      // 71: skep.model.v1.ContainerSpec.SysctlsEntry
+	nil,                      // 72: skep.model.v1.JoinToken.LabelsEntry
 }
 var file_skep_model_v1_model_proto_depIdxs = []int32{
 	21, // 0: skep.model.v1.Cluster.meta:type_name -> skep.model.v1.Meta
@@ -6156,81 +6356,84 @@ var file_skep_model_v1_model_proto_depIdxs = []int32{
 	3,  // 8: skep.model.v1.Condemnation.step:type_name -> skep.model.v1.CondemnationStep
 	6,  // 9: skep.model.v1.Condemnation.on_straggler:type_name -> skep.model.v1.StragglerPolicy
 	24, // 10: skep.model.v1.CondemnationEnd.nodes:type_name -> skep.model.v1.Condemned
-	34, // 11: skep.model.v1.CondemnationEnd.stragglers:type_name -> skep.model.v1.RootStraggler
-	64, // 12: skep.model.v1.ClusterSpec.labels:type_name -> skep.model.v1.ClusterSpec.LabelsEntry
+	36, // 11: skep.model.v1.CondemnationEnd.stragglers:type_name -> skep.model.v1.RootStraggler
+	66, // 12: skep.model.v1.ClusterSpec.labels:type_name -> skep.model.v1.ClusterSpec.LabelsEntry
 	4,  // 13: skep.model.v1.ClusterSpec.expired_renewal:type_name -> skep.model.v1.ExpiredRenewal
-	30, // 14: skep.model.v1.RootCA.rotation:type_name -> skep.model.v1.RootRotation
-	32, // 15: skep.model.v1.RootCA.former:type_name -> skep.model.v1.FormerRoot
-	33, // 16: skep.model.v1.RootCA.last:type_name -> skep.model.v1.RootRotationEnd
-	5,  // 17: skep.model.v1.RootRotation.phase:type_name -> skep.model.v1.RootPhase
-	31, // 18: skep.model.v1.RootRotation.from:type_name -> skep.model.v1.RootKey
-	31, // 19: skep.model.v1.RootRotation.to:type_name -> skep.model.v1.RootKey
-	6,  // 20: skep.model.v1.RootRotation.on_straggler:type_name -> skep.model.v1.StragglerPolicy
-	7,  // 21: skep.model.v1.RootRotationEnd.outcome:type_name -> skep.model.v1.RootOutcome
-	34, // 22: skep.model.v1.RootRotationEnd.stragglers:type_name -> skep.model.v1.RootStraggler
-	21, // 23: skep.model.v1.Node.meta:type_name -> skep.model.v1.Meta
-	37, // 24: skep.model.v1.Node.spec:type_name -> skep.model.v1.NodeSpec
-	0,  // 25: skep.model.v1.Node.role:type_name -> skep.model.v1.Role
-	2,  // 26: skep.model.v1.Node.membership:type_name -> skep.model.v1.Membership
-	38, // 27: skep.model.v1.Node.description:type_name -> skep.model.v1.NodeDescription
-	40, // 28: skep.model.v1.Node.status:type_name -> skep.model.v1.NodeStatus
-	41, // 29: skep.model.v1.Node.current:type_name -> skep.model.v1.Certificate
-	41, // 30: skep.model.v1.Node.previous:type_name -> skep.model.v1.Certificate
-	36, // 31: skep.model.v1.Node.wait:type_name -> skep.model.v1.RenewalWait
-	20, // 32: skep.model.v1.RenewalWait.verdict:type_name -> skep.model.v1.RenewalWait.Verdict
-	65, // 33: skep.model.v1.NodeSpec.labels:type_name -> skep.model.v1.NodeSpec.LabelsEntry
-	0,  // 34: skep.model.v1.NodeSpec.role:type_name -> skep.model.v1.Role
-	1,  // 35: skep.model.v1.NodeSpec.availability:type_name -> skep.model.v1.Availability
-	39, // 36: skep.model.v1.NodeDescription.resources:type_name -> skep.model.v1.Resources
-	66, // 37: skep.model.v1.NodeDescription.engine_labels:type_name -> skep.model.v1.NodeDescription.EngineLabelsEntry
-	8,  // 38: skep.model.v1.NodeStatus.state:type_name -> skep.model.v1.NodeState
-	9,  // 39: skep.model.v1.NodeStatus.farewell:type_name -> skep.model.v1.Farewell
-	0,  // 40: skep.model.v1.Certificate.role:type_name -> skep.model.v1.Role
-	21, // 41: skep.model.v1.Member.meta:type_name -> skep.model.v1.Meta
-	10, // 42: skep.model.v1.Member.kind:type_name -> skep.model.v1.MemberKind
-	21, // 43: skep.model.v1.Service.meta:type_name -> skep.model.v1.Meta
-	46, // 44: skep.model.v1.Service.spec:type_name -> skep.model.v1.ServiceSpec
-	51, // 45: skep.model.v1.Service.update:type_name -> skep.model.v1.UpdateStatus
-	45, // 46: skep.model.v1.Service.registry_auths:type_name -> skep.model.v1.RegistryAuth
-	67, // 47: skep.model.v1.ServiceSpec.labels:type_name -> skep.model.v1.ServiceSpec.LabelsEntry
-	47, // 48: skep.model.v1.ServiceSpec.replicated:type_name -> skep.model.v1.Replicated
-	48, // 49: skep.model.v1.ServiceSpec.global:type_name -> skep.model.v1.Global
-	49, // 50: skep.model.v1.ServiceSpec.update:type_name -> skep.model.v1.UpdateConfig
-	49, // 51: skep.model.v1.ServiceSpec.rollback:type_name -> skep.model.v1.UpdateConfig
-	50, // 52: skep.model.v1.ServiceSpec.restart:type_name -> skep.model.v1.RestartPolicy
-	12, // 53: skep.model.v1.UpdateConfig.failure_action:type_name -> skep.model.v1.FailureAction
-	11, // 54: skep.model.v1.UpdateConfig.order:type_name -> skep.model.v1.UpdateOrder
-	13, // 55: skep.model.v1.RestartPolicy.condition:type_name -> skep.model.v1.RestartCondition
-	14, // 56: skep.model.v1.UpdateStatus.state:type_name -> skep.model.v1.UpdateState
-	21, // 57: skep.model.v1.Revision.meta:type_name -> skep.model.v1.Meta
-	53, // 58: skep.model.v1.Revision.template:type_name -> skep.model.v1.TaskTemplate
-	56, // 59: skep.model.v1.TaskTemplate.container:type_name -> skep.model.v1.ContainerSpec
-	39, // 60: skep.model.v1.TaskTemplate.reservations:type_name -> skep.model.v1.Resources
-	54, // 61: skep.model.v1.TaskTemplate.limits:type_name -> skep.model.v1.Limits
-	55, // 62: skep.model.v1.TaskTemplate.placement:type_name -> skep.model.v1.Placement
-	68, // 63: skep.model.v1.ContainerSpec.labels:type_name -> skep.model.v1.ContainerSpec.LabelsEntry
-	58, // 64: skep.model.v1.ContainerSpec.mounts:type_name -> skep.model.v1.Mount
-	69, // 65: skep.model.v1.ContainerSpec.sysctls:type_name -> skep.model.v1.ContainerSpec.SysctlsEntry
-	57, // 66: skep.model.v1.ContainerSpec.ulimits:type_name -> skep.model.v1.Ulimit
-	15, // 67: skep.model.v1.Mount.type:type_name -> skep.model.v1.MountType
-	16, // 68: skep.model.v1.Task.desired:type_name -> skep.model.v1.TaskState
-	60, // 69: skep.model.v1.Task.status:type_name -> skep.model.v1.TaskStatus
-	16, // 70: skep.model.v1.TaskStatus.state:type_name -> skep.model.v1.TaskState
-	21, // 71: skep.model.v1.User.meta:type_name -> skep.model.v1.Meta
-	17, // 72: skep.model.v1.User.role:type_name -> skep.model.v1.UserRole
-	41, // 73: skep.model.v1.User.current:type_name -> skep.model.v1.Certificate
-	41, // 74: skep.model.v1.User.previous:type_name -> skep.model.v1.Certificate
-	21, // 75: skep.model.v1.JoinToken.meta:type_name -> skep.model.v1.Meta
-	0,  // 76: skep.model.v1.JoinToken.role:type_name -> skep.model.v1.Role
-	70, // 77: skep.model.v1.JoinToken.labels:type_name -> skep.model.v1.JoinToken.LabelsEntry
-	63, // 78: skep.model.v1.JoinToken.used:type_name -> skep.model.v1.TokenUse
-	18, // 79: skep.model.v1.JoinToken.end:type_name -> skep.model.v1.TokenEnd
-	19, // 80: skep.model.v1.TokenUse.verdict:type_name -> skep.model.v1.TokenVerdict
-	81, // [81:81] is the sub-list for method output_type
-	81, // [81:81] is the sub-list for method input_type
-	81, // [81:81] is the sub-list for extension type_name
-	81, // [81:81] is the sub-list for extension extendee
-	0,  // [0:81] is the sub-list for field type_name
+	32, // 14: skep.model.v1.RootCA.rotation:type_name -> skep.model.v1.RootRotation
+	34, // 15: skep.model.v1.RootCA.former:type_name -> skep.model.v1.FormerRoot
+	35, // 16: skep.model.v1.RootCA.last:type_name -> skep.model.v1.RootRotationEnd
+	30, // 17: skep.model.v1.RootCA.external:type_name -> skep.model.v1.ExternalCA
+	31, // 18: skep.model.v1.RootCA.external_health:type_name -> skep.model.v1.ExternalHealth
+	5,  // 19: skep.model.v1.RootRotation.phase:type_name -> skep.model.v1.RootPhase
+	33, // 20: skep.model.v1.RootRotation.from:type_name -> skep.model.v1.RootKey
+	33, // 21: skep.model.v1.RootRotation.to:type_name -> skep.model.v1.RootKey
+	6,  // 22: skep.model.v1.RootRotation.on_straggler:type_name -> skep.model.v1.StragglerPolicy
+	30, // 23: skep.model.v1.RootKey.external:type_name -> skep.model.v1.ExternalCA
+	7,  // 24: skep.model.v1.RootRotationEnd.outcome:type_name -> skep.model.v1.RootOutcome
+	36, // 25: skep.model.v1.RootRotationEnd.stragglers:type_name -> skep.model.v1.RootStraggler
+	21, // 26: skep.model.v1.Node.meta:type_name -> skep.model.v1.Meta
+	39, // 27: skep.model.v1.Node.spec:type_name -> skep.model.v1.NodeSpec
+	0,  // 28: skep.model.v1.Node.role:type_name -> skep.model.v1.Role
+	2,  // 29: skep.model.v1.Node.membership:type_name -> skep.model.v1.Membership
+	40, // 30: skep.model.v1.Node.description:type_name -> skep.model.v1.NodeDescription
+	42, // 31: skep.model.v1.Node.status:type_name -> skep.model.v1.NodeStatus
+	43, // 32: skep.model.v1.Node.current:type_name -> skep.model.v1.Certificate
+	43, // 33: skep.model.v1.Node.previous:type_name -> skep.model.v1.Certificate
+	38, // 34: skep.model.v1.Node.wait:type_name -> skep.model.v1.RenewalWait
+	20, // 35: skep.model.v1.RenewalWait.verdict:type_name -> skep.model.v1.RenewalWait.Verdict
+	67, // 36: skep.model.v1.NodeSpec.labels:type_name -> skep.model.v1.NodeSpec.LabelsEntry
+	0,  // 37: skep.model.v1.NodeSpec.role:type_name -> skep.model.v1.Role
+	1,  // 38: skep.model.v1.NodeSpec.availability:type_name -> skep.model.v1.Availability
+	41, // 39: skep.model.v1.NodeDescription.resources:type_name -> skep.model.v1.Resources
+	68, // 40: skep.model.v1.NodeDescription.engine_labels:type_name -> skep.model.v1.NodeDescription.EngineLabelsEntry
+	8,  // 41: skep.model.v1.NodeStatus.state:type_name -> skep.model.v1.NodeState
+	9,  // 42: skep.model.v1.NodeStatus.farewell:type_name -> skep.model.v1.Farewell
+	0,  // 43: skep.model.v1.Certificate.role:type_name -> skep.model.v1.Role
+	21, // 44: skep.model.v1.Member.meta:type_name -> skep.model.v1.Meta
+	10, // 45: skep.model.v1.Member.kind:type_name -> skep.model.v1.MemberKind
+	21, // 46: skep.model.v1.Service.meta:type_name -> skep.model.v1.Meta
+	48, // 47: skep.model.v1.Service.spec:type_name -> skep.model.v1.ServiceSpec
+	53, // 48: skep.model.v1.Service.update:type_name -> skep.model.v1.UpdateStatus
+	47, // 49: skep.model.v1.Service.registry_auths:type_name -> skep.model.v1.RegistryAuth
+	69, // 50: skep.model.v1.ServiceSpec.labels:type_name -> skep.model.v1.ServiceSpec.LabelsEntry
+	49, // 51: skep.model.v1.ServiceSpec.replicated:type_name -> skep.model.v1.Replicated
+	50, // 52: skep.model.v1.ServiceSpec.global:type_name -> skep.model.v1.Global
+	51, // 53: skep.model.v1.ServiceSpec.update:type_name -> skep.model.v1.UpdateConfig
+	51, // 54: skep.model.v1.ServiceSpec.rollback:type_name -> skep.model.v1.UpdateConfig
+	52, // 55: skep.model.v1.ServiceSpec.restart:type_name -> skep.model.v1.RestartPolicy
+	12, // 56: skep.model.v1.UpdateConfig.failure_action:type_name -> skep.model.v1.FailureAction
+	11, // 57: skep.model.v1.UpdateConfig.order:type_name -> skep.model.v1.UpdateOrder
+	13, // 58: skep.model.v1.RestartPolicy.condition:type_name -> skep.model.v1.RestartCondition
+	14, // 59: skep.model.v1.UpdateStatus.state:type_name -> skep.model.v1.UpdateState
+	21, // 60: skep.model.v1.Revision.meta:type_name -> skep.model.v1.Meta
+	55, // 61: skep.model.v1.Revision.template:type_name -> skep.model.v1.TaskTemplate
+	58, // 62: skep.model.v1.TaskTemplate.container:type_name -> skep.model.v1.ContainerSpec
+	41, // 63: skep.model.v1.TaskTemplate.reservations:type_name -> skep.model.v1.Resources
+	56, // 64: skep.model.v1.TaskTemplate.limits:type_name -> skep.model.v1.Limits
+	57, // 65: skep.model.v1.TaskTemplate.placement:type_name -> skep.model.v1.Placement
+	70, // 66: skep.model.v1.ContainerSpec.labels:type_name -> skep.model.v1.ContainerSpec.LabelsEntry
+	60, // 67: skep.model.v1.ContainerSpec.mounts:type_name -> skep.model.v1.Mount
+	71, // 68: skep.model.v1.ContainerSpec.sysctls:type_name -> skep.model.v1.ContainerSpec.SysctlsEntry
+	59, // 69: skep.model.v1.ContainerSpec.ulimits:type_name -> skep.model.v1.Ulimit
+	15, // 70: skep.model.v1.Mount.type:type_name -> skep.model.v1.MountType
+	16, // 71: skep.model.v1.Task.desired:type_name -> skep.model.v1.TaskState
+	62, // 72: skep.model.v1.Task.status:type_name -> skep.model.v1.TaskStatus
+	16, // 73: skep.model.v1.TaskStatus.state:type_name -> skep.model.v1.TaskState
+	21, // 74: skep.model.v1.User.meta:type_name -> skep.model.v1.Meta
+	17, // 75: skep.model.v1.User.role:type_name -> skep.model.v1.UserRole
+	43, // 76: skep.model.v1.User.current:type_name -> skep.model.v1.Certificate
+	43, // 77: skep.model.v1.User.previous:type_name -> skep.model.v1.Certificate
+	21, // 78: skep.model.v1.JoinToken.meta:type_name -> skep.model.v1.Meta
+	0,  // 79: skep.model.v1.JoinToken.role:type_name -> skep.model.v1.Role
+	72, // 80: skep.model.v1.JoinToken.labels:type_name -> skep.model.v1.JoinToken.LabelsEntry
+	65, // 81: skep.model.v1.JoinToken.used:type_name -> skep.model.v1.TokenUse
+	18, // 82: skep.model.v1.JoinToken.end:type_name -> skep.model.v1.TokenEnd
+	19, // 83: skep.model.v1.TokenUse.verdict:type_name -> skep.model.v1.TokenVerdict
+	84, // [84:84] is the sub-list for method output_type
+	84, // [84:84] is the sub-list for method input_type
+	84, // [84:84] is the sub-list for extension type_name
+	84, // [84:84] is the sub-list for extension extendee
+	0,  // [0:84] is the sub-list for field type_name
 }
 
 func init() { file_skep_model_v1_model_proto_init() }
@@ -6238,18 +6441,18 @@ func file_skep_model_v1_model_proto_init() {
 	if File_skep_model_v1_model_proto != nil {
 		return
 	}
-	file_skep_model_v1_model_proto_msgTypes[25].OneofWrappers = []any{
+	file_skep_model_v1_model_proto_msgTypes[27].OneofWrappers = []any{
 		(*ServiceSpec_Replicated)(nil),
 		(*ServiceSpec_Global)(nil),
 	}
-	file_skep_model_v1_model_proto_msgTypes[39].OneofWrappers = []any{}
+	file_skep_model_v1_model_proto_msgTypes[41].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_skep_model_v1_model_proto_rawDesc), len(file_skep_model_v1_model_proto_rawDesc)),
 			NumEnums:      21,
-			NumMessages:   50,
+			NumMessages:   52,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
