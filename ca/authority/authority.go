@@ -171,7 +171,7 @@ func burst(l rate.Limit) int { return max(1, int(10*l)) }
 func (s *Server) Enroll(ctx context.Context, req *cav1.EnrollRequest) (*cav1.EnrollResponse, error) {
 	caller, _ := rpc.FromContext(ctx)
 	host := hostOf(caller.Address)
-	if !s.strangers.Allow(bucketOf(host)) || !s.total.Allow() {
+	if !s.strangers.Allow(rpc.BucketOf(host)) || !s.total.Allow() {
 		return nil, tooFast("enrol")
 	}
 	key, err := s.check(req)
