@@ -275,7 +275,9 @@ func (s *Server) Renew(ctx context.Context, req *cav1.RenewRequest) (*cav1.Renew
 	if !ok || caller.Kind != rpc.Node {
 		return nil, fmt.Errorf("renew: only a node renews its certificate: %w", errdefs.ErrPermissionDenied)
 	}
-	if !s.nodes.Allow(caller.Node.String()) {
+	// By the key as well: who has an old one, a thief or a clone, does not keep the
+	// node from asking with its own.
+	if !s.nodes.Allow(caller.Node.String() + string(caller.Identity.KeySHA256[:])) {
 		return nil, tooFast("renew")
 	}
 	return s.renewFor(ctx, caller, req)
