@@ -1,0 +1,213 @@
+package adversary
+
+import (
+	"context"
+	"crypto/tls"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+
+	cav1 "github.com/skep-project/skep/proto/skep/ca/v1"
+	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
+)
+
+// unmoved checks that a manager answers its users and its nodes as ever.
+func (m *host) unmoved(t *testing.T, meanwhile string) {
+	t.Helper()
+	ctx, stop := context.WithTimeout(t.Context(), 5*time.Second)
+	defer stop()
+	resp, err := m.control().ListNodes(ctx, &controlv1.ListNodesRequest{})
+	if err != nil {
+		t.Errorf("%s, %s answers with %v", meanwhile, m.name, err)
+		return
+	}
+	for _, n := range resp.GetNodes() {
+		if n.GetNode().GetDescription().GetHostname() == "w1" && n.GetNode().GetStatus().GetState() != modelv1.NodeState_NODE_STATE_READY {
+			t.Errorf("%s, the worker is %v", meanwhile, n.GetNode().GetStatus().GetState())
+		}
+	}
+}
+
+// TestSlowloris: many connect and say nothing, or half of a first word, or all of it
+// but what is asked for.
+func TestSlowloris(t *testing.T) {
+	s := attacked(t)
+	m, _ := s.leader(t)
+	var open []net.Conn
+	defer func() {
+		for _, c := range open {
+			_ = c.Close()
+		}
+	}()
+	for i := range 600 {
+		c, err := attacker{from: "127.0.0.31"}.dial(within(t, soon), m.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		open = append(open, c)
+		if i%2 == 0 {
+			_, _ = c.Write([]byte{22, 3, 1, 2, 0, 1}) // the beginning of a ClientHello
+		}
+	}
+	m.unmoved(t, "while 600 connections say nothing")
+	text, _ := s.token(t, &controlv1.CreateTokenRequest{})
+	if _, err := enroll(t, nobody("127.0.0.32").conn(t, m), text, csrOf(t, newKey(t))); err != nil {
+		t.Errorf("meanwhile a machine joins: %v", err)
+	}
+}
+
+// TestStrangersTakeAllPlaces: they finish the handshake and stay. Then no other
+// stranger is let in, and everybody who has a certificate is.
+func TestStrangersTakeAllPlaces(t *testing.T) {
+	s := attacked(t)
+	m, _ := s.leader(t)
+	worker, _ := s.enrolled(t)
+	var open []net.Conn
+	hangUp := func() {
+		for _, c := range open {
+			_ = c.Close()
+		}
+	}
+	defer hangUp()
+	turned := 0
+	for range 540 {
+		raw, err := attacker{from: "127.0.0.33"}.dial(within(t, soon), m.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		open = append(open, raw)
+		_ = raw.SetDeadline(time.Now().Add(soon))
+		conn := tls.Client(raw, nobody("").tls())
+		if err := conn.Handshake(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(conn, make([]byte, 9)); err != nil {
+			turned++
+		}
+	}
+	if turned < 20 {
+		t.Errorf("%d of 540 strangers were turned away", turned)
+	}
+	m.unmoved(t, "while strangers take all places")
+	if _, err := session(within(t, soon), worker.conn(t, m)); err != nil {
+		t.Errorf("meanwhile a worker's session: %v", err)
+	}
+	hangUp()
+	text, _ := s.token(t, &controlv1.CreateTokenRequest{})
+	if err := until("a place for a stranger", func() error {
+		_, err := enroll(t, nobody("127.0.0.34").conn(t, m), text, csrOf(t, newKey(t)))
+		return err
+	}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestOversizedMessages: what nobody has to say is not listened to.
+func TestOversizedMessages(t *testing.T) {
+	s := attacked(t)
+	m, _ := s.leader(t)
+	worker, _ := s.enrolled(t)
+	// A stranger's connection is cut; gRPC would have kept 16 MiB of it.
+	if _, err := enroll(t, nobody("127.0.0.35").conn(t, m), strings.Repeat("x", 1<<20), nil); !errdefs.IsUnavailable(err) {
+		t.Errorf("a stranger says a megabyte: %v, want that the connection ends", err)
+	}
+	if _, err := renew(t, worker.conn(t, m), make([]byte, 17<<20)); !errdefs.IsResourceExhausted(err) {
+		t.Errorf("a worker says 17 MiB: %v, want refused", err)
+	}
+	m.unmoved(t, "after it")
+}
+
+// TestHeaderFlood: what comes before a call is bounded as well.
+func TestHeaderFlood(t *testing.T) {
+	s := attacked(t)
+	m, _ := s.leader(t)
+	worker, _ := s.enrolled(t)
+	for who, a := range map[string]attacker{"a stranger": nobody("127.0.0.36"), "a worker": worker} {
+		cc := a.conn(t, m)
+		if err := second(cav1.NewAuthorityClient(cc).Enroll(within(t, soon), &cav1.EnrollRequest{})); errdefs.IsUnavailable(err) {
+			t.Fatal(err) // it has not heard yet what the manager takes
+		}
+		ctx := metadata.AppendToOutgoingContext(within(t, soon), "x", strings.Repeat("y", 64<<10))
+		err := second(controlv1.NewControlClient(cc).ListNodes(ctx, &controlv1.ListNodesRequest{}))
+		if err == nil || !strings.Contains(err.Error(), "header list size") {
+			t.Errorf("%s sends 64 KiB of headers: %v, want refused", who, err)
+		}
+	}
+	m.unmoved(t, "after it")
+}
+
+// TestStreamFlood: one connection of a worker has so many calls open and no more, and
+// so has a stranger's.
+func TestStreamFlood(t *testing.T) {
+	s := attacked(t)
+	m, _ := s.leader(t)
+	worker, _ := s.enrolled(t)
+	for who, a := range map[string]attacker{"a worker": worker, "a stranger": nobody("127.0.0.37")} {
+		cc := a.conn(t, m)
+		ctx, stop := context.WithCancel(t.Context())
+		refused := 0
+		for range 100 {
+			// A message is begun and never ended, so the call does not begin.
+			st, err := cc.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true}, cav1.Authority_Renew_FullMethodName)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan error, 1)
+			go func() { ended <- st.RecvMsg(&cav1.RenewResponse{}) }()
+			select {
+			case err := <-ended:
+				if !errdefs.IsResourceExhausted(err) || !strings.Contains(err.Error(), "calls open on this connection") {
+					t.Fatalf("%s: a call ends with %v", who, err)
+				}
+				refused++
+			case <-time.After(50 * time.Millisecond): // it is open
+			}
+			if refused > 3 {
+				break
+			}
+		}
+		stop()
+		if refused == 0 {
+			t.Errorf("%s has a hundred calls open on one connection", who)
+		}
+	}
+	m.unmoved(t, "after it")
+}
+
+// TestConnectionFlood: one certificate has so many connections and no more.
+func TestConnectionFlood(t *testing.T) {
+	s := attacked(t)
+	m, _ := s.leader(t)
+	worker, _ := s.enrolled(t)
+	other, _ := s.enrolled(t)
+	taken := 0
+	for range 40 {
+		raw, err := worker.dial(within(t, soon), m.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer raw.Close()
+		_ = raw.SetDeadline(time.Now().Add(soon))
+		conn := tls.Client(raw, worker.tls())
+		if err := conn.Handshake(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(conn, make([]byte, 9)); err == nil {
+			taken++
+		}
+	}
+	if taken != 16 {
+		t.Errorf("one certificate has %d connections, want 16", taken)
+	}
+	if _, err := session(within(t, soon), other.conn(t, m)); err != nil {
+		t.Errorf("meanwhile another worker's session: %v", err)
+	}
+	m.unmoved(t, "meanwhile")
+}
