@@ -19,13 +19,13 @@ import (
 )
 
 // unmoved checks that a manager answers its users and its nodes as ever.
-func (m *host) unmoved(t *testing.T, meanwhile string) {
+func (h *host) unmoved(t *testing.T, meanwhile string) {
 	t.Helper()
 	ctx, stop := context.WithTimeout(t.Context(), 5*time.Second)
 	defer stop()
-	resp, err := m.control().ListNodes(ctx, &controlv1.ListNodesRequest{})
+	resp, err := h.control().ListNodes(ctx, &controlv1.ListNodesRequest{})
 	if err != nil {
-		t.Errorf("%s, %s answers with %v", meanwhile, m.name, err)
+		t.Errorf("%s, %s answers with %v", meanwhile, h.name, err)
 		return
 	}
 	for _, n := range resp.GetNodes() {
