@@ -1,10 +1,12 @@
 package adversary
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -13,8 +15,10 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 
+	"github.com/skep-project/skep/internal/id"
 	cav1 "github.com/skep-project/skep/proto/skep/ca/v1"
 	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
+	dispatchv1 "github.com/skep-project/skep/proto/skep/dispatch/v1"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
 
@@ -210,4 +214,54 @@ func TestConnectionFlood(t *testing.T) {
 		t.Errorf("meanwhile another worker's session: %v", err)
 	}
 	m.unmoved(t, "meanwhile")
+}
+
+// TestAWorkerSaysTooMuch: of itself and of tasks that nobody knows, megabytes of it,
+// and what moves the cursors of terminals. What one node says would go into the log of
+// all managers with what the others say.
+func TestAWorkerSaysTooMuch(t *testing.T) {
+	s := attacked(t)
+	leader, followers := s.leader(t)
+	for _, m := range []*host{leader, followers[0]} {
+		worker, _ := s.enrolled(t)
+		st, err := session(within(t, soon), worker.conn(t, m))
+		if err != nil {
+			t.Fatal(err)
+		}
+		labels := map[string]string{}
+		for range 2000 {
+			labels[id.New().String()] = strings.Repeat("x", 1000)
+		}
+		d := &modelv1.NodeDescription{Hostname: "\x1b[2J\x1b]0;owned\x07loud", Runtime: strings.Repeat("y", 2<<20), EngineLabels: labels}
+		if err := st.Send(&dispatchv1.SessionRequest{Beat: 2, Description: d}); err != nil {
+			t.Fatal(err)
+		}
+		reports := &dispatchv1.Reports{Sequence: 1}
+		for range 4000 {
+			status := &modelv1.TaskStatus{State: modelv1.TaskState_TASK_STATE_FAILED, Error: strings.Repeat("z", 3000)}
+			reports.Reports = append(reports.Reports, &dispatchv1.TaskReport{Task: id.New().Bytes(), Status: status})
+		}
+		if err := st.Send(&dispatchv1.SessionRequest{Beat: 3, Reports: reports}); err != nil {
+			t.Fatal(err)
+		}
+		for acknowledged := false; !acknowledged; {
+			resp, err := st.Recv()
+			if err != nil {
+				t.Fatalf("at %s its session ends with %v", m.name, err)
+			}
+			acknowledged = resp.GetReports() == 1
+		}
+		m.unmoved(t, "after it")
+	}
+	if now, _ := s.leader(t); now != leader {
+		t.Errorf("%s leads, and %s did", now.name, leader.name)
+	}
+	out, err := leader.ctl("node", "ls", "--format", "json")
+	if err != nil || !strings.Contains(out, "?[2J?]0;owned?loud") || strings.Contains(out, `\u001b`) || strings.Contains(out, "\x1b") {
+		t.Errorf("an operator sees %q, %v", out, err)
+	}
+	log, err := os.ReadFile(leader.logs)
+	if err != nil || bytes.Contains(log, []byte("commit what nodes reported")) {
+		t.Errorf("what nodes reported was not committed at first: %v", err)
+	}
 }
