@@ -35,13 +35,20 @@ func tame(req *dispatchv1.SessionRequest) error {
 	if n := len(req.GetReports().GetReports()); n > maxReports {
 		return rpc.Errorf(errdefs.ErrInvalidArgument, "%d reports in one message, at most %d", n, maxReports)
 	}
+	if f := req.GetFarewell(); modelv1.Farewell_name[int32(f)] == "" {
+		return rpc.Errorf(errdefs.ErrInvalidArgument, "farewell %d: this version knows none of that number", f)
+	}
 	if d := req.GetDescription(); d != nil {
 		req.Description = tameDescription(d)
 	}
 	for _, r := range req.GetReports().GetReports() {
-		if r.GetStatus() != nil {
-			r.Status = tameStatus(r.GetStatus())
+		if r.GetStatus() == nil {
+			continue // it says nothing
 		}
+		if state := r.GetStatus().GetState(); modelv1.TaskState_name[int32(state)] == "" {
+			return rpc.Errorf(errdefs.ErrInvalidArgument, "a task in state %d: this version knows none of that number", state)
+		}
+		r.Status = tameStatus(r.GetStatus())
 	}
 	return nil
 }

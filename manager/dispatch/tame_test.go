@@ -51,6 +51,8 @@ func TestWhatANodeSaysIsShortAndPrintable(t *testing.T) {
 	}
 	for what, bad := range map[string]*dispatchv1.SessionRequest{
 		"a boot id":    {Open: &dispatchv1.Open{Hello: &rpcv1.Hello{Boot: make([]byte, maxBoot+1)}}},
+		"a farewell":   {Farewell: 77},
+		"a state":      {Reports: &dispatchv1.Reports{Reports: []*dispatchv1.TaskReport{{Status: &modelv1.TaskStatus{State: 77}}}}},
 		"many reports": {Reports: &dispatchv1.Reports{Reports: make([]*dispatchv1.TaskReport, maxReports+1)}},
 	} {
 		if err := tame(bad); !errdefs.IsInvalidArgument(err) {
