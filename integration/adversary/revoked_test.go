@@ -166,6 +166,9 @@ func TestAFollowerCutOffIsFedARevokedCertificate(t *testing.T) {
 	}); err != nil {
 		t.Error(err)
 	}
+	if err := s.whole(); err != nil {
+		t.Error(err)
+	}
 }
 
 // stop stops processes where they are, as if their hosts hung.

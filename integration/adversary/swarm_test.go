@@ -149,7 +149,29 @@ func (s *swarm) raise() (err error) {
 	if s.id, err = id.FromBytes(info.GetCluster()); err != nil {
 		return err
 	}
-	return s.rotate()
+	if err := s.rotate(); err != nil {
+		return err
+	}
+	return s.whole()
+}
+
+// whole returns when the swarm is as attacks find it, and leave it: the worker is
+// ready, as every manager says.
+func (s *swarm) whole() error {
+	return until("the worker being ready", func() error {
+		for _, m := range s.managers {
+			ctx, stop := context.WithTimeout(context.Background(), 5*time.Second)
+			resp, err := m.control().GetNode(ctx, &controlv1.GetNodeRequest{Ref: s.worker.name})
+			stop()
+			if err == nil && resp.GetNode().GetNode().GetStatus().GetState() != modelv1.NodeState_NODE_STATE_READY {
+				err = fmt.Errorf("%s says it is %v", m.name, resp.GetNode().GetNode().GetStatus().GetState())
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // rotate has a root follow whose key is known here. Nodes without a daemon, and
