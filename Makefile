@@ -33,7 +33,7 @@ UNITS = $$($(GO) list ./... | grep -v '/skep/integration')
 phase = @echo "== $(1)"; began=$$SECONDS; $(2); echo "== $(1): $$((SECONDS - began)) s"
 
 .PHONY: all build static deps packages runtime test check lint proto proto-lint proto-current \
-	mod-current unit race sim bubble script lab lab-test man demo calm soak soak-short recovery bench bench-short microbench deb deb-lint fuzz cover clean help
+	mod-current unit race sim bubble script adversary lab lab-test man demo calm soak soak-short recovery bench bench-short microbench deb deb-lint fuzz cover clean help
 
 all: build ## build bin/ctl
 
@@ -82,7 +82,7 @@ $(NFPM):
 # --- what must be true -----------------------------------------------------
 
 # A suite runs from the day its room is built.
-SUITES = $(foreach suite,sim bubble script,$(if $(wildcard integration/$(suite)/*_test.go),$(suite)))
+SUITES = $(foreach suite,sim bubble script adversary,$(if $(wildcard integration/$(suite)/*_test.go),$(suite)))
 
 test check: lint proto-lint proto-current mod-current unit $(SUITES) lab-test soak-short bench-short ## everything CI runs (as root)
 	@echo "== every phase has passed"
@@ -114,6 +114,9 @@ bubble: ## whole nodes in a synctest bubble
 
 script: build ## CLI stories
 	$(call phase,script,$(GO) test ./integration/script/...)
+
+adversary: ## attacks on a swarm of real processes
+	$(call phase,adversary,$(GO) test -count=1 ./integration/adversary/...)
 
 lab-test: build runtime $(NFPM) ## hosts on this machine: the lab's own tests and every story on it (as root)
 	$(call phase,lab,$(GO) test -tags lab -count=1 -timeout 20m ./internal/lab/... && \

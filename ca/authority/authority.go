@@ -189,7 +189,7 @@ func burst(l rate.Limit) int { return max(1, int(10*l)) }
 func (s *Server) Enroll(ctx context.Context, req *cav1.EnrollRequest) (*cav1.EnrollResponse, error) {
 	caller, _ := rpc.FromContext(ctx)
 	host := hostOf(caller.Address)
-	if !s.strangers.Allow(bucketOf(host)) || !s.total.Allow() {
+	if !s.strangers.Allow(rpc.BucketOf(host)) || !s.total.Allow() {
 		return nil, tooFast("enrol")
 	}
 	key, err := s.check(req)
@@ -293,7 +293,9 @@ func (s *Server) Renew(ctx context.Context, req *cav1.RenewRequest) (*cav1.Renew
 	if !ok || caller.Kind != rpc.Node {
 		return nil, fmt.Errorf("renew: only a node renews its certificate: %w", errdefs.ErrPermissionDenied)
 	}
-	if !s.nodes.Allow(caller.Node.String()) {
+	// By the key as well: who has an old one, a thief or a clone, does not keep the
+	// node from asking with its own.
+	if !s.nodes.Allow(caller.Node.String() + string(caller.Identity.KeySHA256[:])) {
 		return nil, tooFast("renew")
 	}
 	return s.renewFor(ctx, caller, req)

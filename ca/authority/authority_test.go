@@ -220,6 +220,31 @@ func TestOnlyNodesRenew(t *testing.T) {
 	}
 }
 
+// TestWhoHasAnOldKeyOfANodeSlowsNobodyElse: a thief asks again and again with it.
+func TestWhoHasAnOldKeyOfANodeSlowsNobodyElse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := newBook(t)
+		node := id.New()
+		ask := func(key ca.Digest) error {
+			who := ca.Identity{Node: node, Generation: 4, KeySHA256: key}
+			_, err := s.Renew(rpc.WithCaller(t.Context(), rpc.Caller{Kind: rpc.Node, Node: node, Identity: who}), &cav1.RenewRequest{Csr: csrOf(t)})
+			return err
+		}
+		slowed := 0
+		for range 20 {
+			if errdefs.IsResourceExhausted(ask(ca.Digest{1})) {
+				slowed++
+			}
+		}
+		if slowed != 15 {
+			t.Errorf("%d of 20 requests with the old key were slowed, want 15", slowed)
+		}
+		if err := ask(ca.Digest{2}); err != nil {
+			t.Errorf("the node itself: %v", err)
+		}
+	})
+}
+
 func TestStrangersAreSlowedByAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := newBook(t)

@@ -59,13 +59,3 @@ func hostOf(address string) string {
 	}
 	return host
 }
-
-// bucketOf returns what an address counts as for the limit: an IPv6 one by its
-// /64, the least a machine is given.
-func bucketOf(host string) string {
-	ip := net.ParseIP(host)
-	if ip == nil || ip.To4() != nil {
-		return host
-	}
-	return ip.Mask(net.CIDRMask(64, 128)).String()
-}

@@ -16,6 +16,9 @@ import (
 // run is the daemon until its context ends. It logs to the program's error
 // output. The environment is for what a packager sets once, not an operator.
 func run(c *cli.Context, s *say.Streams) error {
+	if err := keepMemory(); err != nil {
+		return err
+	}
 	log, level, err := newLog(s.Err, c.String("log-level"), c.String("log-format"), s.Getenv("JOURNAL_STREAM"))
 	if err != nil {
 		return err

@@ -77,8 +77,11 @@ func (p *parser) cpus(to *int64, name string) {
 }
 
 func parseCPUs(text string) (int64, error) {
+	if len(text) > 32 || strings.ContainsAny(text, "/eExXpP_") {
+		return 0, fmt.Errorf("not a number") // before an exponent is worked out
+	}
 	r, ok := new(big.Rat).SetString(text)
-	if !ok || len(text) > 32 || strings.ContainsAny(text, "/eExXpP_") {
+	if !ok {
 		return 0, fmt.Errorf("not a number")
 	}
 	nano := r.Mul(r, big.NewRat(1e9, 1))

@@ -125,17 +125,11 @@ func giveRoot(c *cli.Context, q *controlv1.RotateRootRequest) (err error) {
 	if q.Certificate, err = readCert("ca-cert", cert); err != nil {
 		return err
 	}
-	if q.Cross, err = readCert("cross-cert", cross); err != nil || key == "" {
+	if q.Cross, err = readCert("cross-cert", cross); err != nil {
 		return err
 	}
-	block, err := readPEM(key)
-	if err == nil {
-		q.Key, err = pkcs8(block)
-	}
-	if err != nil {
-		return say.Misuse("--ca-key %s: %v", key, err)
-	}
-	return nil
+	q.Key, err = readKey(key)
+	return err
 }
 
 func onStraggler(word string) (modelv1.StragglerPolicy, error) {
@@ -166,6 +160,21 @@ func readCert(flag, path string) ([]byte, error) {
 		return nil, say.Misuse("--%s %s: a certificate is needed, and it holds a %q", flag, path, block.Type)
 	}
 	return block.Bytes, nil
+}
+
+// readKey reads the key of a root, PKCS#8; nil if path is empty. No error quotes it.
+func readKey(path string) (key []byte, err error) {
+	if path == "" {
+		return nil, nil
+	}
+	block, err := readPEM(path)
+	if err == nil {
+		key, err = pkcs8(block)
+	}
+	if err != nil {
+		return nil, say.Misuse("--ca-key %s: %v", path, err)
+	}
+	return key, nil
 }
 
 // readPEM reads the one block that a file must hold.

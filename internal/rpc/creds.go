@@ -6,13 +6,14 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"net"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc/credentials"
 
 	"github.com/skep-project/skep/ca"
@@ -39,6 +40,8 @@ type link struct {
 	uid  uint32
 	at   time.Time
 	conn net.Conn // closed to cut a stream whose handler does not end
+	// open is how many calls are under way on it.
+	open atomic.Int64
 }
 
 // AuthType names the way the peer was recognised.
@@ -48,16 +51,32 @@ func (*link) AuthType() string { return "skep" }
 // peer's identity once.
 type tlsCreds struct {
 	transportCreds
-	// strangers holds one token for each open connection without a certificate;
-	// when it is full, more of them are turned away.
-	strangers chan struct{}
+	*doorway
 }
 
-func newTLSCreds(h *ca.Holder) transportCreds {
-	return tlsCreds{credentials.NewTLS(ServerTLS(h)), make(chan struct{}, maxStrangers)}
+// doorway counts who is at the door and who came in by it.
+type doorway struct {
+	log *slog.Logger
+	// warned has a crowd at the door write one record a second.
+	warned rate.Sometimes
+	// shaking is by address, holders by the key of the certificate, and strangers
+	// are those who have none.
+	shaking   crowd[string]
+	holders   crowd[ca.Digest]
+	strangers crowd[struct{}]
+}
+
+func newTLSCreds(h *ca.Holder, log *slog.Logger) transportCreds {
+	return tlsCreds{credentials.NewTLS(ServerTLS(h)), &doorway{log: log, warned: rate.Sometimes{Interval: time.Second}}}
 }
 
 func (c tlsCreds) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	address := raw.RemoteAddr().String()
+	done, ok := c.shaking.enter(BucketOf(hostOf(address)), handshakes)
+	if !ok {
+		return nil, nil, c.turnAway(raw, address, fmt.Errorf("%d of its connections have not said who they are", handshakes))
+	}
+	defer done()
 	conn, info, err := c.transportCreds.ServerHandshake(raw)
 	if err != nil {
 		return nil, nil, err
@@ -68,16 +87,37 @@ func (c tlsCreds) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo,
 	}
 	l := &link{CommonAuthInfo: t.CommonAuthInfo, at: time.Now(), conn: conn}
 	certs := t.State.PeerCertificates
-	if len(certs) == 0 {
-		if l.conn, err = c.stranger(conn); err != nil {
+	if len(certs) > 0 {
+		if err := l.recognise(certs[0]); err != nil {
 			return nil, nil, errors.Join(err, conn.Close())
 		}
-		return l.conn, l, nil
 	}
-	if err := l.recognise(certs[0]); err != nil {
-		return nil, nil, errors.Join(err, conn.Close())
+	if l.conn, err = c.place(conn, l); err != nil {
+		return nil, nil, c.turnAway(conn, address, err)
 	}
-	return conn, l, nil
+	return l.conn, l, nil
+}
+
+// turnAway closes a connection and says why: whoever is there is told nothing.
+func (d *doorway) turnAway(conn net.Conn, address string, why error) error {
+	d.warned.Do(func() { d.log.Warn("connection turned away", slog.String("addr", address), slog.Any("err", why)) })
+	return errors.Join(why, conn.Close())
+}
+
+// place counts a connection, unless there are as many of its kind as may be.
+func (d *doorway) place(conn net.Conn, l *link) (net.Conn, error) {
+	if l.node == nil && l.person == nil {
+		return d.stranger(conn)
+	}
+	key, most, ok := l.placeOf()
+	if !ok {
+		return conn, nil
+	}
+	leave, ok := d.holders.enter(key, most)
+	if !ok {
+		return nil, fmt.Errorf("%s has %d connections open, and no more are taken", l.what(), most)
+	}
+	return &counted{Conn: conn, leave: leave}, nil
 }
 
 // recognise reads whose a certificate is, which ServerTLS has verified.
@@ -92,34 +132,19 @@ func (l *link) recognise(cert *x509.Certificate) error {
 	return err
 }
 
-func (c tlsCreds) Clone() transportCreds { return tlsCreds{c.transportCreds.Clone(), c.strangers} }
+func (c tlsCreds) Clone() transportCreds { return tlsCreds{c.transportCreds.Clone(), c.doorway} }
 
-// stranger counts a connection without a certificate and bounds its life: it is
-// there for one enrolment.
-func (c tlsCreds) stranger(conn net.Conn) (net.Conn, error) {
-	select {
-	case c.strangers <- struct{}{}:
-	default:
+// stranger counts a connection without a certificate and bounds what it may send and
+// its life: it is there for one enrolment.
+func (d *doorway) stranger(conn net.Conn) (net.Conn, error) {
+	leave, ok := d.strangers.enter(struct{}{}, maxStrangers)
+	if !ok {
 		return nil, fmt.Errorf("%d connections without a certificate are open, no more are taken", maxStrangers)
 	}
-	s := &strangerConn{Conn: conn, leave: sync.OnceFunc(func() { <-c.strangers })}
+	s := &strangerConn{counted: counted{Conn: conn, leave: leave}}
+	s.left.Store(strangerBytes)
 	s.end.Store(time.AfterFunc(strangerLife, func() { _ = s.Close() }))
 	return s, nil
-}
-
-// strangerConn gives its place back when it is closed.
-type strangerConn struct {
-	net.Conn
-	leave func()
-	end   atomic.Pointer[time.Timer]
-}
-
-func (s *strangerConn) Close() error {
-	if t := s.end.Load(); t != nil {
-		t.Stop()
-	}
-	s.leave()
-	return s.Conn.Close()
 }
 
 // unixCreds recognises the process at the other end of a unix socket.

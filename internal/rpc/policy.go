@@ -18,6 +18,7 @@ type method struct {
 	name   string // full gRPC name
 	policy *rpcv1.Policy
 	output protoreflect.FullName
+	stream bool // it takes or gives more than one message
 }
 
 func (m *method) allows(who rpcv1.Who) bool { return slices.Contains(m.policy.GetWho(), who) }
@@ -40,10 +41,10 @@ func policies(desc *grpc.ServiceDesc) (map[string]*method, error) {
 		m := &method{
 			name:   "/" + desc.ServiceName + "/" + string(md.Name()),
 			output: md.Output().FullName(),
+			stream: md.IsStreamingClient() || md.IsStreamingServer(),
 		}
 		m.policy, _ = proto.GetExtension(md.Options(), rpcv1.E_Policy).(*rpcv1.Policy)
-		stream := md.IsStreamingClient() || md.IsStreamingServer()
-		errs = append(errs, m.check(stream))
+		errs = append(errs, m.check())
 		out[m.name] = m
 	}
 	for _, name := range methodNames(desc) {
@@ -54,7 +55,7 @@ func policies(desc *grpc.ServiceDesc) (map[string]*method, error) {
 	return out, errors.Join(errs...)
 }
 
-func (m *method) check(stream bool) error {
+func (m *method) check() error {
 	p := m.policy
 	switch {
 	case p == nil || len(p.GetWho()) == 0:
@@ -67,7 +68,7 @@ func (m *method) check(stream bool) error {
 		return fmt.Errorf("method %s: its policy says what users need and lets none in", m.name)
 	case m.allows(rpcv1.Who_WHO_USER) != (p.GetDeed() != ""):
 		return fmt.Errorf("method %s: its policy names what users do by it if and only if it lets users in", m.name)
-	case stream && p.GetLeader():
+	case m.stream && p.GetLeader():
 		return fmt.Errorf("method %s: a stream cannot be carried to the leader", m.name)
 	case p.GetLocal() && (p.GetLeader() || p.GetRead()):
 		return fmt.Errorf("method %s: it is local and yet of the leader or a read", m.name)

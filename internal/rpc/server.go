@@ -147,7 +147,7 @@ func NewServer(cfg Config) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, methods: map[string]*method{}, slots: map[string]*slot{}}
 	s.SetOffice(cfg.Authorizer, cfg.Leader)
-	s.tls = grpc.NewServer(s.options(newTLSCreds(cfg.Credential))...)
+	s.tls = grpc.NewServer(s.options(newTLSCreds(cfg.Credential, cfg.Log))...)
 	s.unix = grpc.NewServer(s.options(unixCreds{})...)
 	return s, nil
 }
@@ -252,7 +252,9 @@ func (s *Server) options(creds transportCreds) []grpc.ServerOption {
 		grpc.Creds(creds),
 		grpc.ChainUnaryInterceptor(s.meters.count, s.unary),
 		grpc.ChainStreamInterceptor(s.meters.countStream, s.stream),
+		grpc.InTapHandle(s.tap),
 		grpc.MaxRecvMsgSize(maxMessageBytes),
+		grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.ConnectionTimeout(30 * time.Second), // a whole fleet may be shaking hands
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 2 * time.Second, PermitWithoutStream: true}),

@@ -193,7 +193,7 @@ func TestAPolicyWithoutNeedsOrWordsForUsersIsNotServed(t *testing.T) {
 		{&rpcv1.Policy{Who: node, Needs: rpcv1.Need_NEED_VIEW}, false},
 		{&rpcv1.Policy{Who: node, Deed: "look"}, false},
 	} {
-		if err := (&method{name: "/x/Y", policy: tt.policy}).check(false); (err == nil) != tt.ok {
+		if err := (&method{name: "/x/Y", policy: tt.policy}).check(); (err == nil) != tt.ok {
 			t.Errorf("%v: %v, want ok %v", tt.policy, err, tt.ok)
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/skep-project/skep/internal/id"
 	dispatchv1 "github.com/skep-project/skep/proto/skep/dispatch/v1"
 	logv1 "github.com/skep-project/skep/proto/skep/log/v1"
@@ -29,8 +31,8 @@ func (d *desk) file(l *line, req *dispatchv1.RelayRequest) {
 func (d *desk) commit(ctx context.Context) error {
 	for {
 		units, taken, due := d.batch(time.Now())
-		if len(units) > 0 {
-			if err := d.cfg.Commit(ctx, units); err != nil {
+		for _, u := range units { // an entry holds one, and seldom there are more
+			if err := d.cfg.Commit(ctx, []*logv1.Unit{u}); err != nil {
 				// Not acknowledged: the managers keep the reports and a new leader's
 				// desk gets them again (R5).
 				return fmt.Errorf("commit what nodes reported: %w", err)
@@ -63,7 +65,7 @@ func (d *desk) rest(ctx context.Context, due time.Time) error {
 	return nil
 }
 
-// batch takes what is to be written at once, as one unit of operations that never
+// batch takes what is to be written at once, as units of operations that never
 // conflict, and the slip that was taken for it. Reports go when they are due, or
 // along with what else there is. If nothing is taken, due is when something will
 // be, and zero if nothing waits.
@@ -83,7 +85,25 @@ func (d *desk) batch(now time.Time) (units []*logv1.Unit, taken *slip, due time.
 		return nil, taken, due
 	}
 	d.begun = now
-	return []*logv1.Unit{{Operations: ops}}, taken, due
+	return cut(ops), taken, due
+}
+
+// unitBytes is about how much goes into one unit. A unit that no entry can hold would
+// end the leader's office, and the next one's, for as long as it is said again.
+const unitBytes = 256 << 10
+
+// cut divides operations, which commute, into units of unitBytes or little more.
+func cut(ops []*logv1.Operation) (units []*logv1.Unit) {
+	size := unitBytes
+	for _, op := range ops {
+		if size >= unitBytes {
+			units, size = append(units, &logv1.Unit{}), 0
+		}
+		u := units[len(units)-1]
+		u.Operations = append(u.Operations, op)
+		size += proto.Size(op)
+	}
+	return units
 }
 
 // liveOps takes what the leases say, what nodes say of themselves, and the notes.

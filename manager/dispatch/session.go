@@ -126,6 +126,9 @@ func (s *Server) Session(stream dispatchv1.Dispatch_SessionServer) error {
 	if err != nil {
 		return err
 	}
+	if err := tame(first); err != nil {
+		return fmt.Errorf("open session of node %s: %w", caller.Node, err)
+	}
 	open := first.GetOpen()
 	if open == nil {
 		return rpc.Errorf(errdefs.ErrInvalidArgument, "open session of node %s: the first message does not open it", caller.Node)
@@ -205,6 +208,9 @@ func (s *Server) listen(ctx context.Context, stream dispatchv1.Dispatch_SessionS
 		req, err := stream.Recv()
 		if err != nil {
 			return err
+		}
+		if err := tame(req); err != nil {
+			return fmt.Errorf("session of node %s: %w", x.node, err)
 		}
 		if req.GetBeat() > 0 {
 			s.sessions.beat(x, req, s.pace(), time.Now())

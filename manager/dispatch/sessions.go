@@ -5,6 +5,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/skep-project/skep/internal/id"
 	dispatchv1 "github.com/skep-project/skep/proto/skep/dispatch/v1"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
@@ -13,6 +15,10 @@ import (
 // maxHeld is how many batches of reports of one session may wait for their
 // commit. A session that has as many is read no further until one is done.
 const maxHeld = 64
+
+// relayBytes is about how much of reports one message to the leader holds: a good deal
+// less than what is taken of a message.
+const relayBytes = 4 << 20
 
 // beatPace is for how long a heartbeat waits for company on its way to the leader:
 // a manager of a thousand sessions then wakes the leader, and is answered, ten times
@@ -63,6 +69,7 @@ type held struct {
 	number   uint64 // on the relay
 	sequence uint64 // the agent's
 	reports  []*dispatchv1.TaskReport
+	bytes    int // of the reports
 }
 
 func newSessions() *sessions {
@@ -222,7 +229,7 @@ func (s *sessions) report(x *session, r *dispatchv1.Reports) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.last++
-	s.held = append(s.held, held{session: x, number: s.last, sequence: r.GetSequence(), reports: r.GetReports()})
+	s.held = append(s.held, held{session: x, number: s.last, sequence: r.GetSequence(), reports: r.GetReports(), bytes: proto.Size(r)})
 	signal(s.wake)
 }
 
@@ -258,15 +265,20 @@ func (s *sessions) news(now time.Time) *dispatchv1.RelayRequest {
 	return req
 }
 
-// attach adds ended sessions and batches to a message. s.mu is held.
+// attach adds ended sessions to a message, and as many batches as it has room for.
+// s.mu is held.
 func (s *sessions) attach(req *dispatchv1.RelayRequest) {
 	req.Liveness = append(req.Liveness, s.ended...)
 	s.ended = nil
-	for _, h := range s.held[s.next:] {
+	for size := 0; s.next < len(s.held); s.next++ {
+		h := s.held[s.next]
+		if size += h.bytes; size > relayBytes && len(req.Reports) > 0 {
+			signal(s.wake) // the rest comes next
+			return
+		}
 		req.Reports = append(req.Reports, &dispatchv1.NodeReports{Node: h.session.node.Bytes(), Reports: h.reports})
 		req.Sequence = h.number
 	}
-	s.next = len(s.held)
 }
 
 // heard takes in what the leader has counted and committed.

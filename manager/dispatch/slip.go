@@ -3,6 +3,8 @@ package dispatch
 import (
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/skep-project/skep/internal/id"
 	"github.com/skep-project/skep/internal/taskstate"
 	"github.com/skep-project/skep/manager/store"
@@ -133,11 +135,24 @@ func (s *slip) operations(snap *store.Snapshot) []*logv1.Operation {
 	return appendReports(ops, known)
 }
 
+// appendReports adds what r says, as operations that are small enough for units.
 func appendReports(ops []*logv1.Operation, r *logv1.Reports) []*logv1.Operation {
-	if len(r.GetSeen()) == 0 {
-		return ops
+	from, size := 0, 0
+	add := func(to int) {
+		if from < to {
+			part := &logv1.Reports{Node: r.GetNode(), At: r.GetAt(), Seen: r.GetSeen()[from:to]}
+			ops = append(ops, &logv1.Operation{Op: &logv1.Operation_Reports{Reports: part}})
+		}
+		from, size = to, 0
 	}
-	return append(ops, &logv1.Operation{Op: &logv1.Operation_Reports{Reports: r}})
+	for i, seen := range r.GetSeen() {
+		if size >= unitBytes/2 {
+			add(i)
+		}
+		size += proto.Size(seen)
+	}
+	add(len(r.GetSeen()))
+	return ops
 }
 
 // seenOf is a report as it is in the log, with times from at on.
