@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/skep-project/skep/integration/stage"
 	"github.com/skep-project/skep/internal/sealed"
@@ -214,5 +215,39 @@ func TestAManagerWhoseDiskIsFullDuringARotationOpensWithOneKeyAndThenTheOther(t 
 	s.boots("m3")
 	if s.unlock("m3", former) || !s.unlock("m3", next) {
 		t.Error("it does not open with the new key, or with the former one too")
+	}
+}
+
+// TestAManagerWhoseDiskBreaksDuringARotationOpensWithOneOfTheKeys: every read and
+// write fails from some moment of the rotation on, and what was not synced is lost.
+// When the disk is well again one of the two keys opens it, and the new one alone
+// after it has heard of that.
+func TestAManagerWhoseDiskBreaksDuringARotationOpensWithOneOfTheKeys(t *testing.T) {
+	s := locked(t, "m1", "m2", "m3")
+	for _, after := range []time.Duration{20 * time.Millisecond, 60 * time.Millisecond, 150 * time.Millisecond} {
+		former := s.unlockKey("m1")
+		s.background("m1", "rotated", "ctl swarm unlock-key --rotate")
+		<-time.After(after)
+		if err := s.Hosts["m3"].BreakDisk(); err != nil {
+			t.Fatal(err)
+		}
+		s.Until("m1", "cat /tmp/rotated.end", "exit 0")
+		s.Must("m1", "rm /tmp/rotated.end")
+		next := s.unlockKey("m1")
+		s.dark("m3")
+		if err := s.Hosts["m3"].RepairDisk(); err != nil {
+			t.Fatal(err)
+		}
+		early, late := s.opensWith("m3", former), s.opensWith("m3", next)
+		t.Logf("broken %v after the request, the former key opens something in %q and the new one in %q", after, early, late)
+		if len(early)+len(late) != 1 || append(early, late...)[0] != "/keys/kek" {
+			t.Errorf("want one of them to open something, in /keys/kek alone")
+		}
+		s.boots("m3")
+		if s.unlock("m3", former) != (len(early) == 1) || len(late) == 1 && !s.unlock("m3", next) {
+			t.Fatal("it does not open with that key")
+		}
+		s.allLockedAnew("m1")
+		s.Until("m1", voting("m3"), "Ready Active")
 	}
 }
