@@ -31,6 +31,23 @@ func TestTokensReadBackAsWritten(t *testing.T) {
 	}
 }
 
+// TestATokenCarriesThatTheClusterAsksForFIPSMode: as Swarm's do, and a program that
+// knows no such mode refuses it.
+func TestATokenCarriesThatTheClusterAsksForFIPSMode(t *testing.T) {
+	t.Parallel()
+	want := ca.Token{Digest: ca.RootDigest([]byte("x")), Secret: ca.NewTokenSecret(), FIPS: true}
+	text := want.Reveal()
+	got, err := ca.ParseToken(text)
+	if err != nil || !strings.HasPrefix(text, "SWMTKN-2-1-") || !got.FIPS || got.Digest != want.Digest || !got.Secret.Equal(want.Secret) {
+		t.Errorf("read back %v, %v; want %v", got, err, want)
+	}
+	for _, other := range []string{"SWMTKN-2-0-", "SWMTKN-3-1-", "SWMTKN-1-1-", "TOKEN-2-1-"} {
+		if got, err := ca.ParseToken(strings.Replace(text, "SWMTKN-2-1-", other, 1)); err == nil {
+			t.Errorf("%s is taken for %v", other, got)
+		}
+	}
+}
+
 func TestTokensDoNotPrint(t *testing.T) {
 	t.Parallel()
 	tok := ca.Token{Secret: sealed.NewSecret([]byte("0123456789abcdef"))}

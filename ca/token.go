@@ -13,7 +13,8 @@ import (
 const (
 	tokenPrefix  = "SWMTKN"
 	tokenFormat  = "1"
-	digestDigits = 50 // base-36 digits of 256 bits
+	fipsFormat   = "2-1" // of a cluster that asks for FIPS 140-3 mode; Swarm's
+	digestDigits = 50    // base-36 digits of 256 bits
 	// TokenSecretSize is the number of bytes of a join token's secret.
 	TokenSecretSize = id.Size
 )
@@ -21,12 +22,17 @@ const (
 // A Token lets a machine join: it pins the cluster's root and shows that an
 // operator wants the machine in. Which role it gives is the cluster's to know.
 //
-// Its text is "SWMTKN-1-<digest>-<secret>", 50 and 25 base-36 digits.
+// Its text is "SWMTKN-1-<digest>-<secret>", 50 and 25 base-36 digits; or, if FIPS,
+// "SWMTKN-2-1-<digest>-<secret>", which a program that knows no such mode does not
+// read.
 type Token struct {
 	// Digest is that of one root certificate of the cluster.
 	Digest Digest
 	// Secret is TokenSecretSize bytes.
 	Secret sealed.Secret
+	// FIPS tells the machine that the cluster asks for FIPS 140-3 mode, before it
+	// has asked anybody. It is a courtesy: managers judge by their own record.
+	FIPS bool
 }
 
 // NewTokenSecret draws the secret of a token.
@@ -40,17 +46,29 @@ func NewTokenSecret() sealed.Secret {
 func (t Token) Reveal() string {
 	var secret id.ID
 	copy(secret[:], t.Secret.Reveal())
-	return strings.Join([]string{tokenPrefix, tokenFormat, digestText(t.Digest), secret.String()}, "-")
+	return t.spell(secret.String())
 }
 
 // String returns the public part of the token, for logs and errors.
 func (t Token) String() string {
-	return strings.Join([]string{tokenPrefix, tokenFormat, digestText(t.Digest), "[secret]"}, "-")
+	return t.spell("[secret]")
+}
+
+func (t Token) spell(secret string) string {
+	format := tokenFormat
+	if t.FIPS {
+		format = fipsFormat
+	}
+	return strings.Join([]string{tokenPrefix, format, digestText(t.Digest), secret}, "-")
 }
 
 // ParseToken returns the token that s spells. No error quotes a secret.
 func ParseToken(s string) (Token, error) {
 	parts := strings.Split(strings.TrimSpace(s), "-")
+	fips := len(parts) == 5 && parts[1]+"-"+parts[2] == fipsFormat
+	if fips {
+		parts = append([]string{parts[0], tokenFormat}, parts[3:]...)
+	}
 	if len(parts) != 4 {
 		return Token{}, fmt.Errorf("token: want 4 parts with dashes between, got %d", len(parts))
 	}
@@ -68,7 +86,7 @@ func ParseToken(s string) (Token, error) {
 	if err != nil {
 		return Token{}, fmt.Errorf("token: last part is not a secret of %d base-36 digits", id.Digits)
 	}
-	return Token{Digest: digest, Secret: sealed.NewSecret(secret[:])}, nil
+	return Token{Digest: digest, Secret: sealed.NewSecret(secret[:]), FIPS: fips}, nil
 }
 
 func digestText(d Digest) string {

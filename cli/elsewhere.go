@@ -87,6 +87,7 @@ func fromRecords(g *controlv1.GetClusterResponse, nodes []*controlv1.NodeView) i
 func (i *info) describe(n *controlv1.NodeView) {
 	d := n.GetNode().GetDescription()
 	i.Name, i.ServerVersion, i.Runtime = d.GetHostname(), d.GetVersion(), d.GetRuntime()
+	i.FIPS = d.GetFips()
 	i.OperatingSystem, i.Architecture = d.GetOs(), d.GetArchitecture()
 	i.NCPU, i.MemTotal = show.CPUs(d.GetResources().GetNanoCpus()), d.GetResources().GetMemoryBytes()
 	i.Swarm.NodeID, i.Swarm.NodeAddr = show.ID(n.GetNode().GetId()), d.GetAddress()

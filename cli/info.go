@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/urfave/cli/v2"
 
+	"github.com/skep-project/skep/ca"
 	"github.com/skep-project/skep/cli/conn"
 	"github.com/skep-project/skep/cli/say"
 	"github.com/skep-project/skep/cli/show"
@@ -97,19 +98,27 @@ type info struct {
 	// StateDir and Containers are told at the node's own socket only.
 	StateDir   string  `json:",omitempty"`
 	Containers *uint32 `json:",omitempty"`
+	// FIPS: the daemon says that it is in FIPS 140-3 mode. FIPSModule is told at the
+	// node's own socket only.
+	FIPS       bool
+	FIPSModule string `json:",omitempty"`
 	// Context is there if a manager was asked over the network.
 	Context *contextInfo `json:",omitempty"`
 	Swarm   swarmInfo
 }
 
 type swarmInfo struct {
-	LocalNodeState      string
-	NodeID              string   `json:",omitempty"`
-	Error               string   `json:",omitempty"`
-	ControlAvailable    bool     // it is a manager
-	NodeAddr            string   `json:",omitempty"`
-	RemoteManagers      []string `json:",omitempty"`
-	UnreachableManagers []string `json:",omitempty"`
+	LocalNodeState string
+	NodeID         string `json:",omitempty"`
+	Error          string `json:",omitempty"`
+	// PendingFingerprint is that of the key of a node that waits to be accepted,
+	// and PendingUntil until when the managers wait for it.
+	PendingFingerprint  string     `json:",omitempty"`
+	PendingUntil        *time.Time `json:",omitempty"`
+	ControlAvailable    bool       // it is a manager
+	NodeAddr            string     `json:",omitempty"`
+	RemoteManagers      []string   `json:",omitempty"`
+	UnreachableManagers []string   `json:",omitempty"`
 	// UnreachableSince belongs to UnreachableManagers, in the same order; zero is
 	// not known.
 	UnreachableSince []time.Time `json:",omitempty"`
@@ -132,7 +141,9 @@ type swarmInfo struct {
 }
 
 type clusterInfo struct {
-	ID               string
+	ID string
+	// FIPS: it asks for FIPS 140-3 mode of each node.
+	FIPS             bool
 	TaskHistory      int64
 	SnapshotInterval uint64
 	OldSnapshots     uint64
@@ -216,6 +227,7 @@ func newInfo(l *localv1.InfoResponse, g *controlv1.GetClusterResponse) info {
 	i := info{
 		Name: l.GetHostname(), ServerVersion: l.GetVersion(), OperatingSystem: d.GetOs(), Architecture: d.GetArchitecture(),
 		NCPU: show.CPUs(d.GetResources().GetNanoCpus()), MemTotal: d.GetResources().GetMemoryBytes(),
+		FIPS: l.GetFips(), FIPSModule: l.GetFipsModule(),
 		Runtime: l.GetRuntime(), StateDir: l.GetStateDir(), Containers: new(l.GetRunning()),
 		Swarm: swarmInfo{
 			LocalNodeState:   strings.ToLower(strings.TrimPrefix(l.GetState().String(), "STATE_")),
@@ -226,6 +238,9 @@ func newInfo(l *localv1.InfoResponse, g *controlv1.GetClusterResponse) info {
 			UnreachableManagers: l.GetUnreachableManagers(), OutOfContact: l.GetOutOfContact(),
 			CertificateExpires: show.Time(l.GetCertNotAfter()), CertificateRenews: show.Time(l.GetCertRenewAt()),
 		},
+	}
+	if key, err := ca.DigestFromBytes(l.GetPendingKey()); err == nil {
+		i.Swarm.PendingFingerprint, i.Swarm.PendingUntil = key.Fingerprint(), show.Time(l.GetPendingUntil())
 	}
 	i.Swarm.KeysAtRest, i.Swarm.Clock = keysAtRest(l), show.Clock(l.GetClockAhead(), l.GetClockBy())
 	for _, ns := range l.GetUnreachableSince() {
@@ -258,6 +273,7 @@ func newClusterInfo(c *modelv1.Cluster) *clusterInfo {
 	s := c.GetSpec()
 	return &clusterInfo{
 		ID:               show.ID(c.GetId()),
+		FIPS:             c.GetFips(),
 		TaskHistory:      or(s.GetTaskHistory(), 5),
 		SnapshotInterval: or(s.GetSnapshotInterval(), 10000),
 		OldSnapshots:     s.GetOldSnapshots(),
@@ -348,6 +364,7 @@ func (i info) text() string {
 	field(0, "Name", i.Name)
 	field(0, "Server Version", i.ServerVersion)
 	field(0, "Runtime", i.Runtime)
+	field(0, "FIPS 140-3", show.FIPS(i.FIPS, i.FIPSModule))
 	field(0, "State Directory", i.StateDir)
 	field(0, "Operating System", i.OperatingSystem)
 	field(0, "Architecture", i.Architecture)
@@ -371,6 +388,13 @@ func (w swarmInfo) text(b *strings.Builder, field func(depth int, name string, v
 	field(1, "Error", w.Error)
 	if w.Clock != "" {
 		field(1, "Clock", w.Clock+"; "+rpc.ClockHint)
+	}
+	if w.PendingFingerprint != "" {
+		field(1, "Waits With Key", w.PendingFingerprint)
+		if w.PendingUntil != nil {
+			field(1, "Waits Until", w.PendingUntil.Format(time.RFC3339))
+		}
+		return
 	}
 	if w.LocalNodeState == "inactive" {
 		return
@@ -404,6 +428,9 @@ func (w swarmInfo) unreachable() []string {
 
 func (w swarmInfo) clusterText(b *strings.Builder, field func(depth int, name string, value any)) {
 	c := w.Cluster
+	if c.FIPS {
+		field(1, "FIPS 140-3", "asked of each node")
+	}
 	field(1, "Managers", w.Managers)
 	field(2, "Leader", w.Leader)
 	field(1, "Nodes", w.Nodes)

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"crypto/fips140"
 	"runtime"
 
 	"github.com/urfave/cli/v2"
@@ -25,6 +26,10 @@ type versions struct {
 type clientVersion struct {
 	Version, GoVersion, Os, Arch string
 	FeatureLevel                 uint32
+	// FIPSModule is the version of the Go Cryptographic Module, and FIPS whether it
+	// is in FIPS 140-3 mode.
+	FIPS       bool
+	FIPSModule string
 }
 
 type serverVersion struct {
@@ -32,6 +37,10 @@ type serverVersion struct {
 	Name    string `json:",omitempty"`
 	Version string
 	Runtime string `json:",omitempty"`
+	// FIPS: it says that it is in FIPS 140-3 mode; of FIPSModule the daemon of this
+	// host tells.
+	FIPS       bool
+	FIPSModule string `json:",omitempty"`
 }
 
 func versionCommand(s *say.Streams) *cli.Command {
@@ -43,7 +52,7 @@ func versionCommand(s *say.Streams) *cli.Command {
 			conn.TimeoutFlag(conn.ForAnswer),
 		},
 		Action: conn.With(s, func(ctx context.Context, c *cli.Context, api *conn.Conn) error {
-			v := versions{Client: clientVersion{version.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH, version.FeatureLevel}}
+			v := versions{Client: clientVersion{version.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH, version.FeatureLevel, fips140.Enabled(), fips140.Version()}}
 			var missing error
 			v.Server, missing = served(ctx, api)
 			if err := printVersions(s, c.String("format"), v); err != nil {
@@ -69,7 +78,7 @@ func served(ctx context.Context, api *conn.Conn) (*serverVersion, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &serverVersion{Version: info.GetVersion(), Runtime: info.GetRuntime()}, nil
+		return &serverVersion{Version: info.GetVersion(), Runtime: info.GetRuntime(), FIPS: info.GetFips(), FIPSModule: info.GetFipsModule()}, nil
 	}
 	if !p.Contact {
 		ctx = rpc.Stale(ctx)
@@ -79,7 +88,7 @@ func served(ctx context.Context, api *conn.Conn) (*serverVersion, error) {
 		return nil, err
 	}
 	d := resp.GetNode().GetNode().GetDescription()
-	return &serverVersion{Name: d.GetHostname(), Version: d.GetVersion(), Runtime: d.GetRuntime()}, nil
+	return &serverVersion{Name: d.GetHostname(), Version: d.GetVersion(), Runtime: d.GetRuntime(), FIPS: d.GetFips()}, nil
 }
 
 func printVersions(s *say.Streams, format string, v versions) error {
@@ -91,12 +100,14 @@ func printVersions(s *say.Streams, format string, v versions) error {
 		b.Field("Version", v.Client.Version)
 		b.Field("Go version", v.Client.GoVersion)
 		b.Field("OS/Arch", v.Client.Os+"/"+v.Client.Arch)
+		b.Field("FIPS 140-3", show.FIPS(v.Client.FIPS, v.Client.FIPSModule))
 	})
 	if v.Server != nil {
 		sheet.Block("Server", func(b *show.Sheet) {
 			b.Field("Name", v.Server.Name)
 			b.Field("Version", v.Server.Version)
 			b.Field("Runtime", v.Server.Runtime)
+			b.Field("FIPS 140-3", show.FIPS(v.Server.FIPS, v.Server.FIPSModule))
 		})
 	}
 	return sheet.Print(s.Out)

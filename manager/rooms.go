@@ -270,6 +270,7 @@ type transport struct{ *wire.Transport }
 func (m *Manager) connect() {
 	m.transport.Transport = wire.New(wire.Config{
 		RaftID: m.raft.Status().RaftID, Address: m.cfg.Address, Hello: m.hello, Check: m.isMember, Probe: m.cfg.Dial, Log: m.cfg.Log,
+		FIPS: func() bool { return m.store.Snapshot().Cluster().GetFips() },
 		Dial: func(_ context.Context, raftID uint64, address string) (*grpc.ClientConn, error) {
 			return m.dialMember(raftID, address)
 		},
@@ -304,5 +305,5 @@ func (m *Manager) JoinToken(role modelv1.Role) (string, error) {
 	if len(secret) == 0 || root == nil {
 		return "", fmt.Errorf("the swarm has no standing token: %w", errdefs.ErrNotFound)
 	}
-	return ca.Token{Digest: ca.RootDigest(root), Secret: sealed.NewSecret(secret)}.Reveal(), nil
+	return ca.Token{Digest: ca.RootDigest(root), Secret: sealed.NewSecret(secret), FIPS: c.GetFips()}.Reveal(), nil
 }

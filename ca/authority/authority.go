@@ -55,6 +55,8 @@ type Cluster struct {
 	// the place of, as long as they still count.
 	FormerWorkerToken  sealed.Secret
 	FormerManagerToken sealed.Secret
+	// FIPS: each node must say that it is in FIPS 140-3 mode.
+	FIPS bool
 }
 
 // An Invitation is a join token that somebody showed.
@@ -77,6 +79,8 @@ type Enrolment struct {
 	Hostname     string
 	// Address is the host it asked from.
 	Address string
+	// FIPS: it says that it is in FIPS 140-3 mode.
+	FIPS bool
 }
 
 // An Admission is what became of an enrolment.
@@ -109,7 +113,8 @@ type Members interface {
 	Cluster(ctx context.Context) (Cluster, error)
 	// Enrol returns the node and the certificate recorded for e's key: those it
 	// finds, or those it makes with prepare. It refuses an invitation that is
-	// neither standing nor made by an operator, or does not let e in (RefuseToken).
+	// neither standing nor made by an operator, or does not let e in (RefuseToken),
+	// and then a machine that is not in FIPS 140-3 mode where the cluster asks for it.
 	Enrol(ctx context.Context, e Enrolment, prepare Prepare) (Admission, error)
 	// Renew returns the certificate recorded for r's key, the caller's next; none if
 	// an operator has to allow it first.
@@ -204,7 +209,7 @@ func (s *Server) Enroll(ctx context.Context, req *cav1.EnrollRequest) (*cav1.Enr
 	if err != nil {
 		return nil, err
 	}
-	e := Enrolment{Invitation: *shown, Key: key, Availability: req.GetAvailability(), Hostname: req.GetHostname(), Address: host}
+	e := Enrolment{Invitation: *shown, Key: key, Availability: req.GetAvailability(), Hostname: req.GetHostname(), Address: host, FIPS: req.GetFips()}
 	a, err := s.members.Enrol(ctx, e, s.inTime(req.GetClock(), prepare(cluster, is, key)))
 	if err != nil {
 		return nil, fmt.Errorf("enrol: %w", err)
@@ -385,6 +390,6 @@ func (s *Server) answer(ctx context.Context, cluster Cluster, is *issue.Issuer, 
 	return &cav1.Issued{
 		Cluster: cluster.ID.Bytes(), Node: node.Bytes(), Role: record.GetRole(),
 		Chain: chain, Roots: is.Roots().DER(), IssuedAt: record.GetIssuedAt(),
-		Managers: s.members.Managers(),
+		Managers: s.members.Managers(), Fips: cluster.FIPS,
 	}, nil
 }

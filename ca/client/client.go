@@ -75,6 +75,9 @@ type Join struct {
 	Key          *ecdsa.PrivateKey
 	Availability modelv1.Availability
 	Hostname     string
+	// FIPS: this process is in FIPS 140-3 mode. A cluster that asks for it lets no
+	// other in.
+	FIPS bool
 	// Dial makes connections. Nil means the net package's.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 }
@@ -87,6 +90,8 @@ type Result struct {
 	Remote string
 	// LocalAddress is the host this node was seen to dial from.
 	LocalAddress string
+	// FIPS: the cluster asks for FIPS 140-3 mode.
+	FIPS bool
 }
 
 // Enroll joins by the first manager that answers, and returns what it gave. An
@@ -95,6 +100,9 @@ type Result struct {
 func Enroll(ctx context.Context, j Join) (*Result, error) {
 	if len(j.Remotes) == 0 {
 		return nil, fmt.Errorf("join: no manager's address was given: %w", errdefs.ErrInvalidArgument)
+	}
+	if j.Token.FIPS && !j.FIPS { // as managers would say, without a word to them
+		return nil, rpc.RefuseFIPS("join")
 	}
 	if j.Dial == nil {
 		var d net.Dialer
@@ -142,7 +150,7 @@ func (j Join) at(ctx context.Context, remote string) (*Result, error) {
 	ctx, stop := context.WithTimeout(ctx, enrollTimeout)
 	defer stop()
 	resp, err := cav1.NewAuthorityClient(cc).Enroll(ctx, &cav1.EnrollRequest{
-		Token: j.Token.Reveal(), Csr: csr, Availability: j.Availability, Hostname: j.Hostname, Clock: time.Now().UnixNano(),
+		Token: j.Token.Reveal(), Csr: csr, Availability: j.Availability, Hostname: j.Hostname, Clock: time.Now().UnixNano(), Fips: j.FIPS,
 	})
 	if err != nil {
 		return nil, err
@@ -164,7 +172,7 @@ func (j Join) at(ctx context.Context, remote string) (*Result, error) {
 	if err != nil {
 		host = ""
 	}
-	return &Result{Credential: cred, Managers: resp.GetIssued().GetManagers(), Remote: remote, LocalAddress: host}, nil
+	return &Result{Credential: cred, Managers: resp.GetIssued().GetManagers(), Remote: remote, LocalAddress: host, FIPS: resp.GetIssued().GetFips()}, nil
 }
 
 // waits is the error of a joiner that waits. The key it names is the joiner's own,

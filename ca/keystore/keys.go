@@ -12,6 +12,7 @@ import (
 
 	"github.com/skep-project/skep/ca"
 	"github.com/skep-project/skep/internal/durable"
+	"github.com/skep-project/skep/internal/sealed"
 	logv1 "github.com/skep-project/skep/proto/skep/log/v1"
 )
 
@@ -67,6 +68,37 @@ func (s *Store) pending() (*ecdsa.PrivateKey, error) {
 // ClearPending forgets the pending key, when its certificate is saved or when
 // it shall never be.
 func (s *Store) ClearPending() error { return durable.Remove(s.dir, filePending) }
+
+// SaveRequest keeps what a node asks to be let in with while it waits, durably: a
+// token is in it.
+func (s *Store) SaveRequest(request sealed.Secret) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	blob, err := s.seal(request.Reveal(), placeRequest)
+	if err != nil {
+		return fmt.Errorf("save the request to join: %w", err)
+	}
+	return s.write(s.dir, fileRequest, blob)
+}
+
+// LoadRequest returns what SaveRequest kept; an error that is fs.ErrNotExist if the
+// node waits for nothing.
+func (s *Store) LoadRequest() (sealed.Secret, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	blob, err := durable.ReadFile(s.dir, fileRequest)
+	if err != nil {
+		return sealed.Secret{}, fmt.Errorf("load the request to join: %w", err)
+	}
+	plain, err := s.open(blob, placeRequest)
+	if err != nil {
+		return sealed.Secret{}, fmt.Errorf("load the request to join: %w", err)
+	}
+	return sealed.NewSecret(plain), nil
+}
+
+// ClearRequest forgets it, when the node is let in or shall never be.
+func (s *Store) ClearRequest() error { return durable.Remove(s.dir, fileRequest) }
 
 // SaveRing keeps the data keys, durably.
 func (s *Store) SaveRing(ring *logv1.Ring) error {

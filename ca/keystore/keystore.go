@@ -43,6 +43,7 @@ const (
 	fileKEK      = "kek"
 	fileIdentity = "identity.json"
 	filePending  = "pending-key"
+	fileRequest  = "pending-join"
 	fileRing     = "ring"
 )
 
@@ -55,6 +56,7 @@ const kekBytes = 32
 var (
 	placeKey     = []byte("skep node key v1")
 	placePending = []byte("skep pending key v1")
+	placeRequest = []byte("skep pending join v1")
 	placeRing    = []byte("skep ring v1")
 )
 
@@ -110,7 +112,7 @@ func (s *Store) opened() error {
 	if _, err := s.dir.Stat(fileIdentity); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return errors.Join(durable.Remove(s.dir, filePending), durable.Remove(s.dir, fileRing), s.renewKEK(sealed.Secret{}, 0))
+	return errors.Join(durable.Remove(s.dir, filePending), durable.Remove(s.dir, fileRequest), durable.Remove(s.dir, fileRing), s.renewKEK(sealed.Secret{}, 0))
 }
 
 // KEK returns the node's key-encryption key, under which other stores on this
@@ -138,6 +140,8 @@ type Facts struct {
 	// Named are managers that the operator named, because those of the list were
 	// gone; nil once a newer list came.
 	Named *cav1.ManagerList
+	// FIPS: the cluster asks for FIPS 140-3 mode.
+	FIPS bool
 }
 
 // A Node is all that is kept of one node's identity.
@@ -184,6 +188,7 @@ type body struct {
 	Managers     []byte    `json:"managers,omitempty"`
 	ListedAt     time.Time `json:"listed_at,omitzero"`
 	Named        []byte    `json:"named,omitempty"`
+	FIPS         bool      `json:"fips,omitempty"`
 }
 
 // Save replaces the identity by n, durably, after checking that its parts belong
@@ -207,7 +212,7 @@ func (s *Store) save(n *Node) error {
 		Cluster: cred.Identity.Cluster, Node: cred.Identity.Node, Role: cred.Identity.Role.String(),
 		Generation: cred.Identity.Generation, IssuedAt: n.IssuedAt, NotAfter: cred.Identity.NotAfter,
 		SealedPKCS8: key, Chain: n.Chain, Roots: n.Roots,
-		Advertise: n.Facts.Advertise, Interface: n.Facts.Interface, Listen: n.Facts.Listen, Availability: int32(n.Facts.Availability), ListedAt: n.Facts.ListedAt,
+		Advertise: n.Facts.Advertise, Interface: n.Facts.Interface, Listen: n.Facts.Listen, Availability: int32(n.Facts.Availability), ListedAt: n.Facts.ListedAt, FIPS: n.Facts.FIPS,
 	}
 	if b.Managers, err = listed(n.Facts.Managers); err != nil {
 		return fmt.Errorf("save identity: %w", err)
@@ -245,7 +250,7 @@ func (s *Store) load() (*Node, error) {
 		return nil, fmt.Errorf("load identity from %s/%s: %w", s.dir.Name(), fileIdentity, err)
 	}
 	n := &Node{Chain: b.Chain, Roots: b.Roots, IssuedAt: b.IssuedAt, Facts: Facts{
-		Advertise: b.Advertise, Interface: b.Interface, Listen: b.Listen, Availability: modelv1.Availability(b.Availability), ListedAt: b.ListedAt,
+		Advertise: b.Advertise, Interface: b.Interface, Listen: b.Listen, Availability: modelv1.Availability(b.Availability), ListedAt: b.ListedAt, FIPS: b.FIPS,
 	}}
 	if n.Key, err = s.openKey(b.SealedPKCS8, placeKey); err != nil {
 		return nil, fmt.Errorf("load identity: key of node %s: %w", b.Node, err)
@@ -312,7 +317,7 @@ func (s *Store) Wipe() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var errs []error
-	for _, name := range []string{fileIdentity, filePending, fileRing} {
+	for _, name := range []string{fileIdentity, filePending, fileRequest, fileRing} {
 		errs = append(errs, durable.Remove(s.dir, name))
 	}
 	s.kek, s.former = sealed.Secret{}, sealed.Secret{}

@@ -19,6 +19,7 @@ import (
 	"github.com/skep-project/skep/ca/issue"
 	"github.com/skep-project/skep/ca/keystore"
 	"github.com/skep-project/skep/internal/id"
+	"github.com/skep-project/skep/internal/sealed"
 	cav1 "github.com/skep-project/skep/proto/skep/ca/v1"
 	logv1 "github.com/skep-project/skep/proto/skep/log/v1"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
@@ -175,6 +176,37 @@ func TestPendingKeyStaysUntilItIsCleared(t *testing.T) {
 	}
 	if next, err := s.Pending(); err != nil || next.Equal(first) {
 		t.Errorf("after it was cleared the pending key is the same (%v)", err)
+	}
+}
+
+func TestARequestToJoinIsKeptSealedThroughARelockAndForgottenWithTheRest(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s, err := open(t, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.LoadRequest(); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("at first: %v, want none", err)
+	}
+	want := sealed.NewSecret([]byte("a token is in it"))
+	if err := s.SaveRequest(want); err != nil {
+		t.Fatal(err)
+	}
+	if data, err := os.ReadFile(filepath.Join(dir, "pending-join")); err != nil || bytes.Contains(data, want.Reveal()) {
+		t.Errorf("it lies there in clear, %v", err)
+	}
+	if err := s.Relock(sealed.NewUnlockKey(), 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.LoadRequest(); err != nil || !got.Equal(want) {
+		t.Errorf("after a relock: %v", err)
+	}
+	if err := s.Wipe(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.LoadRequest(); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("after a wipe: %v, want none", err)
 	}
 }
 

@@ -188,7 +188,7 @@ func (s *Store) resealFiles() error {
 	if err == nil {
 		err = s.save(me)
 	}
-	for name, place := range map[string][]byte{filePending: placePending, fileRing: placeRing} {
+	for name, place := range map[string][]byte{filePending: placePending, fileRequest: placeRequest, fileRing: placeRing} {
 		if err == nil || errors.Is(err, fs.ErrNotExist) {
 			err = s.resealBlob(name, place)
 		}

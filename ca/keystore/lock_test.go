@@ -163,6 +163,43 @@ func TestARelockSurvivesALossOfPowerAtEveryWrite(t *testing.T) {
 	}
 }
 
+// TestADiskThatFailsInARelockLeavesNothingHalfDone: it is full, or answers with
+// errors, from any write on, and the process lives. It loses nothing meanwhile, and
+// finishes when the disk is well again, after which the former key opens nothing.
+func TestADiskThatFailsInARelockLeavesNothingHalfDone(t *testing.T) {
+	t.Parallel()
+	first, second := sealed.NewUnlockKey(), sealed.NewUnlockKey()
+	for step, over := 0, false; !over; step++ {
+		for _, done := range []bool{false, true} { // an error of the last sync comes after the write
+			path := t.TempDir()
+			s, me, ring := kept(t, path)
+			if err := s.Relock(first, 1, nil); err != nil {
+				t.Fatal(err)
+			}
+			s.LosePowerAt(step, done)
+			elsewhere := s.KEK()
+			also := func(_, kek sealed.Secret) error { elsewhere = kek; return nil }
+			err := s.Relock(second, 2, also)
+			if over = err == nil; !over && s.LockedWith(second, 2) {
+				t.Errorf("step %d, %v: it failed and is said to be done", step, done)
+			}
+			holds(t, s, me, ring)
+			if !elsewhere.Equal(s.KEK()) && !elsewhere.Equal(s.Former()) {
+				t.Errorf("step %d, %v: what lies elsewhere opens with no key that is left", step, done)
+			}
+			s.Heal()
+			if err := s.Relock(second, 2, also); err != nil || !s.LockedWith(second, 2) || !elsewhere.Equal(s.KEK()) {
+				t.Fatalf("step %d, %v: not finished on a disk that is well again: %v", step, done, err)
+			}
+			holds(t, s, me, ring)
+			holds(t, restarted(t, path, second, first, false), me, ring)
+		}
+		if step > 20 {
+			t.Fatal("a relock never ends")
+		}
+	}
+}
+
 // restarted opens the store at path anew. The key that is not the one it is locked
 // with must not open it.
 func restarted(t *testing.T, path string, now, other sealed.Secret, before bool) *keystore.Store {

@@ -32,6 +32,7 @@ func Flags() []cli.Flag {
 		&cli.StringFlag{Name: "advertise-addr", Usage: "`ADDRESS` others reach this node at from now on: IP[:PORT] or an interface (default: as at init or join)"},
 		&cli.StringFlag{Name: "containerd", Usage: "`ADDRESS` of a containerd to use (default: a private one is started)"},
 		&cli.StringFlag{Name: "unlock-command", Usage: "shell `COMMAND` that prints the unlock key of a manager that starts locked, for instance with systemd-creds (default: \"ctl swarm unlock\" is waited for)"},
+		&cli.BoolFlag{Name: "fips", Usage: "run with the cryptography in FIPS 140-3 mode, which a swarm may ask for (ctl swarm init --fips)"},
 		&cli.StringFlag{Name: "metrics-addr", Usage: "`ADDRESS` that tells metrics and health to whoever asks: IP:PORT or unix:PATH, for instance 127.0.0.1:9323 (default: none)"},
 		&cli.BoolFlag{Name: "metrics-allow-remote", Usage: "let --metrics-addr be one that other hosts reach; there is no password and no TLS"},
 		&cli.StringFlag{Name: "log-level", Value: "info", Usage: "debug, info, warn or error"},

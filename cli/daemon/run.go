@@ -30,6 +30,13 @@ func run(c *cli.Context, s *say.Streams) error {
 	if err != nil {
 		return err
 	}
+	fips, module, err := fipsMode()
+	switch {
+	case err != nil:
+		return err
+	case c.Bool("fips") && !fips:
+		return startInFIPS()
+	}
 	ctx, hostDown, stop := untilPowerFails(c.Context)
 	defer stop()
 	toggleDebug(ctx, log, level)
@@ -39,6 +46,7 @@ func run(c *cli.Context, s *say.Streams) error {
 		HostsDir: s.Getenv("SKEP_HOSTS_DIR"), CgroupParent: s.Getenv("SKEP_CGROUP_PARENT"),
 		BootIDFile: s.Getenv("SKEP_BOOT_ID_FILE"), HostDown: hostDown, Metrics: told, Log: log,
 		UnlockCommand: c.String("unlock-command"), UnlockEnv: unlockEnv(s.Getenv),
+		FIPS: fips, FIPSModule: module,
 	}, func() { log.Info("daemon is ready", "run_dir", c.String("run-dir")) })
 }
 

@@ -112,6 +112,7 @@ func pretty(resp *controlv1.GetNodeResponse) *show.Sheet {
 	}
 	s.Field("Engine Version", d.GetVersion())
 	s.Field("Runtime", d.GetRuntime())
+	s.Field("FIPS 140-3", show.FIPS(d.GetFips(), ""))
 	s.Items("Engine Labels", show.Labels(d.GetEngineLabels()))
 	if t := newTLSInfo(resp.GetRoots()); t != nil {
 		s.Block("TLS Info", func(s *show.Sheet) {

@@ -47,8 +47,10 @@ type resources struct{ NanoCPUs, MemoryBytes int64 }
 
 type engine struct {
 	EngineVersion string
-	Runtime       string            `json:",omitempty"`
-	Labels        map[string]string `json:",omitempty"`
+	Runtime       string `json:",omitempty"`
+	// FIPS: the daemon says that it is in FIPS 140-3 mode.
+	FIPS   bool              `json:",omitempty"`
+	Labels map[string]string `json:",omitempty"`
 }
 
 type tlsInfo struct{ TrustRoot, CertIssuerSubject, CertIssuerPublicKey string }
@@ -101,7 +103,7 @@ func newDescription(d *modelv1.NodeDescription, roots [][]byte) description {
 		Hostname:  d.GetHostname(),
 		Platform:  platform{Architecture: d.GetArchitecture(), OS: d.GetOs()},
 		Resources: resources{d.GetResources().GetNanoCpus(), d.GetResources().GetMemoryBytes()},
-		Engine:    engine{EngineVersion: d.GetVersion(), Runtime: d.GetRuntime(), Labels: d.GetEngineLabels()},
+		Engine:    engine{EngineVersion: d.GetVersion(), Runtime: d.GetRuntime(), Labels: d.GetEngineLabels(), FIPS: d.GetFips()},
 		TLSInfo:   newTLSInfo(roots),
 	}
 }

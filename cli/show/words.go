@@ -146,3 +146,16 @@ func NodeState(n *modelv1.Node) string {
 	}
 	return "Unknown"
 }
+
+// FIPS says whether a program's cryptography is in FIPS 140-3 mode, and which
+// version of the Go Cryptographic Module it has, if that is known.
+func FIPS(on bool, module string) string {
+	word := "off"
+	if on {
+		word = "on"
+	}
+	if module == "" {
+		return word
+	}
+	return word + " (Go Cryptographic Module " + module + ")"
+}

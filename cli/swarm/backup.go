@@ -39,7 +39,7 @@ func save(s *say.Streams) *cli.Command {
 	}
 }
 
-// takeBackup looks at all that was typed before it asks for anything.
+// takeBackup looks at all that was typed before it asks for the state.
 func takeBackup(ctx context.Context, s *say.Streams, c *cli.Context, api *conn.Conn) error {
 	path, err := backupPath(c)
 	if err != nil {
@@ -50,7 +50,11 @@ func takeBackup(ctx context.Context, s *say.Streams, c *cli.Context, api *conn.C
 		return err
 	}
 	defer out.drop()
-	lock, err := lockOf(ctx, s, c)
+	info, err := conn.Ask(ctx, api, localv1.LocalClient.Info, &localv1.InfoRequest{})
+	if err != nil {
+		return err
+	}
+	lock, err := lockOf(ctx, s, c, info.GetFipsRequired())
 	if err != nil {
 		return err
 	}

@@ -25,6 +25,7 @@ func initialise(s *say.Streams) *cli.Command {
 		Usage: "make a swarm with this node as its first manager",
 		Flags: append(slices.Concat(addressFlags(), settingFlags(true)),
 			&cli.BoolFlag{Name: "force-new-cluster", Usage: "make this manager the only one of its own swarm, when the others are lost for good"},
+			&cli.BoolFlag{Name: "fips", Usage: "ask for FIPS 140-3 mode (ctl daemon --fips) of each node, for good"},
 			&cli.BoolFlag{Name: "no-standing-tokens", Usage: "have no standing join tokens: the same as --standing-tokens off"},
 			&cli.StringFlag{Name: "data-path-port", Hidden: true},
 			&cli.StringSliceFlag{Name: "default-addr-pool", Hidden: true},
@@ -59,6 +60,9 @@ func initRequest(c *cli.Context) (*localv1.InitRequest, error) {
 	if c.Bool("force-new-cluster") && c.IsSet("autolock") {
 		return nil, say.Hinted(say.Misuse("swarm init: --force-new-cluster keeps the swarm's settings, --autolock with them"), "change it afterwards with: ctl swarm update --autolock=true")
 	}
+	if c.Bool("force-new-cluster") && c.Bool("fips") {
+		return nil, say.Misuse("swarm init: --force-new-cluster keeps the swarm as it was founded, with or without --fips")
+	}
 	spec := &modelv1.ClusterSpec{} // what is not given is zero, which is the default
 	if _, err := set(c, spec); err != nil {
 		return nil, err
@@ -80,6 +84,7 @@ func initRequest(c *cli.Context) (*localv1.InitRequest, error) {
 		Availability:    a,
 		ForceNewCluster: c.Bool("force-new-cluster"),
 		Spec:            spec,
+		Fips:            c.Bool("fips"),
 	}, nil
 }
 

@@ -134,8 +134,7 @@ func readToken(s *say.Streams, c *cli.Context) (string, error) {
 }
 
 // awaitAcceptance asks again until an operator has decided. Whoever ends it ends
-// the asking only: the node waits on at the managers, and the same command takes
-// it up with the same key.
+// this command only: the daemon waits on.
 func awaitAcceptance(ctx context.Context, api *conn.Conn, req *localv1.JoinRequest, resp *localv1.JoinResponse) (*localv1.JoinResponse, error) {
 	key, err := ca.DigestFromBytes(resp.GetPendingKey())
 	if err != nil {
@@ -146,7 +145,8 @@ func awaitAcceptance(ctx context.Context, api *conn.Conn, req *localv1.JoinReque
 		show.ShortID(resp.GetNode()), moment(resp.GetPendingUntil()), key.Fingerprint())
 	s.Note(`An operator sees the same key in "ctl node inspect --pretty %s", and lets it in with "ctl node accept %s".`,
 		show.ShortID(resp.GetNode()), show.ShortID(resp.GetNode()))
-	api.Waiting("an operator to accept this node; run the same command again to go on waiting")
+	s.Note(`The daemon waits by itself, also if this command is interrupted: "ctl info" shows it.`)
+	api.Waiting("an operator to accept this node")
 	for len(resp.GetPendingKey()) > 0 {
 		if err := api.Pause(ctx); err != nil {
 			return nil, err

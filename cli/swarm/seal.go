@@ -36,18 +36,26 @@ func openFlags() []cli.Flag {
 	}
 }
 
-// lockOf returns whom a backup is sealed to. Nothing is left unsealed.
-func lockOf(ctx context.Context, s *say.Streams, c *cli.Context) (seal.Lock, error) {
+// lockOf returns whom a backup is sealed to. Nothing is left unsealed. In a swarm
+// that asks for FIPS 140-3 mode it is a passphrase, by algorithms that are approved.
+func lockOf(ctx context.Context, s *say.Streams, c *cli.Context, fips bool) (seal.Lock, error) {
+	toPassphrase := seal.ToPassphrase
+	if fips {
+		toPassphrase = seal.ToApprovedPassphrase
+	}
 	keys, files, phrase := c.StringSlice("recipient"), c.StringSlice("recipients-file"), c.String("passphrase-file")
 	switch {
 	case len(keys)+len(files) > 0 && phrase != "":
 		return seal.Lock{}, say.Misuse("swarm backup: a passphrase and recipients exclude each other: whoever had the passphrase would need no key")
+	case fips && len(keys)+len(files) > 0:
+		return seal.Lock{}, say.Hinted(say.Misuse("swarm backup: the swarm asks for FIPS 140-3 mode, and age's keys (X25519) are not approved for it"),
+			"seal it to a passphrase with --passphrase-file FILE")
 	case phrase != "":
 		p, err := readPassphrase(s, phrase)
 		if err != nil {
 			return seal.Lock{}, err
 		}
-		return misuse(seal.ToPassphrase(p))
+		return misuse(toPassphrase(p))
 	case len(keys)+len(files) > 0:
 		for _, f := range files {
 			text, err := readKeyFile(f)
@@ -62,7 +70,7 @@ func lockOf(ctx context.Context, s *say.Streams, c *cli.Context) (seal.Lock, err
 	if err != nil {
 		return seal.Lock{}, err
 	}
-	return misuse(seal.ToPassphrase(p))
+	return misuse(toPassphrase(p))
 }
 
 // misuse makes an error of a flag's value one of the command line.

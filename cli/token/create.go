@@ -92,7 +92,7 @@ func created(s *say.Streams, c *cli.Context, resp *controlv1.CreateTokenResponse
 	if err != nil {
 		return fmt.Errorf("the root that the token is to pin: %w", err)
 	}
-	text := ca.Token{Digest: root, Secret: secret}.Reveal()
+	text := ca.Token{Digest: root, Secret: secret, FIPS: resp.GetFips()}.Reveal()
 	if c.Bool("quiet") {
 		return s.Data("%s", text)
 	}

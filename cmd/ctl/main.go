@@ -1,5 +1,10 @@
+//go:debug fips140=off
+
 // Command ctl is every part of Skep: "ctl daemon" is the process on each host,
 // every other command is a client of a daemon.
+//
+// A release is built with a frozen Go Cryptographic Module (GOFIPS140), which would
+// have it run in FIPS 140-3 mode always: "ctl daemon --fips" does that.
 package main
 
 import (

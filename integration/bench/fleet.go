@@ -44,6 +44,7 @@ type member struct {
 	// heard is when a manager last said that the leader has counted a beat, in
 	// Unix nanoseconds.
 	heard atomic.Int64
+	beats beats
 }
 
 // A fleet is agents in this process.
@@ -133,8 +134,17 @@ func (o overheard) RecvMsg(msg any) error {
 	err := o.ClientStream.RecvMsg(msg)
 	if resp, ok := msg.(*dispatchv1.SessionResponse); ok && err == nil && resp.GetBeat() != 0 {
 		o.member.heard.Store(time.Now().UnixNano())
+		o.member.beats.counted(resp.GetBeat())
 	}
 	return err
+}
+
+// SendMsg passes a message on.
+func (o overheard) SendMsg(msg any) error {
+	if req, ok := msg.(*dispatchv1.SessionRequest); ok {
+		o.member.beats.sent(req)
+	}
+	return o.ClientStream.SendMsg(msg)
 }
 
 func (m *member) node() id.ID { return m.holder.Get().Identity.Node }

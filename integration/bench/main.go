@@ -30,6 +30,12 @@ func main() {
 	switch {
 	case len(os.Args) > 1 && os.Args[1] == "daemon":
 		os.Exit(daemon()) // a manager of the bench
+	case len(os.Args) > 3 && os.Args[1] == "flood":
+		if err := serveFlood(os.Args[2], os.Args[3:]); err != nil {
+			fmt.Fprintln(os.Stderr, "flood:", err)
+			os.Exit(1)
+		}
+		return
 	case len(os.Args) == 3 && os.Args[1] == "replica":
 		if err := serveReplica(os.Args[2]); err != nil {
 			fmt.Fprintln(os.Stderr, "replica:", err)

@@ -38,6 +38,7 @@ type host struct {
 	// containers outlive the daemon.
 	containers *exectest.Host
 	boots      int
+	fips       bool // its daemon says that it is in FIPS 140-3 mode
 
 	id    id.ID
 	stack *stack
@@ -101,7 +102,7 @@ func (h *host) start() {
 	began := make(chan struct{})
 	cfg := node.Config{
 		StateDir: filepath.Join(h.disk, "state"), RunDir: filepath.Join(h.disk, "run"),
-		Hostname: h.name, BootIDFile: filepath.Join(h.disk, "boot_id"),
+		Hostname: h.name, BootIDFile: filepath.Join(h.disk, "boot_id"), FIPS: h.fips,
 		Outside: &node.Outside{Listen: s.listen, ListenUnix: s.listen, Dial: s.dial, Runtime: h.containers.Runtime},
 		Log:     h.c.log.of(h.name),
 	}

@@ -147,6 +147,98 @@ func TestANodeThatIsToBeApprovedWaitsThroughEverything(t *testing.T) {
 	})
 }
 
+// TestADaemonWaitsToBeAcceptedByItself: nobody asks again for it, its host reboots, no
+// manager answers for a while, and it is in when it is accepted.
+func TestADaemonWaitsToBeAcceptedByItself(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		m := c.managers(1, nil)[0]
+		text, _ := m.token(&controlv1.CreateTokenRequest{Approve: true})
+		w := c.host("w")
+		first, err := w.ask(text, m)
+		if err != nil || len(first.GetPendingKey()) == 0 {
+			t.Fatalf("asked to join: %v, %v", first, err)
+		}
+		waits := func(i *localv1.InfoResponse) bool {
+			return i.GetState() == localv1.State_STATE_PENDING && string(i.GetPendingKey()) == string(first.GetPendingKey())
+		}
+		if i := w.info(); !waits(i) || string(i.GetNode()) != string(first.GetNode()) || i.GetPendingUntil() != first.GetPendingUntil() {
+			t.Errorf("its own word is %v, want what it was told: %v", i, first)
+		}
+		ctx, stop := c.within(time.Hour)
+		defer stop()
+		if _, err := w.control().ListNodes(ctx, &controlv1.ListNodesRequest{}); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "waits for an operator to accept it; its key is ") {
+			t.Errorf("asked for the nodes it says: %v", err)
+		}
+		_, err = w.local().Init(ctx, &localv1.InitRequest{AdvertiseAddr: w.addr, ListenAddr: w.addr})
+		if !errdefs.IsFailedPrecondition(err) {
+			t.Errorf("it founded a swarm while it waits: %v", err)
+		}
+		w.kill()
+		m.kill()
+		w.boot()
+		w.start()
+		c.until(30*time.Second, "it says why it cannot ask", func() bool {
+			i := w.info()
+			return waits(i) && strings.Contains(i.GetError(), "of late in vain")
+		})
+		m.start()
+		c.until(30*time.Second, "it has asked again", func() bool { return waits(w.info()) && len(w.info().GetNode()) > 0 })
+		if n := len(m.nodes()); n != 2 {
+			t.Errorf("there are %d nodes, want the manager and the one that waits", n)
+		}
+		if _, err := m.control().AcceptNode(ctx, &controlv1.AcceptNodeRequest{RequestId: id.New().Bytes(), Ref: "w"}); err != nil {
+			t.Fatal(err)
+		}
+		c.until(30*time.Second, "it is in", func() bool { return m.state(w) == ready && w.info().GetState() == localv1.State_STATE_ACTIVE })
+		if again, err := w.ask(text, m); err != nil || string(again.GetNode()) != string(first.GetNode()) || again.GetRole() != asWorker {
+			t.Errorf("the same command says: %v, %v; want that it is in", again, err)
+		}
+		w.shutdown()
+		w.start()
+		c.until(30*time.Second, "it is a node like any other", func() bool { return m.state(w) == ready })
+	})
+}
+
+// TestWhoIsRejectedIsToldSoAndAsksNoMore: nor does who has given up.
+func TestWhoIsRejectedIsToldSoAndAsksNoMore(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		m := c.managers(1, nil)[0]
+		text, _ := m.token(&controlv1.CreateTokenRequest{Approve: true, Uses: 2})
+		ctx, stop := c.within(time.Hour)
+		defer stop()
+		inactive := func(h *host, words string) func() bool {
+			return func() bool {
+				i := h.info()
+				return i.GetState() == localv1.State_STATE_INACTIVE && strings.Contains(i.GetError(), words) && len(i.GetPendingKey()) == 0
+			}
+		}
+		w, x := c.host("w"), c.host("x")
+		for _, h := range []*host{w, x} {
+			if resp, err := h.ask(text, m); err != nil || len(resp.GetPendingKey()) == 0 {
+				t.Fatalf("%s asked to join: %v, %v", h.name, resp, err)
+			}
+		}
+		if _, err := m.control().RejectNode(ctx, &controlv1.RejectNodeRequest{RequestId: id.New().Bytes(), Ref: "w"}); err != nil {
+			t.Fatal(err)
+		}
+		c.until(30*time.Second, "it says that it was rejected", inactive(w, "an operator rejected this node"))
+		if _, err := x.local().Leave(ctx, &localv1.LeaveRequest{}); err != nil {
+			t.Fatalf("giving up: %v", err)
+		}
+		for _, h := range []*host{w, x} {
+			h.shutdown()
+			h.start()
+			if !inactive(h, "")() {
+				t.Errorf("started again, %s is %v", h.name, h.info())
+			}
+			plain, _ := m.token(&controlv1.CreateTokenRequest{})
+			if resp, err := h.ask(plain, m); err != nil || resp.GetRole() != asWorker {
+				t.Errorf("%s joined with another token: %v, %v", h.name, resp, err)
+			}
+		}
+	})
+}
+
 // TestARestoreEndsTheTokensOfTheBackup: nobody knows what they let in since.
 func TestARestoreEndsTheTokensOfTheBackup(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {

@@ -79,6 +79,7 @@ func TestDaemon(t *testing.T) {
 			}
 			env.Defer(func() { _ = os.RemoveAll(run) }) // a temporary directory
 			env.Setenv("RUN", run)
+			env.Setenv("GODEBUG", os.Getenv("GODEBUG")) // fips140=on: all of them in FIPS 140-3 mode
 			env.Setenv("NORUNTIME", filepath.Join(run, "no-containerd.sock"))
 			for _, name := range []string{"ADDR", "ADDR2", "ADDR3"} {
 				address, err := freeAddress()

@@ -25,6 +25,13 @@ const (
 	fiThaw   = 0xC0045878
 )
 
+// The request that an ext4 shut down at once (fs/ext4/ext4.h), and the word that what
+// it has not written yet be lost.
+const (
+	extShutdown = 0x8004587D
+	goingNoLog  = 2
+)
+
 // Disk gives a dark host a disk of its own of that many bytes under StateDir:
 // an ext4 in a file that takes the space it needs. What it held before is
 // hidden. Without it the host shares the machine's disk, which cannot be filled
@@ -33,26 +40,36 @@ func (h *Host) Disk(bytes int64) error {
 	if h.machine != nil || h.disk {
 		return fmt.Errorf("lab: disk of %s: want a dark host without one", h.name)
 	}
-	image := filepath.Join(h.dir, "disk.img")
+	image := filepath.Join(h.dir, diskImage)
 	f, err := os.Create(image)
 	if err == nil {
 		err = errors.Join(f.Truncate(bytes), f.Close())
 	}
-	for _, argv := range [][]string{
-		{"mkfs.ext4", "-q", "-F", "-m", "0", image},
-		{"mount", "-o", "loop", image, h.stateDir()},
-	} {
-		if err != nil {
-			break
-		}
-		if out, failed := exec.Command(argv[0], argv[1:]...).CombinedOutput(); failed != nil {
-			err = fmt.Errorf("%s: %w: %s", argv[0], failed, strings.TrimSpace(string(out)))
-		}
+	if err == nil {
+		err = command("mkfs.ext4", "-q", "-F", "-m", "0", image)
+	}
+	if err == nil {
+		err = mountDisk(h.dir, h.stateDir())
 	}
 	if err != nil {
 		return fmt.Errorf("lab: disk of %s: %w", h.name, err)
 	}
 	h.disk = true
+	return nil
+}
+
+// diskImage is the file in a host's directory that holds its disk.
+const diskImage = "disk.img"
+
+func mountDisk(dir, at string) error {
+	return command("mount", "-o", "loop", filepath.Join(dir, diskImage), at)
+}
+
+func command(name string, args ...string) error {
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s: %w: %s", name, err, strings.TrimSpace(string(out)))
+	}
 	return nil
 }
 
@@ -111,6 +128,37 @@ func (h *Host) ReleaseDisk() error {
 	return nil
 }
 
+// BreakDisk has every read and write of the host's disk fail with an error of I/O, as
+// one that dies would, until RepairDisk. What no sync has brought to it is lost.
+func (h *Host) BreakDisk() error {
+	err := h.ownDisk()
+	if err == nil {
+		err = control(h.stateDir(), func(fd int) error { return unix.IoctlSetPointerInt(fd, extShutdown, goingNoLog) })
+	}
+	if err != nil {
+		return fmt.Errorf("lab: break the disk of %s: %w", h.name, err)
+	}
+	return nil
+}
+
+// RepairDisk gives a dark host its disk back as BreakDisk left it.
+func (h *Host) RepairDisk() error {
+	err := h.ownDisk()
+	if h.machine != nil {
+		err = errors.New("it has power")
+	}
+	if err == nil {
+		err = unix.Unmount(h.stateDir(), 0)
+	}
+	if err == nil {
+		err = mountDisk(h.dir, h.stateDir())
+	}
+	if err != nil {
+		return fmt.Errorf("lab: repair the disk of %s: %w", h.name, err)
+	}
+	return nil
+}
+
 func (h *Host) stateDir() string { return filepath.Join(h.dir, "state") }
 
 func (h *Host) ownDisk() error {
@@ -120,14 +168,19 @@ func (h *Host) ownDisk() error {
 	return nil
 }
 
-// demand makes a request of the file system at dir.
+// demand makes a request without words of the file system at dir.
 func demand(dir string, what uint) error {
+	return control(dir, func(fd int) error { return unix.IoctlSetInt(fd, what, 0) })
+}
+
+// control makes a request of the file system at dir.
+func control(dir string, ask func(fd int) error) error {
 	f, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	return unix.IoctlSetInt(int(f.Fd()), what, 0)
+	return ask(int(f.Fd()))
 }
 
 // removeDisks lets the disks below dir go on and takes them off.

@@ -328,4 +328,13 @@ func TestADiskIsFilledHeldUpAndKept(t *testing.T) {
 	if _, err := os.Stat(h.Inside("/var/lib/skep/x")); err != nil {
 		t.Errorf("from outside: %v", err)
 	}
+	must(h.BreakDisk())
+	want(t, h, "touch /var/lib/skep/y 2>&1 || true", "Input/output error")
+	if err := h.RepairDisk(); err == nil {
+		t.Error("a disk was repaired under power")
+	}
+	must(h.Kill())
+	must(h.RepairDisk())
+	must(h.Boot(t.Context()))
+	want(t, h, "test -s /var/lib/skep/x && test ! -e /var/lib/skep/y && touch /var/lib/skep/y && echo so", "so")
 }

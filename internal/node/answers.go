@@ -88,8 +88,10 @@ func because(err error) string {
 }
 
 // hasLog reports whether this node has a copy of the swarm's state.
-func (l *life) hasLog() bool {
-	f, err := readFacts(l.node.state)
+func (l *life) hasLog() bool { return l.node.hasLog() }
+
+func (n *Node) hasLog() bool {
+	f, err := readFacts(n.state)
 	return err == nil && f.Member > 0
 }
 

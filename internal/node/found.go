@@ -32,6 +32,9 @@ func (n *Node) found(ctx context.Context, req *localv1.InitRequest, by *logv1.De
 	if err != nil {
 		return err
 	}
+	if req.GetFips() && !n.cfg.FIPS {
+		return errNotFIPS("found a swarm with --fips")
+	}
 	if err := n.clear(ctx); err != nil {
 		return err
 	}
@@ -48,7 +51,7 @@ func (n *Node) found(ctx context.Context, req *localv1.InitRequest, by *logv1.De
 	if err != nil {
 		return fmt.Errorf("found swarm: %w", err)
 	}
-	me.Facts = keystore.Facts{Advertise: at.advertise, Listen: at.listen, Interface: interfaceOf(machine{}, at), Availability: req.GetAvailability()}
+	me.Facts = keystore.Facts{Advertise: at.advertise, Listen: at.listen, Interface: interfaceOf(machine{}, at), Availability: req.GetAvailability(), FIPS: req.GetFips()}
 	unlock, number := unlockOf(req.GetSpec())
 	// Before the ring is there: it never lies under a key that lies in clear.
 	if err := n.keys.Relock(unlock, number, nil); err != nil {
@@ -61,13 +64,13 @@ func (n *Node) found(ctx context.Context, req *localv1.InitRequest, by *logv1.De
 			Id: cluster.Bytes(), History: history.Bytes(), Spec: orEmpty(req.GetSpec()),
 			Root:        root,
 			WorkerToken: standing(req.GetSpec()), ManagerToken: standing(req.GetSpec()),
-			FeatureLevel: version.FeatureLevel, UnlockKey: unlock.Reveal(), UnlockNumber: number,
+			FeatureLevel: version.FeatureLevel, UnlockKey: unlock.Reveal(), UnlockNumber: number, Fips: req.GetFips(),
 		}}},
 		{Op: &logv1.Operation_PutNode{PutNode: &modelv1.Node{
 			Id:   node.Bytes(),
 			Spec: &modelv1.NodeSpec{Role: modelv1.Role_ROLE_MANAGER, Availability: orActive(req.GetAvailability())},
 			Role: modelv1.Role_ROLE_MANAGER, Membership: modelv1.Membership_MEMBERSHIP_ACCEPTED, Current: record,
-			Description: &modelv1.NodeDescription{Hostname: n.cfg.Hostname, Version: version.Version, Address: at.host()},
+			Description: &modelv1.NodeDescription{Hostname: n.cfg.Hostname, Version: version.Version, Address: at.host(), Fips: n.cfg.FIPS},
 		}}},
 		{Op: &logv1.Operation_PutMember{PutMember: &modelv1.Member{
 			RaftId: raftID, Node: node.Bytes(), Address: at.advertise,
@@ -159,9 +162,6 @@ func (n *Node) enrol(ctx context.Context, token ca.Token, req *localv1.JoinReque
 	if err != nil && req.GetAdvertiseAddr() != "" {
 		return err
 	}
-	if err := n.clear(ctx); err != nil {
-		return err
-	}
 	key, err := n.keys.Pending()
 	if err != nil {
 		return fmt.Errorf("join: %w", err)
@@ -169,7 +169,7 @@ func (n *Node) enrol(ctx context.Context, token ca.Token, req *localv1.JoinReque
 	got, err := client.Enroll(ctx, client.Join{
 		Token: token, Remotes: withPort(req.GetRemotes()), Key: key,
 		Availability: orActive(req.GetAvailability()), Hostname: n.cfg.Hostname,
-		Dial: n.cfg.Outside.dial(),
+		FIPS: n.cfg.FIPS, Dial: n.cfg.Outside.dial(),
 	})
 	if err != nil {
 		return err
@@ -181,7 +181,7 @@ func (n *Node) enrol(ctx context.Context, token ca.Token, req *localv1.JoinReque
 	}
 	return n.keep(got.Credential, key, keystore.Facts{
 		Advertise: at.advertise, Listen: at.listen, Interface: interfaceOf(machine{}, at), Availability: orActive(req.GetAvailability()),
-		Managers: got.Managers, ListedAt: time.Now(),
+		Managers: got.Managers, ListedAt: time.Now(), FIPS: got.FIPS,
 	})
 }
 
@@ -270,6 +270,7 @@ func (n *Node) wipe(ctx context.Context) error {
 		return fmt.Errorf("leave: %w", err)
 	}
 	n.holder.Set(nil)
+	n.setWait(wait{})
 	n.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "node left the swarm")
 	return nil
 }

@@ -86,7 +86,7 @@ func (n *Node) newLife(ctx context.Context, me *keystore.Node) (*life, error) {
 		Runtime: l.runtime, StateDir: filepath.Join(n.cfg.StateDir, agentDir), KEK: n.keys.KEK(),
 		Node: l.who.Node, Cluster: l.who.Cluster, Hello: n.hello(), Dial: l.dialSession, Managers: l.firstManagers(), Named: me.Facts.Named.GetManagers(),
 		Description: &modelv1.NodeDescription{
-			Hostname: n.cfg.Hostname, Version: version.Version, Address: endpoint{advertise: me.Facts.Advertise}.host(),
+			Hostname: n.cfg.Hostname, Version: version.Version, Address: endpoint{advertise: me.Facts.Advertise}.host(), Fips: n.cfg.FIPS,
 		},
 		OnWish: l.onWish, OnRevoked: l.onRevoked, OnManagers: l.onManagers, Log: n.cfg.Log,
 	})
@@ -398,7 +398,7 @@ func (l *life) describe(out *localv1.InfoResponse) {
 	}
 	out.Running = uint32(s.Running) //nolint:gosec // a host runs fewer than 2^32 containers
 	l.mu.Lock()
-	out.Address = endpoint{advertise: l.me.Facts.Advertise}.host()
+	out.Address, out.FipsRequired = endpoint{advertise: l.me.Facts.Advertise}.host(), l.me.Facts.FIPS
 	if l.clock.ahead != 0 {
 		out.ClockAhead, out.ClockBy = int64(l.clock.ahead), l.clock.by.Bytes()
 	}

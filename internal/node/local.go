@@ -41,6 +41,7 @@ func (l *local) Info(ctx context.Context, _ *localv1.InfoRequest) (*localv1.Info
 	phase, life, fault := l.node.get()
 	out := &localv1.InfoResponse{
 		State: phase, Hostname: l.node.cfg.Hostname, Version: version.Version, StateDir: l.node.cfg.StateDir,
+		Fips: l.node.cfg.FIPS, FipsModule: l.node.cfg.FIPSModule,
 	}
 	if fault != nil {
 		out.Error = fault.Error()
@@ -48,6 +49,8 @@ func (l *local) Info(ctx context.Context, _ *localv1.InfoRequest) (*localv1.Info
 	l.node.describeLock(out)
 	if life != nil {
 		life.describe(out)
+	} else {
+		l.node.describeWait(out)
 	}
 	return out, nil
 }
@@ -61,7 +64,7 @@ func (l *local) Init(ctx context.Context, req *localv1.InitRequest) (*localv1.In
 		return nil, err
 	}
 	by := witness.Deed(ctx)
-	o := order{before: refuseIfMember, do: func(ctx context.Context) error { return l.node.found(ctx, req, by) }}
+	o := order{before: l.node.refuseIfTaken, do: func(ctx context.Context) error { return l.node.found(ctx, req, by) }}
 	if req.GetForceNewCluster() {
 		o = order{before: refuseIfNoManager, do: func(ctx context.Context) error { return l.node.refound(ctx, req, by) }}
 	}
@@ -110,6 +113,9 @@ func (l *local) Join(ctx context.Context, req *localv1.JoinRequest) (*localv1.Jo
 	returns := false // written by before, which is over when give returns
 	o := order{
 		before: func(ctx context.Context, life *life) error {
+			if life != nil && l.node.waits().by(token) {
+				return errCameIn
+			}
 			returns = life != nil
 			return mayComeBack(ctx, life, token)
 		},
@@ -117,10 +123,16 @@ func (l *local) Join(ctx context.Context, req *localv1.JoinRequest) (*localv1.Jo
 			if returns {
 				return l.node.comeBack(ctx, token, withPort(req.GetRemotes()))
 			}
-			return l.node.enrol(ctx, token, req)
+			if err := l.node.clear(ctx); err != nil {
+				return err
+			}
+			return l.node.ask(ctx, token, req)
 		},
 	}
 	err = l.node.give(ctx, o)
+	if errors.Is(err, errCameIn) {
+		err = nil
+	}
 	if w, waits := errors.AsType[*client.Waiting](err); waits {
 		return &localv1.JoinResponse{Node: w.Node.Bytes(), PendingKey: w.Key[:], PendingUntil: w.Until.UnixNano()}, nil
 	}
@@ -184,6 +196,10 @@ func refuseIfNoManager(_ context.Context, life *life) error {
 // give up what a locked manager holds.
 func (n *Node) mayLeaveUnlived(force bool) error {
 	switch _, err := n.keys.Load(); {
+	case errors.Is(err, fs.ErrNotExist) && n.waits().on != nil:
+		return nil
+	case err == nil && !force && n.unfit() && n.hasLog():
+		return errUnfit() // it cannot tell the others that it goes
 	case errors.Is(err, fs.ErrNotExist):
 		return errInactive()
 	case errors.Is(err, keystore.ErrLocked) && !force:

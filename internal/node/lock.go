@@ -34,6 +34,12 @@ func (n *Node) shut() error {
 	if n.keys.Locked() {
 		return errLocked()
 	}
+	if w := n.waits(); w.on != nil {
+		return errWaits(w)
+	}
+	if n.unfit() {
+		return errUnfit()
+	}
 	return nil
 }
 
@@ -44,6 +50,9 @@ func (n *Node) firstPhase() localv1.State {
 	case n.keys.Locked():
 		return localv1.State_STATE_LOCKED
 	case err == nil:
+		return localv1.State_STATE_PENDING
+	}
+	if _, err := n.keys.LoadRequest(); err == nil {
 		return localv1.State_STATE_PENDING
 	}
 	return localv1.State_STATE_INACTIVE

@@ -66,6 +66,10 @@ type Config struct {
 	UnlockEnv     []string
 	// Metrics is where figures and health are told. Zero: nowhere.
 	Metrics metrics.Address
+	// FIPS: the cryptography of this process is in FIPS 140-3 mode, and FIPSModule
+	// is the version of the module that does it.
+	FIPS       bool
+	FIPSModule string
 	// Outside is what the node meets beyond its process. Nil is the machine's own.
 	Outside *Outside
 	// HostDown, if closed when the node stops, says that the host goes down with
@@ -94,6 +98,7 @@ type Node struct {
 	phase localv1.State
 	fault error
 	life  *life
+	wait  wait
 	// changed is closed, and another made, when one of them changes.
 	changed chan struct{}
 }
@@ -269,7 +274,7 @@ func (n *Node) containerdAddress() string {
 func (n *Node) hello() *rpcv1.Hello {
 	return &rpcv1.Hello{
 		Version: version.Version, FeatureLevel: version.FeatureLevel,
-		Boot: n.boot, Incarnation: n.incarnation.Bytes(),
+		Boot: n.boot, Incarnation: n.incarnation.Bytes(), Fips: n.cfg.FIPS,
 	}
 }
 

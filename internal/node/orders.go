@@ -21,7 +21,8 @@ type order struct {
 	do func(context.Context) error
 	// before is asked while the life goes on; an error refuses the order.
 	before func(context.Context, *life) error
-	// locked: it may be given to a manager whose keys are locked.
+	// locked: it may be given to a manager whose keys are locked, and to a node that
+	// is unfit.
 	locked bool
 	done   chan error // capacity 1
 }
@@ -44,12 +45,20 @@ func (n *Node) give(ctx context.Context, o order) error {
 
 // live waits for an identity and lives with it, until ctx ends.
 func (n *Node) live(ctx context.Context) error {
+	var refused error // why this node is not let in that has waited for it
 	for ctx.Err() == nil {
 		id, err := n.keys.Load()
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			n.set(localv1.State_STATE_INACTIVE, nil, nil)
+			if req := n.asked(ctx); req != nil {
+				if refused = n.awaitAcceptance(ctx, req); refused != nil {
+					n.cfg.Log.LogAttrs(ctx, slog.LevelError, "this node is not let in", slog.Any("err", refused))
+				}
+				continue
+			}
+			n.set(localv1.State_STATE_INACTIVE, nil, refused)
 			n.await(ctx)
+			refused = nil
 			continue
 		case errors.Is(err, keystore.ErrLocked):
 			n.beLocked(ctx)
@@ -57,6 +66,11 @@ func (n *Node) live(ctx context.Context) error {
 		case err != nil:
 			n.set(localv1.State_STATE_ERROR, nil, err)
 			n.cfg.Log.LogAttrs(ctx, slog.LevelError, "the identity on the disk cannot be used", slog.Any("err", err))
+			n.await(ctx)
+			continue
+		case id.Facts.FIPS && !n.cfg.FIPS:
+			n.set(localv1.State_STATE_ERROR, nil, errUnfit())
+			n.cfg.Log.LogAttrs(ctx, slog.LevelError, "the node does not start", slog.Any("err", errUnfit()), slog.String("hint", rpc.FIPSHint))
 			n.await(ctx)
 			continue
 		}
@@ -84,8 +98,12 @@ func (n *Node) await(ctx context.Context) {
 
 // obey carries out an order given to a node that has no life.
 func (n *Node) obey(ctx context.Context, o order) error {
-	if !o.locked && n.keys.Locked() {
+	switch {
+	case o.locked:
+	case n.keys.Locked():
 		return errLocked()
+	case n.unfit():
+		return errUnfit()
 	}
 	if o.before != nil {
 		if err := o.before(ctx, nil); err != nil {

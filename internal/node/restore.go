@@ -91,6 +91,9 @@ type restoration struct {
 // judge looks at the backup and at the world: a state that contradicts itself,
 // and a swarm that may still be alive, are restored only by force.
 func (r *restoration) judge(ctx context.Context) error {
+	if r.image.Store.Snapshot().Cluster().GetFips() && !r.node.cfg.FIPS {
+		return errNotFIPS("restore: the swarm asks for FIPS 140-3 mode of each node")
+	}
 	r.answer.Faults = r.image.Check(time.Now())
 	if len(r.answer.Faults) > 0 && !r.opts.GetForce() {
 		return rpc.Refuse(rpc.Errorf(errdefs.ErrDataLoss, "restore: the backup contradicts itself: %s", strings.Join(r.answer.Faults, "; ")),
@@ -149,7 +152,7 @@ func (r *restoration) alive(ctx context.Context) []string {
 // newer.
 func (r *restoration) allowed(ctx context.Context, life *life) error {
 	if life == nil || life.who.Cluster != r.image.Cluster() {
-		return refuseIfMember(ctx, life)
+		return r.node.refuseIfTaken(ctx, life)
 	}
 	if r.image.Store.Snapshot().Node(life.who.Node) == nil {
 		return rpc.Refuse(rpc.Errorf(errdefs.ErrFailedPrecondition, "restore: this node came into the swarm after the backup was made: it is not in it"),
@@ -185,6 +188,7 @@ func (r *restoration) found(ctx context.Context) error {
 	}
 	me.Facts = keystore.Facts{
 		Advertise: at.advertise, Listen: at.listen, Interface: interfaceOf(machine{}, at), Availability: orActive(r.opts.GetAvailability()),
+		FIPS: snap.Cluster().GetFips(),
 		// A journal that is kept knows this node by another key.
 		Named: &cav1.ManagerList{Managers: []*cav1.Manager{{Node: node.Bytes(), Address: at.advertise, Keys: [][]byte{cert.GetKeySha256()}}}},
 	}
@@ -273,7 +277,7 @@ func (r *restoration) record(node id.ID, former *formerSelf, cert *modelv1.Certi
 		Id:   node.Bytes(),
 		Spec: &modelv1.NodeSpec{Role: modelv1.Role_ROLE_MANAGER, Availability: orActive(r.opts.GetAvailability())},
 		Role: modelv1.Role_ROLE_MANAGER, Membership: modelv1.Membership_MEMBERSHIP_ACCEPTED, Current: cert,
-		Description: &modelv1.NodeDescription{Hostname: r.node.cfg.Hostname, Version: version.Version, Address: at.host()},
+		Description: &modelv1.NodeDescription{Hostname: r.node.cfg.Hostname, Version: version.Version, Address: at.host(), Fips: r.node.cfg.FIPS},
 	}
 }
 

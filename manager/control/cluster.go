@@ -250,7 +250,7 @@ func spell(c *modelv1.Cluster, role modelv1.Role) (string, error) {
 		return "", rpc.Refuse(rpc.Errorf(errdefs.ErrFailedPrecondition, "the swarm has no standing %s token", roleName(role)),
 			"make one with: ctl swarm join-token --rotate "+roleName(role))
 	}
-	t := ca.Token{Digest: ca.RootDigest(root), Secret: sealed.NewSecret(secret)}
+	t := ca.Token{Digest: ca.RootDigest(root), Secret: sealed.NewSecret(secret), FIPS: c.GetFips()}
 	return t.Reveal(), nil
 }
 

@@ -101,7 +101,7 @@ func (s *Server) CreateToken(ctx context.Context, msg *controlv1.CreateTokenRequ
 	if t == nil {
 		return nil, rpc.Errorf(errdefs.ErrNotFound, "token %s was forgotten meanwhile", a.first())
 	}
-	return &controlv1.CreateTokenResponse{Token: shown(t), Address: s.joinAddress(snap)}, nil
+	return &controlv1.CreateTokenResponse{Token: shown(t), Address: s.joinAddress(snap), Fips: snap.Cluster().GetFips()}, nil
 }
 
 func checkNewToken(msg *controlv1.CreateTokenRequest) error {

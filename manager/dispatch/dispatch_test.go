@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -33,10 +34,13 @@ type replica struct {
 	seen  []*modelv1.NodeStatus // of node 1, as committed
 }
 
-func newReplica(t *testing.T) *replica {
+func newReplica(t *testing.T) *replica { return newReplicaOf(t, false) }
+
+// newReplicaOf is of a cluster that asks for FIPS 140-3 mode, or does not.
+func newReplicaOf(t *testing.T, fips bool) *replica {
 	r := &replica{t: t, Store: store.New(), turn: make(chan struct{}, 1)}
 	ops := []*logv1.Operation{{Op: &logv1.Operation_PutCluster{PutCluster: &modelv1.Cluster{
-		Id: nodeN(100).Bytes(), History: nodeN(101).Bytes(), Spec: &modelv1.ClusterSpec{},
+		Id: nodeN(100).Bytes(), History: nodeN(101).Bytes(), Spec: &modelv1.ClusterSpec{}, Fips: fips,
 	}}}}
 	for n := byte(1); n <= 3; n++ {
 		// All but the first are Down, so that the guard of R3 has nothing to say.
@@ -394,4 +398,20 @@ func TestAReportOfATaskThatTheLeaderHasNotAppliedYetIsCommitted(t *testing.T) {
 			t.Errorf("%d operations for what is known already or not node %d's to say", len(got), node)
 		}
 	}
+}
+
+func TestASessionWithoutFIPSModeIsRefusedWhereTheSwarmAsksForIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		m := startManager(ctx, t, newReplicaOf(t, true), 2, &fakeRaft{self: true, leader: nodeN(2)})
+		req := opening(1)
+		if _, err := m.open(ctx, t, 1, req).Recv(); err == nil || !strings.Contains(err.Error(), "FIPS 140-3 mode") {
+			t.Errorf("without: %v, want an error that names the mode", err)
+		}
+		req.Open.Hello.Fips = true
+		m.open(ctx, t, 1, req).until("a welcome", func(m *dispatchv1.SessionResponse) bool { return m.GetWelcome() != nil })
+		stop()
+		synctest.Wait()
+	})
 }

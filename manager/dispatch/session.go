@@ -139,6 +139,9 @@ func (s *Server) Session(stream dispatchv1.Dispatch_SessionServer) error {
 	if end := s.catchUp(ctx, open); end != nil {
 		return stream.Send(&dispatchv1.SessionResponse{End: end})
 	}
+	if s.cfg.Store.Snapshot().Cluster().GetFips() && !open.GetHello().GetFips() {
+		return rpc.RefuseFIPS(fmt.Sprintf("open session of node %s", caller.Node))
+	}
 	if end := s.twin(caller.Node, open); end != nil {
 		return stream.Send(&dispatchv1.SessionResponse{End: end})
 	}

@@ -54,6 +54,9 @@ func again(tx *store.Tx, node id.ID, e authority.Enrolment, prepare authority.Pr
 	if err := sameEnrolment(tx, n, e); err != nil {
 		return authority.Admission{}, err
 	}
+	if err := fit(tx, e); err != nil {
+		return authority.Admission{}, err
+	}
 	switch {
 	case n.GetCurrent() != nil && !signable(tx, n.GetCurrent()):
 		record, err := prepareAgain(tx, n, prepare)
@@ -115,6 +118,9 @@ func admit(tx *store.Tx, node id.ID, e authority.Enrolment, prepare authority.Pr
 	if err != nil {
 		return authority.Admission{}, err
 	}
+	if err := fit(tx, e); err != nil {
+		return authority.Admission{}, err
+	}
 	at := tx.Base().Now()
 	n := newNode(node, e, t)
 	if t.GetApprove() {
@@ -137,6 +143,15 @@ func admit(tx *store.Tx, node id.ID, e authority.Enrolment, prepare authority.Pr
 		out.Expires = at.Add(PendingFor).UnixNano()
 	}
 	return out, tx.Claim(store.ClaimEnrolmentKey, hex.EncodeToString(e.Key.SHA256[:]), node)
+}
+
+// fit refuses a machine that does not say that it is in FIPS 140-3 mode, where the
+// cluster asks for it. Its token was good, and stays so.
+func fit(tx *store.Tx, e authority.Enrolment) error {
+	if tx.Cluster().GetFips() && !e.FIPS {
+		return rpc.RefuseFIPS("enrol")
+	}
+	return nil
 }
 
 // roomToWait refuses a node that would wait behind too many others.
@@ -166,7 +181,7 @@ func newNode(node id.ID, e authority.Enrolment, t *modelv1.JoinToken) *modelv1.N
 		// A manager's role follows with its membership (R25).
 		Role:         modelv1.Role_ROLE_WORKER,
 		Membership:   accepted,
-		Description:  &modelv1.NodeDescription{Hostname: e.Hostname, Address: e.Address},
+		Description:  &modelv1.NodeDescription{Hostname: e.Hostname, Address: e.Address, Fips: e.FIPS},
 		Status:       &modelv1.NodeStatus{State: modelv1.NodeState_NODE_STATE_UNKNOWN, Message: "joined, not heard yet", ObservedAddress: e.Address},
 		TokenHash:    e.Hash,
 		JoinedFrom:   e.Address,

@@ -62,6 +62,7 @@ func (m *Members) Cluster(context.Context) (authority.Cluster, error) {
 		out.FormerWorkerToken = sealed.NewSecret(c.GetPreviousWorkerToken())
 		out.FormerManagerToken = sealed.NewSecret(c.GetPreviousManagerToken())
 	}
+	out.FIPS = c.GetFips()
 	return out, nil
 }
 

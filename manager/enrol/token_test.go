@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -302,5 +303,55 @@ func TestNoMoreNodesWaitThanAreToBeLookedAt(t *testing.T) {
 	}
 	if waiting != 256 {
 		t.Errorf("%d nodes may wait", waiting)
+	}
+}
+
+// TestWhoIsNotInFIPSModeIsRefusedInWordsAndUsesNoToken: by standing tokens and made
+// ones, with approval and without; and who has no token is not told of the mode.
+func TestWhoIsNotInFIPSModeIsRefusedInWordsAndUsesNoToken(t *testing.T) {
+	t.Parallel()
+	w := newWorldOf(t, true)
+	a := w.authority(t, w.db)
+	made, x := w.token(t, nil)
+	approve, y := w.token(t, func(v *modelv1.JoinToken) { v.Approve = true })
+	stranger := ca.Token{Digest: ca.RootDigest(w.root), Secret: ca.NewTokenSecret()}
+	if _, err := a.Enroll(from(t, "10.0.0.1:1"), w.applicant(t, stranger)); !errdefs.IsPermissionDenied(err) {
+		t.Errorf("without a token: %v, want that it is refused", err)
+	}
+	for name, tok := range map[string]ca.Token{"standing": w.worker, "made": made, "to be approved": approve} {
+		req := w.applicant(t, tok)
+		_, err := a.Enroll(from(t, "10.0.0.1:1"), req)
+		if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "FIPS 140-3") || rpc.HintOf(err) != rpc.FIPSHint {
+			t.Errorf("%s: %v (hint %q), want FailedPrecondition and what to do", name, err, rpc.HintOf(err))
+		}
+	}
+	snap := w.store.Snapshot()
+	for range snap.Nodes() {
+		t.Error("a node was let in")
+	}
+	if len(snap.Token(x).GetUsed())+len(snap.Token(y).GetUsed()) > 0 {
+		t.Error("a token was used")
+	}
+	req := w.applicant(t, made)
+	req.Fips = true
+	resp, err := a.Enroll(from(t, "10.0.0.1:1"), req)
+	if err != nil || !resp.GetIssued().GetFips() {
+		t.Fatalf("in the mode: %v, %v; want a certificate, and to be told of it", resp, err)
+	}
+	if n := w.store.Snapshot().Node(id.ID(resp.GetIssued().GetNode())); !n.GetDescription().GetFips() {
+		t.Errorf("it is described as %v", n.GetDescription())
+	}
+}
+
+// TestAJoinerReadsInItsTokenThatItNeedNotAsk: nobody hears of it.
+func TestAJoinerReadsInItsTokenThatItNeedNotAsk(t *testing.T) {
+	t.Parallel()
+	dialled := false
+	_, err := client.Enroll(t.Context(), client.Join{
+		Token: ca.Token{Secret: ca.NewTokenSecret(), FIPS: true}, Remotes: []string{"192.0.2.1:2377"}, Key: newKey(t),
+		Dial: func(context.Context, string) (net.Conn, error) { dialled = true; return nil, errors.New("no") },
+	})
+	if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "FIPS 140-3") || dialled {
+		t.Errorf("%v, dialled: %t; want FailedPrecondition, and no word to anybody", err, dialled)
 	}
 }

@@ -45,6 +45,12 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
+	return newWorldOf(t, false)
+}
+
+// newWorldOf is a cluster that asks for FIPS 140-3 mode, or does not.
+func newWorldOf(t *testing.T, fips bool) *world {
+	t.Helper()
 	w := &world{id: id.New()}
 	w.store, w.db, w.log = storetest.New()
 	root, key, err := issue.NewRoot(w.id, time.Now())
@@ -61,7 +67,7 @@ func newWorld(t *testing.T) *world {
 		return tx.PutCluster(&modelv1.Cluster{
 			Id: w.id.Bytes(), History: id.New().Bytes(), Spec: &modelv1.ClusterSpec{},
 			Root:        &modelv1.RootCA{Certificates: [][]byte{root}, Key: key.Reveal()},
-			WorkerToken: w.worker.Secret.Reveal(), ManagerToken: w.manager.Secret.Reveal(),
+			WorkerToken: w.worker.Secret.Reveal(), ManagerToken: w.manager.Secret.Reveal(), Fips: fips,
 		})
 	})
 	return w

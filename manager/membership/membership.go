@@ -147,6 +147,9 @@ func (s *Server) Join(ctx context.Context, req *raftv1.JoinRequest) (*raftv1.Joi
 		return nil, rpc.Refuse(rpc.Errorf(errdefs.ErrFailedPrecondition, "join the managers: version %s knows features up to level %d, the swarm uses level %d",
 			req.GetHello().GetVersion(), has, needs), "install the version that the other managers run")
 	}
+	if snap.Cluster().GetFips() && !req.GetHello().GetFips() {
+		return nil, rpc.RefuseFIPS("join the managers")
+	}
 	if err := s.cfg.Give(ctx, node); err != nil {
 		return nil, fmt.Errorf("join the managers: %w", err)
 	}

@@ -186,6 +186,22 @@ func TestAnOlderVersionIsRefusedInWords(t *testing.T) {
 	}
 }
 
+func TestAManagerOfASwarmWithFIPSModeMustSayThatItIsInIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.do(&logv1.Operation{Op: &logv1.Operation_PutCluster{PutCluster: &modelv1.Cluster{Id: nodeN(99).Bytes(), Fips: true}}})
+	w.node(2, modelv1.Role_ROLE_MANAGER)
+	req := &raftv1.JoinRequest{RaftId: 22, Address: "10.0.0.2:2377", Hello: &rpcv1.Hello{}}
+	_, err := w.Join(as(t.Context(), 2), req)
+	if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "FIPS 140-3") || rpc.HintOf(err) != rpc.FIPSHint || len(w.given) > 0 {
+		t.Errorf("join without = %v (hint %q), %d rings given; want FailedPrecondition, what to do, and none", err, rpc.HintOf(err), len(w.given))
+	}
+	req.Hello.Fips = true
+	if _, err := w.Join(as(t.Context(), 2), req); err != nil {
+		t.Errorf("join with = %v", err)
+	}
+}
+
 func TestReadyAskedTwiceChangesOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

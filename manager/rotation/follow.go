@@ -9,6 +9,7 @@ import (
 
 	"github.com/skep-project/skep/ca"
 	"github.com/skep-project/skep/internal/id"
+	"github.com/skep-project/skep/internal/rpc"
 	"github.com/skep-project/skep/manager/store"
 	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
@@ -90,8 +91,12 @@ func (g goal) followed(n *modelv1.Node) bool {
 // given reports whether a certificate of the root was recorded for a node or user.
 func (g goal) given(c *modelv1.Certificate) bool { return bytes.Equal(c.GetIssuer(), g.issuer[:]) }
 
-// why says what keeps a node from following; it has not.
-func (g goal) why(n *modelv1.Node) string {
+// why says what keeps a node from following; it has not. A clock that is off, as a
+// manager saw it with the node's newest beat, may be all there is to it.
+func (g goal) why(n *modelv1.Node) string { return g.state(n) + clock(n.GetStatus()) }
+
+// state says how far a node is that has not followed.
+func (g goal) state(n *modelv1.Node) string {
 	s := n.GetStatus()
 	switch {
 	case s.GetFarewell() == modelv1.Farewell_FAREWELL_LEAVING && !live(n):
@@ -116,6 +121,17 @@ func since(s *modelv1.NodeStatus) string {
 		return ""
 	}
 	return " since " + time.Unix(0, s.GetLostSince()).UTC().Format(time.RFC3339)
+}
+
+// clock says how far a node's clock was off the swarm's when it was heard last; ""
+// if it was not.
+func clock(s *modelv1.NodeStatus) string {
+	by, err := id.FromBytes(s.GetClockBy())
+	if s.GetClockAhead() == 0 || err != nil {
+		return ""
+	}
+	return fmt.Sprintf("; its clock is %s the swarm's, by what manager %s says: set it, and keep it right by NTP",
+		rpc.OffBy(time.Duration(s.GetClockAhead())), by.Short())
 }
 
 func beside(words string) string {

@@ -402,6 +402,10 @@ func TestReasons(t *testing.T) {
 	w.edit(3, func(n *modelv1.Node) {
 		n.Status = &modelv1.NodeStatus{State: isDown, Farewell: modelv1.Farewell_FAREWELL_LEAVING}
 	})
+	w.edit(4, func(n *modelv1.Node) {
+		n.Status = proto.CloneOf(n.GetStatus())
+		n.Status.ClockAhead, n.Status.ClockBy = -int64(3*time.Hour), num(1)
+	})
 	w.trust(4)
 	w.trust(5)
 	w.certify(5)
@@ -409,7 +413,7 @@ func TestReasons(t *testing.T) {
 	w.do(&logv1.Operation{Op: &logv1.Operation_PutUser{PutUser: &modelv1.User{Id: num(9), Name: "alice", Current: w.cert(1, w.roots[0])}}},
 		&logv1.Operation{Op: &logv1.Operation_PutUser{PutUser: &modelv1.User{Id: num(10), Name: "bob", Current: &modelv1.Certificate{Generation: 1, NotAfter: 1}}}})
 	v := View(w.store.Snapshot()).GetRotation()
-	want := []string{"down since 2026-01-02T03:05:05Z: no beat", "it was never heard since it joined", "it has left the swarm", "connected, but it has not renewed", "connected, but not yet with the certificate that it was given"}
+	want := []string{"down since 2026-01-02T03:05:05Z: no beat", "it was never heard since it joined", "it has left the swarm", "connected, but it has not renewed its certificate; its clock is 3h0m0s behind the swarm's, by what manager 0000", "connected, but not yet with the certificate that it was given"}
 	if v.GetNodes() != 5 || v.GetTrusting() != 2 || v.GetRenewed() != 0 || v.GetUsers() != 1 || v.GetBehind() != 6 {
 		t.Errorf("counted %v", v)
 	}

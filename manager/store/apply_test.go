@@ -28,6 +28,21 @@ func small(t testing.TB) *Store {
 	return s
 }
 
+// TestWhetherAClusterAsksForFIPSModeIsSettledAtItsFounding: nobody can take it back,
+// and nodes that came in without it are not made to lie.
+func TestWhetherAClusterAsksForFIPSModeIsSettledAtItsFounding(t *testing.T) {
+	t.Parallel()
+	for _, fips := range []bool{false, true} {
+		s := New()
+		put := func(fips bool) *logv1.Operation {
+			return &logv1.Operation{Op: &logv1.Operation_PutCluster{PutCluster: &modelv1.Cluster{Id: num(1).Bytes(), Fips: fips}}}
+		}
+		must(t, s, put(fips))
+		refused(t, s, "a change of FIPS 140-3 mode", put(!fips))
+		must(t, s, put(fips))
+	}
+}
+
 func TestAnObjectKnowsWhenItWasWritten(t *testing.T) {
 	t.Parallel()
 	s := small(t)

@@ -79,6 +79,9 @@ func (s *state) putCluster(c *modelv1.Cluster) *Conflict {
 	if bad := badID(KindCluster, c.GetId()); bad != nil {
 		return bad
 	}
+	if was := s.cluster; was != nil && was.GetFips() != c.GetFips() {
+		return refuse(KindCluster, c.GetId(), "asks for FIPS 140-3 mode or does not, as it was founded: it was %v and would be %v", was.GetFips(), c.GetFips())
+	}
 	old := s.cluster
 	if old != nil && !bytes.Equal(old.GetId(), c.GetId()) {
 		return refuse(KindCluster, c.GetId(), "is not the cluster this state belongs to, %s", asID(old.GetId()))

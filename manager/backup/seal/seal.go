@@ -2,7 +2,8 @@
 //
 // It owns the envelope, which is age's (https://age-encryption.org/v1), so a
 // backup can be opened without this program too: with "age --decrypt". It is the
-// only importer of that library. It holds no key longer than a file and writes
+// only importer of that library. A swarm that asks for FIPS 140-3 mode has another
+// envelope, of algorithms that are approved for it. It holds no key longer than a file and writes
 // nothing itself.
 //
 // Invariants: a file that was changed or cut off gives an error before its last
@@ -32,7 +33,12 @@ const (
 )
 
 // A Lock is whom a file is sealed to. The zero Lock closes nothing.
-type Lock struct{ to []age.Recipient }
+type Lock struct {
+	to []age.Recipient
+	// phrase and rounds are those of ToApprovedPassphrase.
+	phrase sealed.Secret
+	rounds uint32
+}
 
 // ToKeys returns the lock that the owner of any of the recipient keys opens. Each
 // text holds keys ("age1…"), one a line; empty lines and lines that begin with #
@@ -81,6 +87,9 @@ func goodPassphrase(p sealed.Secret) error {
 // Close returns a writer whose text goes to w closed. The file is whole only when
 // the writer's Close has returned nil.
 func (l Lock) Close(w io.Writer) (io.WriteCloser, error) {
+	if !l.phrase.IsZero() {
+		return l.closeApproved(w)
+	}
 	out, err := age.Encrypt(w, l.to...)
 	if err != nil {
 		return nil, fmt.Errorf("seal: %w", err)
@@ -89,7 +98,10 @@ func (l Lock) Close(w io.Writer) (io.WriteCloser, error) {
 }
 
 // A Key opens files.
-type Key struct{ with []age.Identity }
+type Key struct {
+	with   []age.Identity
+	phrase sealed.Secret // zero if it is none
+}
 
 // Identities returns the keys in the text of an identity file
 // ("AGE-SECRET-KEY-1…", as age-keygen writes it).
@@ -111,7 +123,7 @@ func Passphrase(p sealed.Secret) (Key, error) {
 	if err != nil {
 		return Key{}, fmt.Errorf("passphrase: %w", err)
 	}
-	return Key{with: []age.Identity{i}}, nil
+	return Key{with: []age.Identity{i}, phrase: p}, nil
 }
 
 // ErrWrongKey is wrapped by Open's error if the file is whole as far as can be
@@ -123,7 +135,11 @@ var ErrBroken = rpc.Errorf(errdefs.ErrDataLoss, "the seal is broken, the file wa
 
 // Open returns a reader of the text. A file that was changed or cut off gives an
 // error at the chunk where it was.
-func (k Key) Open(r io.Reader) (io.Reader, error) {
+func (k Key) Open(in io.Reader) (io.Reader, error) {
+	r := bufio.NewReader(in)
+	if isApproved(r) {
+		return k.openApproved(r)
+	}
 	text, err := age.Decrypt(r, k.with...)
 	switch {
 	case errors.As(err, new(*age.NoIdentityMatchError)):
@@ -161,6 +177,9 @@ const (
 // Look says what opens the file that r is at the beginning of, and takes nothing
 // from r.
 func Look(r *bufio.Reader) Needs {
+	if isApproved(r) {
+		return NeedsPassphrase
+	}
 	head, _ := r.Peek(256) // a shorter file is looked at as far as it goes
 	rest, ok := bytes.CutPrefix(head, []byte("age-encryption.org/v1\n-> "))
 	switch {

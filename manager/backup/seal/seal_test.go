@@ -174,3 +174,59 @@ func TestKeysThatAreNoneAreRefusedWithoutQuotingSecrets(t *testing.T) {
 		t.Errorf("a text looks as if it needed %v", got)
 	}
 }
+
+// TestAnApprovedPassphraseOpensAndNothingElseDoes: and what was changed is told from
+// what was sealed to another.
+func TestAnApprovedPassphraseOpensAndNothingElseDoes(t *testing.T) {
+	t.Parallel()
+	p := sealed.NewSecret([]byte("a passphrase of some length"))
+	l, err := seal.ToApproved(p, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := bytes.Repeat([]byte("the state of a swarm "), 10000)
+	data := closed(t, l, text)
+	if got := seal.Look(bufio.NewReader(bytes.NewReader(data))); got != seal.NeedsPassphrase {
+		t.Errorf("it needs %v", got)
+	}
+	key := func(p sealed.Secret) seal.Key {
+		k, err := seal.Passphrase(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	if got, err := opened(key(p), data); err != nil || !bytes.Equal(got, text) {
+		t.Errorf("the passphrase: %d bytes, %v", len(got), err)
+	}
+	if _, err := opened(key(sealed.NewSecret([]byte("another passphrase altogether"))), data); !errors.Is(err, seal.ErrWrongKey) {
+		t.Errorf("another passphrase: %v, want %v", err, seal.ErrWrongKey)
+	}
+	_, secret := pair(t)
+	if _, err := opened(identities(t, secret), data); !errors.Is(err, seal.ErrWrongKey) {
+		t.Errorf("an identity of age: %v, want %v", err, seal.ErrWrongKey)
+	}
+	for i := range len(data) {
+		if i > 100 && i < len(data)-100 && i%997 != 0 {
+			continue
+		}
+		bad := bytes.Clone(data)
+		bad[i] ^= 1
+		if i >= 9 && i < 12 { // the rounds: a file may not make its reader work for ever
+			bad[9] = 0xff
+		}
+		if got, err := opened(key(p), bad); err == nil {
+			t.Fatalf("with byte %d changed %d bytes open", i, len(got))
+		}
+		if got, err := opened(key(p), data[:i]); err == nil {
+			t.Fatalf("cut off at %d, %d bytes open", i, len(got))
+		}
+	}
+}
+
+func TestAnApprovedPassphraseIsLong(t *testing.T) {
+	t.Parallel()
+	if _, err := seal.ToApprovedPassphrase(sealed.NewSecret([]byte("thirteen long"))); !errdefs.IsInvalidArgument(err) || strings.Contains(err.Error(), "thirteen") {
+		t.Errorf("%v, want that it is refused and not quoted", err)
+	}
+}

@@ -55,7 +55,7 @@ func (s *sink) PeerGone(uint64) {}
 // serve runs a transport of member 2 and returns a client of it.
 func serve(t *testing.T, hello *rpcv1.Hello, h *sink) raftv1.RaftClient {
 	t.Helper()
-	tr := New(Config{RaftID: 2, Hello: func() *rpcv1.Hello { return hello }, Log: slog.New(slog.DiscardHandler)})
+	tr := New(Config{RaftID: 2, Hello: func() *rpcv1.Hello { return hello }, FIPS: hello.GetFips, Log: slog.New(slog.DiscardHandler)})
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -84,7 +84,7 @@ func serve(t *testing.T, hello *rpcv1.Hello, h *sink) raftv1.RaftClient {
 
 func TestStreamsOfStrangersAreRefused(t *testing.T) {
 	t.Parallel()
-	good := &rpcv1.Hello{Cluster: id.New().Bytes(), History: id.New().Bytes()}
+	good := &rpcv1.Hello{Cluster: id.New().Bytes(), History: id.New().Bytes(), Fips: true}
 	other := func(change func(*rpcv1.Hello)) *rpcv1.Hello {
 		h := proto.CloneOf(good)
 		change(h)
@@ -105,6 +105,7 @@ func TestStreamsOfStrangersAreRefused(t *testing.T) {
 	}{
 		"another cluster":           {&raftv1.StreamRequest{From: 1, To: 2, Hello: other(func(h *rpcv1.Hello) { h.Cluster = id.New().Bytes() })}, "another cluster"},
 		"another history":           {&raftv1.StreamRequest{From: 1, To: 2, Hello: other(func(h *rpcv1.Hello) { h.History = id.New().Bytes() })}, "force-new-cluster"},
+		"not in FIPS mode":          {&raftv1.StreamRequest{From: 1, To: 2, Hello: other(func(h *rpcv1.Hello) { h.Fips = false })}, "ctl daemon --fips"},
 		"for another member":        {&raftv1.StreamRequest{From: 1, To: 3, Hello: good}, "is for member"},
 		"from nobody":               {&raftv1.StreamRequest{To: 2, Hello: good}, "from member"},
 		"from itself":               {&raftv1.StreamRequest{From: 2, To: 2, Hello: good}, "from member"},

@@ -33,7 +33,7 @@ const (
 	chunkBytes = 64 << 10
 )
 
-// Config configures a Transport. Heard and Check may be nil.
+// Config configures a Transport. FIPS, Heard and Check may be nil.
 type Config struct {
 	// RaftID is this member's.
 	RaftID uint64
@@ -44,6 +44,9 @@ type Config struct {
 	// Dial returns a connection to a member, authenticated as one. The
 	// Transport closes it.
 	Dial func(ctx context.Context, raftID uint64, address string) (*grpc.ClientConn, error)
+	// FIPS reports whether a member must say that it is in FIPS 140-3 mode. Nil
+	// means that none must.
+	FIPS func() bool
 	// Heard is told of each peer's hello.
 	Heard func(raftID uint64, hello *rpcv1.Hello)
 	// Check says whether the caller of ctx may speak as a member.
@@ -221,6 +224,9 @@ func (t *Transport) checkHello(raftID uint64, theirs *rpcv1.Hello) error {
 	}
 	if string(theirs.GetHistory()) != string(ours.GetHistory()) {
 		return fmt.Errorf("member %016x is of another history of this cluster: one of the two was made by --force-new-cluster, the other must rejoin", raftID)
+	}
+	if t.cfg.FIPS != nil && t.cfg.FIPS() && !theirs.GetFips() {
+		return fmt.Errorf("member %016x does not say that it is in FIPS 140-3 mode, which the swarm asks for: start its daemon as \"ctl daemon --fips\"", raftID)
 	}
 	if t.cfg.Heard != nil {
 		t.cfg.Heard(raftID, theirs)

@@ -35,7 +35,9 @@ type EnrollRequest struct {
 	Hostname     string          `protobuf:"bytes,4,opt,name=hostname,proto3" json:"hostname,omitempty"`
 	// The joiner's clock, Unix nanoseconds; 0: it does not tell. One to which the
 	// certificate would be of another time is refused before anything is recorded.
-	Clock         int64 `protobuf:"varint,5,opt,name=clock,proto3" json:"clock,omitempty"`
+	Clock int64 `protobuf:"varint,5,opt,name=clock,proto3" json:"clock,omitempty"`
+	// The joiner says that its cryptography is in FIPS 140-3 mode.
+	Fips          bool `protobuf:"varint,40,opt,name=fips,proto3" json:"fips,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -103,6 +105,13 @@ func (x *EnrollRequest) GetClock() int64 {
 		return x.Clock
 	}
 	return 0
+}
+
+func (x *EnrollRequest) GetFips() bool {
+	if x != nil {
+		return x.Fips
+	}
+	return false
 }
 
 type EnrollResponse struct {
@@ -346,9 +355,11 @@ type Issued struct {
 	// DER, leaf first, then intermediates.
 	Chain [][]byte `protobuf:"bytes,4,rep,name=chain,proto3" json:"chain,omitempty"`
 	// DER roots to trust from now on.
-	Roots         [][]byte     `protobuf:"bytes,5,rep,name=roots,proto3" json:"roots,omitempty"`
-	IssuedAt      int64        `protobuf:"varint,6,opt,name=issued_at,json=issuedAt,proto3" json:"issued_at,omitempty"`
-	Managers      *ManagerList `protobuf:"bytes,7,opt,name=managers,proto3" json:"managers,omitempty"`
+	Roots    [][]byte     `protobuf:"bytes,5,rep,name=roots,proto3" json:"roots,omitempty"`
+	IssuedAt int64        `protobuf:"varint,6,opt,name=issued_at,json=issuedAt,proto3" json:"issued_at,omitempty"`
+	Managers *ManagerList `protobuf:"bytes,7,opt,name=managers,proto3" json:"managers,omitempty"`
+	// The cluster asks for FIPS 140-3 mode of each of its nodes, for good.
+	Fips          bool `protobuf:"varint,40,opt,name=fips,proto3" json:"fips,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -430,6 +441,13 @@ func (x *Issued) GetManagers() *ManagerList {
 		return x.Managers
 	}
 	return nil
+}
+
+func (x *Issued) GetFips() bool {
+	if x != nil {
+		return x.Fips
+	}
+	return false
 }
 
 // ManagerList is whom agents may dial (R15): replaced only by a newer one.
@@ -560,13 +578,14 @@ var File_skep_ca_v1_ca_proto protoreflect.FileDescriptor
 const file_skep_ca_v1_ca_proto_rawDesc = "" +
 	"\n" +
 	"\x13skep/ca/v1/ca.proto\x12\n" +
-	"skep.ca.v1\x1a\x19skep/model/v1/model.proto\x1a\x15skep/rpc/v1/rpc.proto\"\xaa\x01\n" +
+	"skep.ca.v1\x1a\x19skep/model/v1/model.proto\x1a\x15skep/rpc/v1/rpc.proto\"\xbe\x01\n" +
 	"\rEnrollRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x10\n" +
 	"\x03csr\x18\x02 \x01(\fR\x03csr\x12?\n" +
 	"\favailability\x18\x03 \x01(\x0e2\x1b.skep.model.v1.AvailabilityR\favailability\x12\x1a\n" +
 	"\bhostname\x18\x04 \x01(\tR\bhostname\x12\x14\n" +
-	"\x05clock\x18\x05 \x01(\x03R\x05clock\"k\n" +
+	"\x05clock\x18\x05 \x01(\x03R\x05clock\x12\x12\n" +
+	"\x04fips\x18( \x01(\bR\x04fips\"k\n" +
 	"\x0eEnrollResponse\x12*\n" +
 	"\x06issued\x18\x01 \x01(\v2\x12.skep.ca.v1.IssuedR\x06issued\x12-\n" +
 	"\apending\x18\x02 \x01(\v2\x13.skep.ca.v1.PendingR\apending\"h\n" +
@@ -581,7 +600,7 @@ const file_skep_ca_v1_ca_proto_rawDesc = "" +
 	"\x05token\x18\x02 \x01(\tR\x05token\"j\n" +
 	"\rRenewResponse\x12*\n" +
 	"\x06issued\x18\x01 \x01(\v2\x12.skep.ca.v1.IssuedR\x06issued\x12-\n" +
-	"\apending\x18\x02 \x01(\v2\x13.skep.ca.v1.PendingR\apending\"\xdd\x01\n" +
+	"\apending\x18\x02 \x01(\v2\x13.skep.ca.v1.PendingR\apending\"\xf1\x01\n" +
 	"\x06Issued\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\fR\acluster\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\fR\x04node\x12'\n" +
@@ -589,7 +608,8 @@ const file_skep_ca_v1_ca_proto_rawDesc = "" +
 	"\x05chain\x18\x04 \x03(\fR\x05chain\x12\x14\n" +
 	"\x05roots\x18\x05 \x03(\fR\x05roots\x12\x1b\n" +
 	"\tissued_at\x18\x06 \x01(\x03R\bissuedAt\x123\n" +
-	"\bmanagers\x18\a \x01(\v2\x17.skep.ca.v1.ManagerListR\bmanagers\"n\n" +
+	"\bmanagers\x18\a \x01(\v2\x17.skep.ca.v1.ManagerListR\bmanagers\x12\x12\n" +
+	"\x04fips\x18( \x01(\bR\x04fips\"n\n" +
 	"\vManagerList\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x18\n" +
 	"\ahistory\x18\x02 \x01(\fR\ahistory\x12/\n" +

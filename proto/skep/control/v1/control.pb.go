@@ -4283,7 +4283,9 @@ type CreateTokenResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Token *v1.JoinToken          `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
 	// host:port of a manager to join.
-	Address       string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	// The cluster asks for FIPS 140-3 mode, and the token's text says so.
+	Fips          bool `protobuf:"varint,40,opt,name=fips,proto3" json:"fips,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4330,6 +4332,13 @@ func (x *CreateTokenResponse) GetAddress() string {
 		return x.Address
 	}
 	return ""
+}
+
+func (x *CreateTokenResponse) GetFips() bool {
+	if x != nil {
+		return x.Fips
+	}
+	return false
 }
 
 type ListTokensRequest struct {
@@ -5743,10 +5752,11 @@ const file_skep_control_v1_control_proto_rawDesc = "" +
 	" \x01(\bR\aapprove\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"_\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"s\n" +
 	"\x13CreateTokenResponse\x12.\n" +
 	"\x05token\x18\x01 \x01(\v2\x18.skep.model.v1.JoinTokenR\x05token\x12\x18\n" +
-	"\aaddress\x18\x02 \x01(\tR\aaddress\"\x13\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
+	"\x04fips\x18( \x01(\bR\x04fips\"\x13\n" +
 	"\x11ListTokensRequest\"X\n" +
 	"\x12ListTokensResponse\x120\n" +
 	"\x06tokens\x18\x01 \x03(\v2\x18.skep.model.v1.JoinTokenR\x06tokens\x12\x10\n" +

@@ -160,8 +160,18 @@ type InfoResponse struct {
 	LockSince  int64  `protobuf:"varint,42,opt,name=lock_since,json=lockSince,proto3" json:"lock_since,omitempty"`
 	// How far the node's clock is ahead of the swarm's, nanoseconds, by what the
 	// manager of this node id says; 0: not far, or not known.
-	ClockAhead    int64  `protobuf:"zigzag64,50,opt,name=clock_ahead,json=clockAhead,proto3" json:"clock_ahead,omitempty"`
-	ClockBy       []byte `protobuf:"bytes,51,opt,name=clock_by,json=clockBy,proto3" json:"clock_by,omitempty"`
+	ClockAhead int64  `protobuf:"zigzag64,50,opt,name=clock_ahead,json=clockAhead,proto3" json:"clock_ahead,omitempty"`
+	ClockBy    []byte `protobuf:"bytes,51,opt,name=clock_by,json=clockBy,proto3" json:"clock_by,omitempty"`
+	// The daemon's cryptography is in FIPS 140-3 mode, and which version of the Go
+	// Cryptographic Module it is.
+	Fips       bool   `protobuf:"varint,60,opt,name=fips,proto3" json:"fips,omitempty"`
+	FipsModule string `protobuf:"bytes,61,opt,name=fips_module,json=fipsModule,proto3" json:"fips_module,omitempty"`
+	// SHA-256 of the key of a node that waits to be accepted into a swarm, and until
+	// when the managers wait for it (their log time, Unix nanoseconds; 0: for ever).
+	PendingKey   []byte `protobuf:"bytes,62,opt,name=pending_key,json=pendingKey,proto3" json:"pending_key,omitempty"`
+	PendingUntil int64  `protobuf:"varint,63,opt,name=pending_until,json=pendingUntil,proto3" json:"pending_until,omitempty"`
+	// The swarm asks for FIPS 140-3 mode of each node.
+	FipsRequired  bool `protobuf:"varint,64,opt,name=fips_required,json=fipsRequired,proto3" json:"fips_required,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -385,6 +395,41 @@ func (x *InfoResponse) GetClockBy() []byte {
 	return nil
 }
 
+func (x *InfoResponse) GetFips() bool {
+	if x != nil {
+		return x.Fips
+	}
+	return false
+}
+
+func (x *InfoResponse) GetFipsModule() string {
+	if x != nil {
+		return x.FipsModule
+	}
+	return ""
+}
+
+func (x *InfoResponse) GetPendingKey() []byte {
+	if x != nil {
+		return x.PendingKey
+	}
+	return nil
+}
+
+func (x *InfoResponse) GetPendingUntil() int64 {
+	if x != nil {
+		return x.PendingUntil
+	}
+	return 0
+}
+
+func (x *InfoResponse) GetFipsRequired() bool {
+	if x != nil {
+		return x.FipsRequired
+	}
+	return false
+}
+
 type InitRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// host, host:port or interface; empty: chosen if there is one choice.
@@ -395,8 +440,10 @@ type InitRequest struct {
 	Spec            *v1.ClusterSpec `protobuf:"bytes,5,opt,name=spec,proto3" json:"spec,omitempty"`
 	// The root, DER, and where it signs, its key being at an external CA. Both empty: a
 	// root is made. Never logged: the key to that CA is in it.
-	Root          []byte           `protobuf:"bytes,20,opt,name=root,proto3" json:"root,omitempty"`
-	External      []*v1.ExternalCA `protobuf:"bytes,21,rep,name=external,proto3" json:"external,omitempty"`
+	Root     []byte           `protobuf:"bytes,20,opt,name=root,proto3" json:"root,omitempty"`
+	External []*v1.ExternalCA `protobuf:"bytes,21,rep,name=external,proto3" json:"external,omitempty"`
+	// Ask for FIPS 140-3 mode of each node, for good. The daemon must be in it.
+	Fips          bool `protobuf:"varint,40,opt,name=fips,proto3" json:"fips,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -478,6 +525,13 @@ func (x *InitRequest) GetExternal() []*v1.ExternalCA {
 		return x.External
 	}
 	return nil
+}
+
+func (x *InitRequest) GetFips() bool {
+	if x != nil {
+		return x.Fips
+	}
+	return false
 }
 
 type InitResponse struct {
@@ -1201,7 +1255,7 @@ var File_skep_local_v1_local_proto protoreflect.FileDescriptor
 const file_skep_local_v1_local_proto_rawDesc = "" +
 	"\n" +
 	"\x19skep/local/v1/local.proto\x12\rskep.local.v1\x1a\x1bskep/backup/v1/backup.proto\x1a\x19skep/model/v1/model.proto\x1a\x15skep/rpc/v1/rpc.proto\"\r\n" +
-	"\vInfoRequest\"\xa4\a\n" +
+	"\vInfoRequest\"\xc4\b\n" +
 	"\fInfoResponse\x12*\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x14.skep.local.v1.StateR\x05state\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x12\x12\n" +
@@ -1233,7 +1287,14 @@ const file_skep_local_v1_local_proto_rawDesc = "" +
 	"lock_since\x18* \x01(\x03R\tlockSince\x12\x1f\n" +
 	"\vclock_ahead\x182 \x01(\x12R\n" +
 	"clockAhead\x12\x19\n" +
-	"\bclock_by\x183 \x01(\fR\aclockBy\"\xbd\x02\n" +
+	"\bclock_by\x183 \x01(\fR\aclockBy\x12\x12\n" +
+	"\x04fips\x18< \x01(\bR\x04fips\x12\x1f\n" +
+	"\vfips_module\x18= \x01(\tR\n" +
+	"fipsModule\x12\x1f\n" +
+	"\vpending_key\x18> \x01(\fR\n" +
+	"pendingKey\x12#\n" +
+	"\rpending_until\x18? \x01(\x03R\fpendingUntil\x12#\n" +
+	"\rfips_required\x18@ \x01(\bR\ffipsRequired\"\xd1\x02\n" +
 	"\vInitRequest\x12%\n" +
 	"\x0eadvertise_addr\x18\x01 \x01(\tR\radvertiseAddr\x12\x1f\n" +
 	"\vlisten_addr\x18\x02 \x01(\tR\n" +
@@ -1242,7 +1303,8 @@ const file_skep_local_v1_local_proto_rawDesc = "" +
 	"\x11force_new_cluster\x18\x04 \x01(\bR\x0fforceNewCluster\x12.\n" +
 	"\x04spec\x18\x05 \x01(\v2\x1a.skep.model.v1.ClusterSpecR\x04spec\x12\x12\n" +
 	"\x04root\x18\x14 \x01(\fR\x04root\x125\n" +
-	"\bexternal\x18\x15 \x03(\v2\x19.skep.model.v1.ExternalCAR\bexternal\"~\n" +
+	"\bexternal\x18\x15 \x03(\v2\x19.skep.model.v1.ExternalCAR\bexternal\x12\x12\n" +
+	"\x04fips\x18( \x01(\bR\x04fips\"~\n" +
 	"\fInitResponse\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12!\n" +
 	"\fworker_token\x18\x02 \x01(\tR\vworkerToken\x12\x18\n" +

@@ -1280,7 +1280,10 @@ type Cluster struct {
 	// they knew is worth anything. Absent: there are none.
 	Condemnation *Condemnation `protobuf:"bytes,30,opt,name=condemnation,proto3" json:"condemnation,omitempty"`
 	// How the last one ended; absent: there was none.
-	Condemned     *CondemnationEnd `protobuf:"bytes,31,opt,name=condemned,proto3" json:"condemned,omitempty"`
+	Condemned *CondemnationEnd `protobuf:"bytes,31,opt,name=condemned,proto3" json:"condemned,omitempty"`
+	// Each node must say that its cryptography is in FIPS 140-3 mode. Set when the
+	// cluster is founded, and never changed.
+	Fips          bool `protobuf:"varint,40,opt,name=fips,proto3" json:"fips,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1439,6 +1442,13 @@ func (x *Cluster) GetCondemned() *CondemnationEnd {
 		return x.Condemned
 	}
 	return nil
+}
+
+func (x *Cluster) GetFips() bool {
+	if x != nil {
+		return x.Fips
+	}
+	return false
 }
 
 // Condemnation is the wish that what some managers knew be worth nothing: who had
@@ -3168,7 +3178,9 @@ type NodeDescription struct {
 	// The runtime, e.g. "containerd 2.3.7, runc 1.5.2".
 	Runtime string `protobuf:"bytes,8,opt,name=runtime,proto3" json:"runtime,omitempty"`
 	// SHA-256 over the digests of the roots that it trusts, see ca.Bundle.Digest.
-	Trusts        []byte `protobuf:"bytes,9,opt,name=trusts,proto3" json:"trusts,omitempty"`
+	Trusts []byte `protobuf:"bytes,9,opt,name=trusts,proto3" json:"trusts,omitempty"`
+	// The daemon says that its cryptography is in FIPS 140-3 mode.
+	Fips          bool `protobuf:"varint,40,opt,name=fips,proto3" json:"fips,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3264,6 +3276,13 @@ func (x *NodeDescription) GetTrusts() []byte {
 		return x.Trusts
 	}
 	return nil
+}
+
+func (x *NodeDescription) GetFips() bool {
+	if x != nil {
+		return x.Fips
+	}
+	return false
 }
 
 type Resources struct {
@@ -5687,7 +5706,7 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\n" +
 	"created_at\x18\x03 \x01(\x03R\tcreatedAt\x12\x1d\n" +
 	"\n" +
-	"updated_at\x18\x04 \x01(\x03R\tupdatedAt\"\x98\x06\n" +
+	"updated_at\x18\x04 \x01(\x03R\tupdatedAt\"\xac\x06\n" +
 	"\aCluster\x12'\n" +
 	"\x04meta\x18\x01 \x01(\v2\x13.skep.model.v1.MetaR\x04meta\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x18\n" +
@@ -5709,7 +5728,8 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\vkey_holders\x18\x10 \x03(\v2\x18.skep.model.v1.KeyHolderR\n" +
 	"keyHolders\x12?\n" +
 	"\fcondemnation\x18\x1e \x01(\v2\x1b.skep.model.v1.CondemnationR\fcondemnation\x12<\n" +
-	"\tcondemned\x18\x1f \x01(\v2\x1e.skep.model.v1.CondemnationEndR\tcondemnedJ\x04\b\x11\x10\x1e\"\x93\x03\n" +
+	"\tcondemned\x18\x1f \x01(\v2\x1e.skep.model.v1.CondemnationEndR\tcondemned\x12\x12\n" +
+	"\x04fips\x18( \x01(\bR\x04fipsJ\x04\b\x11\x10\x1e\"\x93\x03\n" +
 	"\fCondemnation\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12.\n" +
 	"\x05nodes\x18\x02 \x03(\v2\x18.skep.model.v1.CondemnedR\x05nodes\x123\n" +
@@ -5884,7 +5904,7 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\favailability\x18\x04 \x01(\x0e2\x1b.skep.model.v1.AvailabilityR\favailability\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9d\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb1\x03\n" +
 	"\x0fNodeDescription\x12\x1a\n" +
 	"\bhostname\x18\x01 \x01(\tR\bhostname\x12\x0e\n" +
 	"\x02os\x18\x02 \x01(\tR\x02os\x12\"\n" +
@@ -5894,7 +5914,8 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	"\rengine_labels\x18\x06 \x03(\v20.skep.model.v1.NodeDescription.EngineLabelsEntryR\fengineLabels\x12\x18\n" +
 	"\aaddress\x18\a \x01(\tR\aaddress\x12\x18\n" +
 	"\aruntime\x18\b \x01(\tR\aruntime\x12\x16\n" +
-	"\x06trusts\x18\t \x01(\fR\x06trusts\x1a?\n" +
+	"\x06trusts\x18\t \x01(\fR\x06trusts\x12\x12\n" +
+	"\x04fips\x18( \x01(\bR\x04fips\x1a?\n" +
 	"\x11EngineLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\n" +

@@ -272,7 +272,9 @@ type Hello struct {
 	// Kernel boot id, 16 bytes; tells a rebooted host from a restarted daemon.
 	Boot []byte `protobuf:"bytes,6,opt,name=boot,proto3" json:"boot,omitempty"`
 	// Drawn by the daemon at its start, 16 bytes.
-	Incarnation   []byte `protobuf:"bytes,7,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Incarnation []byte `protobuf:"bytes,7,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// The process says that its cryptography is in FIPS 140-3 mode.
+	Fips          bool `protobuf:"varint,40,opt,name=fips,proto3" json:"fips,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -354,6 +356,13 @@ func (x *Hello) GetIncarnation() []byte {
 		return x.Incarnation
 	}
 	return nil
+}
+
+func (x *Hello) GetFips() bool {
+	if x != nil {
+		return x.Fips
+	}
+	return false
 }
 
 // Refusal travels as a detail of a gRPC status: what the client acts on.
@@ -843,7 +852,7 @@ const file_skep_rpc_v1_rpc_proto_rawDesc = "" +
 	"\x05local\x18\x04 \x01(\bR\x05local\x12'\n" +
 	"\x05needs\x18\x05 \x01(\x0e2\x11.skep.rpc.v1.NeedR\x05needs\x12\x12\n" +
 	"\x04deed\x18\x06 \x01(\tR\x04deed\x12\x14\n" +
-	"\x05shows\x18\a \x01(\bR\x05shows\"\xc4\x01\n" +
+	"\x05shows\x18\a \x01(\bR\x05shows\"\xd8\x01\n" +
 	"\x05Hello\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12#\n" +
 	"\rfeature_level\x18\x02 \x01(\rR\ffeatureLevel\x12\x18\n" +
@@ -851,7 +860,8 @@ const file_skep_rpc_v1_rpc_proto_rawDesc = "" +
 	"\ahistory\x18\x04 \x01(\fR\ahistory\x12\x12\n" +
 	"\x04node\x18\x05 \x01(\fR\x04node\x12\x12\n" +
 	"\x04boot\x18\x06 \x01(\fR\x04boot\x12 \n" +
-	"\vincarnation\x18\a \x01(\fR\vincarnation\"\x9d\x03\n" +
+	"\vincarnation\x18\a \x01(\fR\vincarnation\x12\x12\n" +
+	"\x04fips\x18( \x01(\bR\x04fips\"\x9d\x03\n" +
 	"\aRefusal\x12\x12\n" +
 	"\x04hint\x18\x01 \x01(\tR\x04hint\x127\n" +
 	"\n" +
