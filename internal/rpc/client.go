@@ -157,7 +157,7 @@ func dialOptions(creds transportCreds) []grpc.DialOption {
 	return []grpc.DialOption{
 		grpc.WithTransportCredentials(creds),
 		grpc.WithAuthority("skep"),
-		grpc.WithReadBufferSize(readBuffer),
+		grpc.WithReadBufferSize(readBuffer(creds)),
 		grpc.WithStaticStreamWindowSize(streamWindow),
 		grpc.WithStaticConnWindowSize(connWindow),
 		grpc.WithChainUnaryInterceptor(clientUnary),

@@ -28,6 +28,15 @@ const (
 
 type transportCreds = credentials.TransportCredentials
 
+// readBuffer is how much of a connection gRPC reads ahead, in bytes. TLS keeps the
+// record that it has opened, and a buffer over that would be one more for each node.
+func readBuffer(creds transportCreds) int {
+	if _, plain := creds.(unixCreds); plain {
+		return 4 << 10
+	}
+	return 0
+}
+
 // link is what the server knows of a connection: the AuthInfo of its peer.
 type link struct {
 	credentials.CommonAuthInfo

@@ -29,11 +29,9 @@ const (
 	electionPoll    = 50 * time.Millisecond
 	connectionAge   = 30 * time.Minute // see Server.options
 	silentFor       = 7 * time.Second  // see Server.options
-	// What a connection may hold. A read buffer of gRPC's lies over the record that
-	// TLS keeps whole anyway. Windows that find their own size cost a ping and its
+	// What a connection may hold. Windows that find their own size cost a ping and its
 	// answer for every message of a quiet stream; these carry 100 MB/s over 2 ms, and
 	// bound what a peer can make us keep.
-	readBuffer      = 4 << 10
 	streamWindow    = 256 << 10
 	connWindow      = 1 << 20
 	maxMessageBytes = 16 << 20
@@ -258,7 +256,7 @@ func (s *Server) options(creds transportCreds) []grpc.ServerOption {
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.ConnectionTimeout(30 * time.Second), // a whole fleet may be shaking hands
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 2 * time.Second, PermitWithoutStream: true}),
-		grpc.ReadBufferSize(readBuffer),
+		grpc.ReadBufferSize(readBuffer(creds)),
 		grpc.StaticStreamWindowSize(streamWindow),
 		grpc.StaticConnWindowSize(connWindow),
 		// A caller that is silent is asked whether it is there, so that what it keeps
