@@ -181,8 +181,10 @@ func TestAManagerThatStopsDoesNotSayThatTheSwarmHasNoLeader(t *testing.T) {
 			})
 		}
 		time.Sleep(50 * time.Millisecond)
+		leader.stop()
+		leader.await()
+		wg.Wait() // before the client's own end of the connection is closed
 		leader.shutdown()
-		wg.Wait()
 		leader.start()
 	})
 }

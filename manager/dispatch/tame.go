@@ -57,7 +57,7 @@ func tameDescription(d *modelv1.NodeDescription) *modelv1.NodeDescription {
 	out := &modelv1.NodeDescription{
 		Hostname: oneLine(d.GetHostname(), maxName), Os: oneLine(d.GetOs(), maxName), Architecture: oneLine(d.GetArchitecture(), maxName),
 		Version: oneLine(d.GetVersion(), maxName), Address: oneLine(d.GetAddress(), maxName), Runtime: oneLine(d.GetRuntime(), maxName),
-		Trusts: d.GetTrusts()[:min(maxDigest, len(d.GetTrusts()))],
+		Fips: d.GetFips(), Trusts: d.GetTrusts()[:min(maxDigest, len(d.GetTrusts()))],
 	}
 	if r := d.GetResources(); r != nil {
 		out.Resources = &modelv1.Resources{NanoCpus: r.GetNanoCpus(), MemoryBytes: r.GetMemoryBytes()}

@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/skep-project/skep/internal/id"
 	"github.com/skep-project/skep/internal/taskstate"
@@ -134,3 +135,44 @@ func TestBatchesGoToTheLeaderInMessagesThatItTakes(t *testing.T) {
 
 // maxRelay is what is taken of a message (internal/rpc).
 const maxRelay = 16 << 20
+
+// TestNothingIsForgottenThatANodeMaySay: what is let through is written out field by
+// field, and a new field would be lost.
+func TestNothingIsForgottenThatANodeMaySay(t *testing.T) {
+	t.Parallel()
+	d, status := &modelv1.NodeDescription{}, &modelv1.TaskStatus{}
+	fill(d.ProtoReflect())
+	fill(status.ProtoReflect())
+	if got := tameDescription(d); !proto.Equal(got, d) {
+		t.Errorf("of a description %v is left of %v", got, d)
+	}
+	if got := tameStatus(status); !proto.Equal(got, status) {
+		t.Errorf("of a status %v is left of %v", got, status)
+	}
+}
+
+// fill gives each field of m a value.
+func fill(m protoreflect.Message) {
+	fields := m.Descriptor().Fields()
+	for i := range fields.Len() {
+		f := fields.Get(i)
+		switch {
+		case f.IsMap():
+			m.Mutable(f).Map().Set(protoreflect.ValueOfString("k").MapKey(), protoreflect.ValueOfString("v"))
+		case f.Kind() == protoreflect.MessageKind:
+			fill(m.Mutable(f).Message())
+		case f.Kind() == protoreflect.StringKind:
+			m.Set(f, protoreflect.ValueOfString("x"))
+		case f.Kind() == protoreflect.BytesKind:
+			m.Set(f, protoreflect.ValueOfBytes([]byte{1}))
+		case f.Kind() == protoreflect.BoolKind:
+			m.Set(f, protoreflect.ValueOfBool(true))
+		case f.Kind() == protoreflect.EnumKind:
+			m.Set(f, protoreflect.ValueOfEnum(1))
+		case f.Kind() == protoreflect.Int32Kind:
+			m.Set(f, protoreflect.ValueOfInt32(1))
+		default:
+			m.Set(f, protoreflect.ValueOfInt64(1))
+		}
+	}
+}
