@@ -250,10 +250,11 @@ func (p *peer) refuses(ctx context.Context) bool {
 	defer stop()
 	for {
 		c, err := p.t.cfg.Probe(ctx, p.address)
-		if err != nil {
-			return errors.Is(err, syscall.ECONNREFUSED)
-		}
-		if listens(ctx, c) {
+		switch {
+		case errors.Is(err, syscall.ECONNREFUSED):
+			return true
+		case errors.Is(err, syscall.ECONNRESET): // its port was closed on the way there
+		case err != nil || listens(ctx, c):
 			return false
 		}
 		select {

@@ -184,15 +184,18 @@ func TestAProcessIsGoneWhenItsPortIsClosed(t *testing.T) {
 	t.Parallel()
 	refused := &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
 	for name, tt := range map[string]struct {
-		dying int   // connections that are taken and broken
+		reset int   // connections that are broken before they are taken
+		dying int   // connections after those that are taken and broken
 		then  error // of the next try; nil: it is taken and nothing is said
 		want  bool
 	}{
-		"closed already":       {0, refused, true},
-		"closed after a while": {3, refused, true},
-		"listens":              {0, nil, false},
-		"dies for ever":        {1 << 20, nil, false},
-		"is silent":            {0, context.DeadlineExceeded, false},
+		"closed already":       {0, 0, refused, true},
+		"closed on the way":    {2, 0, refused, true},
+		"closed after a while": {1, 3, refused, true},
+		"listens":              {0, 0, nil, false},
+		"dies for ever":        {0, 1 << 20, nil, false},
+		"breaks for ever":      {1 << 20, 0, nil, false},
+		"is silent":            {0, 0, context.DeadlineExceeded, false},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			tries := 0
@@ -201,7 +204,9 @@ func TestAProcessIsGoneWhenItsPortIsClosed(t *testing.T) {
 				ours, theirs := net.Pipe()
 				t.Cleanup(func() { _ = theirs.Close() })
 				switch {
-				case tries <= tt.dying:
+				case tries <= tt.reset:
+					return nil, &net.OpError{Op: "dial", Err: syscall.ECONNRESET}
+				case tries <= tt.reset+tt.dying:
 					return ours, theirs.Close()
 				case tt.then != nil:
 					return nil, tt.then
