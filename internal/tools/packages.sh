@@ -6,7 +6,7 @@ set -euo pipefail
 
 declare -A provides=(
 	[ip]=iproute2 [nft]=nftables [busybox]=busybox-static [mkfs.ext4]=e2fsprogs [mount]=mount [gcc]=gcc [pkg-config]=pkg-config
-	[zsh]=zsh [fish]=fish [mandoc]=mandoc [systemd-analyze]=systemd
+	[zsh]=zsh [fish]=fish [mandoc]=mandoc [systemd-analyze]=systemd [openssl]=openssl
 )
 missing=()
 for command in "${!provides[@]}"; do
