@@ -86,6 +86,9 @@ func (c tlsCreds) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo,
 		return nil, nil, c.turnAway(raw, address, fmt.Errorf("%d of its connections have not said who they are", handshakes))
 	}
 	defer done()
+	if err := mindSilence(raw); err != nil {
+		return nil, nil, errors.Join(err, raw.Close())
+	}
 	conn, info, err := c.transportCreds.ServerHandshake(raw)
 	if err != nil {
 		return nil, nil, err

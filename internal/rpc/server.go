@@ -28,7 +28,6 @@ const (
 	defaultElection = 2500 * time.Millisecond
 	electionPoll    = 50 * time.Millisecond
 	connectionAge   = 30 * time.Minute // see Server.options
-	silentFor       = 7 * time.Second  // see Server.options
 	// What a connection may hold. Windows that find their own size cost a ping and its
 	// answer for every message of a quiet stream; these carry 100 MB/s over 2 ms, and
 	// bound what a peer can make us keep.
@@ -259,12 +258,10 @@ func (s *Server) options(creds transportCreds) []grpc.ServerOption {
 		grpc.ReadBufferSize(readBuffer(creds)),
 		grpc.StaticStreamWindowSize(streamWindow),
 		grpc.StaticConnWindowSize(connWindow),
-		// A caller that is silent is asked whether it is there, so that what it keeps
-		// open ends with it. Nodes are judged by their heartbeats, which come before.
 		// Old connections are asked to go, so that renewed certificates come into
 		// use (R17 gives the old one an hour); their open streams stay.
 		grpc.KeepaliveParams(keepalive.ServerParameters{
-			Time: silentFor, Timeout: 5 * time.Second,
+			Time: frozenFor, Timeout: 5 * time.Second, // see mindSilence
 			MaxConnectionAge: connectionAge, MaxConnectionAgeGrace: math.MaxInt64,
 		}),
 	}
