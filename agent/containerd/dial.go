@@ -54,12 +54,13 @@ func dial(address string) (*grpc.ClientConn, error) {
 }
 
 // How often a socket that is missing is looked for, at first and at last.
-const firstLook, lastLook = 10 * time.Millisecond, 200 * time.Millisecond
+const firstLook, lastLook = 10 * time.Millisecond, time.Second
 
 // dialSocket waits for the socket for as long as ctx lasts: containerd is often
 // started at the same moment, and whoever asks is to hear what it knows and not that
-// it is not there yet. The client's own dialer does the same, but looks a hundred
-// times a second for as long as containerd is away.
+// it is not there yet. It looks less and less often: within as long again as
+// containerd was away, and within a second. The client's own dialer looks a hundred
+// times a second all the time.
 func dialSocket(ctx context.Context, path string) (net.Conn, error) {
 	var d net.Dialer
 	for wait := firstLook; ; wait = min(2*wait, lastLook) {

@@ -137,7 +137,7 @@ func TestASessionOfAnotherBootIsKeptForNothing(t *testing.T) {
 	})
 }
 
-// TestBeatsGoToTheLeaderTogether, a tenth of a second late at most.
+// TestBeatsGoToTheLeaderTogether, a quarter of a second late at most.
 func TestBeatsGoToTheLeaderTogether(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -21,10 +21,10 @@ const maxHeld = 64
 const relayBytes = 4 << 20
 
 // beatPace is for how long a heartbeat waits for company on its way to the leader:
-// a manager of a thousand sessions then wakes the leader, and is answered, ten times
+// a manager of a thousand sessions then wakes the leader, and is answered, a few times
 // a second instead of hundreds of times. Its age goes along, so a lease is as exact.
 // A quick pulse has less time: a lease may be three beats, and half of one is doubt.
-const beatPace = 100 * time.Millisecond
+const beatPace = 250 * time.Millisecond
 
 // paceOf is how long beats wait at a heartbeat period.
 func paceOf(period time.Duration) time.Duration { return min(beatPace, period/20) }
