@@ -231,7 +231,7 @@ func (r *Runner) state() State {
 
 // move moves the task forward and reports it.
 func (r *Runner) move(ctx context.Context, v Verdict) {
-	next := statusOf(v, r.ctrl.ContainerID(), time.Now())
+	next := statusOf(v, time.Now())
 	r.mu.Lock()
 	r.status = advance(r.status, next)
 	r.mu.Unlock()

@@ -78,9 +78,7 @@ func TestATaskRunsUntilItIsToldToStop(t *testing.T) {
 		go r.Run(t.Context())
 		s.want(t, "accepted preparing ready")
 		r.SetDesired(taskstate.Running)
-		if got := s.want(t, "accepted preparing ready starting running"); got.GetContainer() == "" {
-			t.Error("a running task without a container id")
-		}
+		s.want(t, "accepted preparing ready starting running")
 		r.SetDesired(taskstate.Shutdown)
 		got := s.want(t, "accepted preparing ready starting running shutdown")
 		if got.ExitCode == nil || got.GetExitCode() != 0 {

@@ -12,28 +12,10 @@ import (
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
 
-// messages are what an operator reads beside a state.
-var messages = map[State]string{
-	taskstate.Accepted:  "accepted",
-	taskstate.Preparing: "preparing",
-	taskstate.Ready:     "prepared",
-	taskstate.Starting:  "starting",
-	taskstate.Running:   "started",
-	taskstate.Complete:  "finished",
-	taskstate.Shutdown:  "shut down",
-	taskstate.Failed:    "failed",
-	taskstate.Rejected:  "rejected",
-}
-
 // statusOf returns the status of a task that reached v.State at the agent's
 // time now.
-func statusOf(v Verdict, container string, now time.Time) *modelv1.TaskStatus {
-	s := &modelv1.TaskStatus{
-		State: v.State, AgentAt: now.UnixNano(), Message: messages[v.State], Error: words(v.Error),
-	}
-	if v.State >= taskstate.Ready && v.State != taskstate.Rejected {
-		s.Container = container
-	}
+func statusOf(v Verdict, now time.Time) *modelv1.TaskStatus {
+	s := &modelv1.TaskStatus{State: v.State, AgentAt: now.UnixNano(), Error: words(v.Error)}
 	if v.Exit != nil {
 		s.ExitCode = proto.Int32(v.Exit.Code)
 		if !v.Exit.At.IsZero() {
@@ -68,5 +50,5 @@ func Adopt(status *modelv1.TaskStatus, found exec.Container, now time.Time) *mod
 	if !found.Started || status.GetState() >= taskstate.Running {
 		return status
 	}
-	return statusOf(Verdict{State: taskstate.Running}, found.ID, now)
+	return statusOf(Verdict{State: taskstate.Running}, now)
 }

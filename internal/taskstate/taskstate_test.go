@@ -55,8 +55,8 @@ func status(t *rapid.T, label string) *modelv1.TaskStatus {
 		return nil
 	}
 	return &modelv1.TaskStatus{
-		State:   rapid.SampledFrom(chain).Draw(t, label),
-		Message: rapid.StringN(0, 3, 3).Draw(t, label+" message"),
+		State: rapid.SampledFrom(chain).Draw(t, label),
+		Error: rapid.StringN(0, 3, 3).Draw(t, label+" error"),
 	}
 }
 

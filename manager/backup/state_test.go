@@ -132,7 +132,7 @@ func small(t fatal) *sample {
 
 func report(task, node id.ID, state modelv1.TaskState) *logv1.Operation {
 	return &logv1.Operation{Op: &logv1.Operation_Report{Report: &logv1.Report{
-		Task: task.Bytes(), Node: node.Bytes(), Status: &modelv1.TaskStatus{State: state, Message: "as said", AgentAt: 5},
+		Task: task.Bytes(), Node: node.Bytes(), Status: &modelv1.TaskStatus{State: state, Error: "as said", AgentAt: 5},
 	}}}
 }
 

@@ -271,7 +271,7 @@ func TestAReportIsAcknowledgedWhenItIsCommitted(t *testing.T) {
 		r.task(10, 1)
 		r.task(12, 2)
 		a := follower.open(ctx, t, 1, opening(1))
-		running := &modelv1.TaskStatus{State: modelv1.TaskState_TASK_STATE_RUNNING, Container: "c1"}
+		running := &modelv1.TaskStatus{State: modelv1.TaskState_TASK_STATE_RUNNING}
 		err := a.Send(&dispatchv1.SessionRequest{Reports: &dispatchv1.Reports{Sequence: 7, Reports: []*dispatchv1.TaskReport{
 			{Task: nodeN(10).Bytes(), Status: running},
 			{Task: nodeN(12).Bytes(), Status: running}, // another node's: dropped

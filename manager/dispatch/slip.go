@@ -158,10 +158,10 @@ func appendReports(ops []*logv1.Operation, r *logv1.Reports) []*logv1.Operation 
 // seenOf is a report as it is in the log, with times from at on.
 func seenOf(tr *dispatchv1.TaskReport, at int64) *logv1.Seen {
 	st := tr.GetStatus()
-	if st.GetMessage() != "" || st.GetError() != "" || st.GetContainer() != "" || st.ExitCode != nil || st.GetAgentAt() == 0 {
+	if st.GetError() != "" || st.GetAgentAt() == 0 {
 		return &logv1.Seen{Task: tr.GetTask(), Status: st}
 	}
-	return &logv1.Seen{Task: tr.GetTask(), State: st.GetState(), AgentAt: st.GetAgentAt() - at}
+	return &logv1.Seen{Task: tr.GetTask(), State: st.GetState(), AgentAt: st.GetAgentAt() - at, ExitCode: st.ExitCode}
 }
 
 // acknowledge tells the lines that all of s is committed.

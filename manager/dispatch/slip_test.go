@@ -4,6 +4,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/skep-project/skep/internal/taskstate"
 	dispatchv1 "github.com/skep-project/skep/proto/skep/dispatch/v1"
 	logv1 "github.com/skep-project/skep/proto/skep/log/v1"
@@ -92,5 +94,38 @@ func TestASlipIsOfTheGreatestStates(t *testing.T) {
 	}
 	if ops := s.operations(r.Snapshot()); len(ops) != 1 || len(ops[0].GetReports().GetSeen()) != 1 {
 		t.Errorf("the same again: %v, want task 60 only", ops)
+	}
+}
+
+// TestASlipSaysHowATaskEnded: all that an agent says of a task is in the store in the
+// end, and it takes few bytes of the log.
+func TestASlipSaysHowATaskEnded(t *testing.T) {
+	t.Parallel()
+	at := epoch.UnixNano() + 5
+	for name, tt := range map[string]struct {
+		said *modelv1.TaskStatus
+		most int // bytes of the log
+	}{
+		"it runs":            {&modelv1.TaskStatus{State: taskstate.Running, AgentAt: at}, 30},
+		"it ended":           {&modelv1.TaskStatus{State: taskstate.Complete, AgentAt: at, ExitCode: proto.Int32(0)}, 30},
+		"it was killed":      {&modelv1.TaskStatus{State: taskstate.Shutdown, AgentAt: at, ExitCode: proto.Int32(137)}, 30},
+		"by a strange exit":  {&modelv1.TaskStatus{State: taskstate.Failed, AgentAt: at, ExitCode: proto.Int32(-1)}, 30},
+		"it could not start": {&modelv1.TaskStatus{State: taskstate.Rejected, AgentAt: at, Error: "no such image"}, 60},
+		"at an unknown time": {&modelv1.TaskStatus{State: taskstate.Failed, ExitCode: proto.Int32(1)}, 40},
+	} {
+		r := newReplica(t)
+		r.service()
+		r.task(10, 1)
+		s := slipOf(&dispatchv1.NodeReports{Node: nodeN(1).Bytes(), Reports: []*dispatchv1.TaskReport{{Task: nodeN(10).Bytes(), Status: tt.said}}})
+		ops := s.operations(r.Snapshot())
+		r.do(ops...)
+		got := proto.CloneOf(r.Snapshot().Task(nodeN(10)).Status())
+		got.At = 0 // the log's
+		if !proto.Equal(got, tt.said) {
+			t.Errorf("%s: the store has %v, want %v", name, got, tt.said)
+		}
+		if n := proto.Size(ops[0].GetReports().GetSeen()[0]); n > tt.most {
+			t.Errorf("%s: it takes %d bytes of the log, want at most %d", name, n, tt.most)
+		}
 	}
 }

@@ -79,7 +79,7 @@ func tameDescription(d *modelv1.NodeDescription) *modelv1.NodeDescription {
 func tameStatus(s *modelv1.TaskStatus) *modelv1.TaskStatus {
 	return &modelv1.TaskStatus{
 		State: s.GetState(), At: s.GetAt(), AgentAt: s.GetAgentAt(), ExitCode: s.ExitCode,
-		Message: oneLine(s.GetMessage(), maxReason), Error: oneLine(s.GetError(), maxReason), Container: oneLine(s.GetContainer(), maxName),
+		Error: oneLine(s.GetError(), maxReason),
 	}
 }
 

@@ -29,7 +29,7 @@ func TestWhatANodeSaysIsShortAndPrintable(t *testing.T) {
 		d.EngineLabels[fmt.Sprintf("%04d", i)] = huge[:1000]
 	}
 	d.ProtoReflect().SetUnknown(protowire.AppendBytes(protowire.AppendTag(nil, 999, protowire.BytesType), []byte(huge)))
-	status := &modelv1.TaskStatus{State: taskstate.Failed, AgentAt: 7, Error: "exit 1\nat line 2\x07", Message: huge, ExitCode: proto.Int32(0), Container: huge}
+	status := &modelv1.TaskStatus{State: taskstate.Failed, AgentAt: 7, Error: "exit 1\nat line 2\x07", ExitCode: proto.Int32(0)}
 	status.ProtoReflect().SetUnknown(d.ProtoReflect().GetUnknown())
 	req := &dispatchv1.SessionRequest{Description: d, Reports: &dispatchv1.Reports{Reports: []*dispatchv1.TaskReport{{Status: status}, {}}}}
 	if err := tame(req); err != nil {
@@ -74,7 +74,7 @@ func TestWhatNodesSayFitsIntoEntries(t *testing.T) {
 		for range maxReports {
 			task := id.New().Bytes()
 			tasks[string(task)] = true
-			status := tameStatus(&modelv1.TaskStatus{State: taskstate.Failed, Error: strings.Repeat("e", 2*maxReason), Message: strings.Repeat("m", 2*maxReason)})
+			status := tameStatus(&modelv1.TaskStatus{State: taskstate.Failed, Error: strings.Repeat("e", 2*maxReason)})
 			said.Reports = append(said.Reports, &dispatchv1.TaskReport{Task: task, Status: status})
 		}
 		s.add(said)

@@ -304,7 +304,7 @@ func TestReportsJoin(t *testing.T) {
 	s := small(t)
 	must(t, s, opTask(task1, web, node1, 1))
 	code := int32(3)
-	failed := &modelv1.TaskStatus{State: taskstate.Failed, AgentAt: 42, Error: "exit 3", ExitCode: &code, Container: "c1"}
+	failed := &modelv1.TaskStatus{State: taskstate.Failed, AgentAt: 42, Error: "exit 3", ExitCode: &code}
 	must(t, s, opReport(task1, node1, &modelv1.TaskStatus{State: taskstate.Running, AgentAt: 41}))
 	if got := s.Snapshot().Task(task1); got.Observed != taskstate.Running || got.Detail != nil || got.AgentAt != 41 || got.ObservedAt != 3e9 {
 		t.Errorf("running task = %+v", got)

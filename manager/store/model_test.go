@@ -254,7 +254,7 @@ func drawOperation(t *rapid.T) *logv1.Operation {
 	case 4, 5:
 		return opDecide(&logv1.Decide{Task: task.Bytes(), Desired: state, Node: maybe.Bytes()})
 	case 6:
-		return opReport(task, node, &modelv1.TaskStatus{State: state, Message: key})
+		return opReport(task, node, &modelv1.TaskStatus{State: state, Error: key})
 	case 7:
 		d := rapid.SampledFrom([]*logv1.Delete{
 			{Kind: KindTask, Key: task.Bytes()}, {Kind: KindNode, Key: node.Bytes()}, {Kind: KindService, Key: service.Bytes()},

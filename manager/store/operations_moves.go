@@ -110,7 +110,7 @@ func (s *state) reported(r *logv1.Reports) {
 	for _, seen := range r.GetSeen() {
 		st := seen.GetStatus()
 		if st == nil {
-			st = &modelv1.TaskStatus{State: seen.GetState(), AgentAt: r.GetAt() + seen.GetAgentAt()}
+			st = &modelv1.TaskStatus{State: seen.GetState(), AgentAt: r.GetAt() + seen.GetAgentAt(), ExitCode: seen.ExitCode}
 		}
 		s.observed(asID(seen.GetTask()), node, st)
 	}

@@ -79,7 +79,7 @@ func TaskFromProto(p *modelv1.Task) *Task {
 func (t *Task) observe(st *modelv1.TaskStatus) {
 	t.Observed, t.ObservedAt, t.AgentAt = st.GetState(), st.GetAt(), st.GetAgentAt()
 	t.Detail = nil
-	if st.GetMessage() != "" || st.GetError() != "" || st.GetContainer() != "" || (st != nil && st.ExitCode != nil) {
+	if st.GetError() != "" || (st != nil && st.ExitCode != nil) {
 		t.Detail = st
 	}
 }

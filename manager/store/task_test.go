@@ -2,7 +2,6 @@ package store
 
 import (
 	"runtime"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -20,7 +19,7 @@ func TestATaskSurvivesItsMessage(t *testing.T) {
 	for _, st := range []*modelv1.TaskStatus{
 		{State: taskstate.Running, At: 1, AgentAt: 2},
 		{State: taskstate.Complete, At: 1, AgentAt: 2, ExitCode: &code},
-		{State: taskstate.Failed, At: 1, Message: "m", Error: "e", Container: "c"},
+		{State: taskstate.Failed, At: 1, Error: "e"},
 	} {
 		want := &modelv1.Task{
 			Id: num(1).Bytes(), Service: num(2).Bytes(), Node: num(3).Bytes(), Revision: 4, Slot: 5,
@@ -32,12 +31,12 @@ func TestATaskSurvivesItsMessage(t *testing.T) {
 	}
 }
 
-// running is a placed task of the greatest usual size: a container and a message.
+// running is a placed task of the greatest usual size.
 func running(n uint64) *modelv1.Task {
 	return &modelv1.Task{
 		Id: id.New().Bytes(), Service: num(n / 100).Bytes(), Node: num(n % 1000).Bytes(), Revision: 3, Slot: n%100 + 1,
 		Desired: taskstate.Running, CreatedIndex: 1 << 30, DecidedIndex: 1 << 30, CreatedAt: 1 << 60, DesiredAt: 1 << 60,
-		Status: &modelv1.TaskStatus{State: taskstate.Running, At: 1 << 60, AgentAt: 1 << 60, Container: strings.Repeat("c", 64)},
+		Status: &modelv1.TaskStatus{State: taskstate.Running, At: 1 << 60, AgentAt: 1 << 60},
 	}
 }
 

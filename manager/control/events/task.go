@@ -64,7 +64,7 @@ func (v *taskTurn) reason() string {
 
 // size counts the task as if nobody else remembered it.
 func (v *taskTurn) size() int {
-	return 250 + len(v.task.Reason) + len(v.task.Detail.GetError()) + len(v.task.Detail.GetMessage())
+	return 250 + len(v.task.Reason) + len(v.task.Detail.GetError())
 }
 
 // The actions of tasks that are no states. That a task is pending is told with the

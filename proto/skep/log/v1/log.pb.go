@@ -1773,8 +1773,10 @@ type Seen struct {
 	State v1.TaskState           `protobuf:"varint,2,opt,name=state,proto3,enum=skep.model.v1.TaskState" json:"state,omitempty"`
 	// As in TaskStatus, from the reports' at on.
 	AgentAt int64 `protobuf:"zigzag64,3,opt,name=agent_at,json=agentAt,proto3" json:"agent_at,omitempty"`
-	// All of it, if it says more than the fields above; they are absent then.
-	Status        *v1.TaskStatus `protobuf:"bytes,4,opt,name=status,proto3" json:"status,omitempty"`
+	// All of it, if it says more than the other fields; they are absent then.
+	Status *v1.TaskStatus `protobuf:"bytes,4,opt,name=status,proto3" json:"status,omitempty"`
+	// As in TaskStatus.
+	ExitCode      *int32 `protobuf:"zigzag32,5,opt,name=exit_code,json=exitCode,proto3,oneof" json:"exit_code,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1835,6 +1837,13 @@ func (x *Seen) GetStatus() *v1.TaskStatus {
 		return x.Status
 	}
 	return nil
+}
+
+func (x *Seen) GetExitCode() int32 {
+	if x != nil && x.ExitCode != nil {
+		return *x.ExitCode
+	}
+	return 0
 }
 
 // NodeSeen is the liveness loop's word on one node: it replaces status and
@@ -2971,12 +2980,15 @@ const file_skep_log_v1_log_proto_rawDesc = "" +
 	"\aReports\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12%\n" +
 	"\x04seen\x18\x02 \x03(\v2\x11.skep.log.v1.SeenR\x04seen\x12\x0e\n" +
-	"\x02at\x18\x03 \x01(\x03R\x02at\"\x98\x01\n" +
+	"\x02at\x18\x03 \x01(\x03R\x02at\"\xc8\x01\n" +
 	"\x04Seen\x12\x12\n" +
 	"\x04task\x18\x01 \x01(\fR\x04task\x12.\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x18.skep.model.v1.TaskStateR\x05state\x12\x19\n" +
 	"\bagent_at\x18\x03 \x01(\x12R\aagentAt\x121\n" +
-	"\x06status\x18\x04 \x01(\v2\x19.skep.model.v1.TaskStatusR\x06status\"\x93\x01\n" +
+	"\x06status\x18\x04 \x01(\v2\x19.skep.model.v1.TaskStatusR\x06status\x12 \n" +
+	"\texit_code\x18\x05 \x01(\x11H\x00R\bexitCode\x88\x01\x01B\f\n" +
+	"\n" +
+	"_exit_code\"\x93\x01\n" +
 	"\bNodeSeen\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x121\n" +
 	"\x06status\x18\x02 \x01(\v2\x19.skep.model.v1.NodeStatusR\x06status\x12@\n" +
@@ -3222,6 +3234,7 @@ func file_skep_log_v1_log_proto_init() {
 		(*Operation_Note)(nil),
 	}
 	file_skep_log_v1_log_proto_msgTypes[16].OneofWrappers = []any{}
+	file_skep_log_v1_log_proto_msgTypes[19].OneofWrappers = []any{}
 	file_skep_log_v1_log_proto_msgTypes[23].OneofWrappers = []any{
 		(*Record_Header)(nil),
 		(*Record_Cluster)(nil),

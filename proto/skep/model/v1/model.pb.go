@@ -5204,13 +5204,10 @@ type TaskStatus struct {
 	At int64 `protobuf:"varint,2,opt,name=at,proto3" json:"at,omitempty"`
 	// The agent's clock; shown, never decided on (R12).
 	AgentAt int64 `protobuf:"varint,3,opt,name=agent_at,json=agentAt,proto3" json:"agent_at,omitempty"`
-	// One line: "started", "preparing". May be empty.
-	Message string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
 	// Why it failed or was rejected. May be empty.
 	Error string `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
 	// Set when the container has exited.
 	ExitCode      *int32 `protobuf:"varint,6,opt,name=exit_code,json=exitCode,proto3,oneof" json:"exit_code,omitempty"`
-	Container     string `protobuf:"bytes,7,opt,name=container,proto3" json:"container,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5266,13 +5263,6 @@ func (x *TaskStatus) GetAgentAt() int64 {
 	return 0
 }
 
-func (x *TaskStatus) GetMessage() string {
-	if x != nil {
-		return x.Message
-	}
-	return ""
-}
-
 func (x *TaskStatus) GetError() string {
 	if x != nil {
 		return x.Error
@@ -5285,13 +5275,6 @@ func (x *TaskStatus) GetExitCode() int32 {
 		return *x.ExitCode
 	}
 	return 0
-}
-
-func (x *TaskStatus) GetContainer() string {
-	if x != nil {
-		return x.Container
-	}
-	return ""
 }
 
 // User is a person or a job that calls from anywhere with a certificate of its
@@ -6106,18 +6089,16 @@ const file_skep_model_v1_model_proto_rawDesc = "" +
 	" \x01(\x03R\tcreatedAt\x12\x1d\n" +
 	"\n" +
 	"desired_at\x18\v \x01(\x03R\tdesiredAt\x12\x16\n" +
-	"\x06reason\x18\f \x01(\tR\x06reasonJ\x04\b\r\x10\x1e\"\xe5\x01\n" +
+	"\x06reason\x18\f \x01(\tR\x06reasonJ\x04\b\r\x10\x1e\"\xb9\x01\n" +
 	"\n" +
 	"TaskStatus\x12.\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x18.skep.model.v1.TaskStateR\x05state\x12\x0e\n" +
 	"\x02at\x18\x02 \x01(\x03R\x02at\x12\x19\n" +
-	"\bagent_at\x18\x03 \x01(\x03R\aagentAt\x12\x18\n" +
-	"\amessage\x18\x04 \x01(\tR\amessage\x12\x14\n" +
+	"\bagent_at\x18\x03 \x01(\x03R\aagentAt\x12\x14\n" +
 	"\x05error\x18\x05 \x01(\tR\x05error\x12 \n" +
-	"\texit_code\x18\x06 \x01(\x05H\x00R\bexitCode\x88\x01\x01\x12\x1c\n" +
-	"\tcontainer\x18\a \x01(\tR\tcontainerB\f\n" +
+	"\texit_code\x18\x06 \x01(\x05H\x00R\bexitCode\x88\x01\x01B\f\n" +
 	"\n" +
-	"_exit_code\"\xa5\x02\n" +
+	"_exit_codeJ\x04\b\x04\x10\x05J\x04\b\a\x10\b\"\xa5\x02\n" +
 	"\x04User\x12'\n" +
 	"\x04meta\x18\x01 \x01(\v2\x13.skep.model.v1.MetaR\x04meta\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x12\n" +
