@@ -41,7 +41,7 @@ type tally struct {
 func tallyOrders() []order[*tally] {
 	return []order[*tally]{{
 		less: func(a, b *tally) bool { return id.Compare(a.service, b.service) < 0 },
-		rank: func(c *tally) uint64 { return idRank(c.service[:]) },
+		rank: func(c *tally) uint64 { return rankOf(c.service[:]) },
 	}}
 }
 

@@ -55,13 +55,16 @@ func newState() *state {
 	return &state{
 		nodes: newTable(order[*modelv1.Node]{
 			less: func(a, b *modelv1.Node) bool { return bytes.Compare(a.GetId(), b.GetId()) < 0 },
-			rank: func(n *modelv1.Node) uint64 { return idRank(n.GetId()) },
+			rank: func(n *modelv1.Node) uint64 { return rankOf(n.GetId()) },
 		}),
-		members:   newTable(memberOrders()...),
-		services:  newTable(serviceOrders()...),
-		revisions: newTable(order[*modelv1.Revision]{less: revisionLess}),
-		tasks:     newTable(taskOrders()...),
-		claims:    newTable(claimOrders()...),
+		members:  newTable(memberOrders()...),
+		services: newTable(serviceOrders()...),
+		revisions: newTable(order[*modelv1.Revision]{
+			less: revisionLess,
+			rank: func(r *modelv1.Revision) uint64 { return rankOf(r.GetService()) },
+		}),
+		tasks:  newTable(taskOrders()...),
+		claims: newTable(claimOrders()...),
 		users: newTable(order[*modelv1.User]{less: func(a, b *modelv1.User) bool {
 			return bytes.Compare(a.GetId(), b.GetId()) < 0
 		}}),
@@ -96,7 +99,7 @@ func serviceOrders() []order[*modelv1.Service] {
 	return []order[*modelv1.Service]{
 		{
 			less: func(a, b *modelv1.Service) bool { return bytes.Compare(a.GetId(), b.GetId()) < 0 },
-			rank: func(v *modelv1.Service) uint64 { return idRank(v.GetId()) },
+			rank: func(v *modelv1.Service) uint64 { return rankOf(v.GetId()) },
 		},
 		{less: func(a, b *modelv1.Service) bool {
 			return cmp.Or(cmp.Compare(a.GetSpec().GetName(), b.GetSpec().GetName()), bytes.Compare(a.GetId(), b.GetId())) < 0
@@ -112,20 +115,23 @@ func taskOrders() []order[*Task] {
 	return []order[*Task]{
 		{
 			less: func(a, b *Task) bool { return id.Compare(a.ID, b.ID) < 0 },
-			rank: func(t *Task) uint64 { return idRank(t.ID[:]) },
+			rank: func(t *Task) uint64 { return rankOf(t.ID[:]) },
 		},
-		{less: func(a, b *Task) bool {
-			if c := id.Compare(a.Service, b.Service); c != 0 {
-				return c < 0
-			}
-			if a.Slot != b.Slot {
-				return a.Slot < b.Slot
-			}
-			if a.CreatedIndex != b.CreatedIndex { // oldest first, as plans go through a slot
-				return a.CreatedIndex < b.CreatedIndex
-			}
-			return id.Compare(a.ID, b.ID) < 0
-		}},
+		{
+			less: func(a, b *Task) bool {
+				if c := id.Compare(a.Service, b.Service); c != 0 {
+					return c < 0
+				}
+				if a.Slot != b.Slot {
+					return a.Slot < b.Slot
+				}
+				if a.CreatedIndex != b.CreatedIndex { // oldest first, as plans go through a slot
+					return a.CreatedIndex < b.CreatedIndex
+				}
+				return id.Compare(a.ID, b.ID) < 0
+			},
+			rank: func(t *Task) uint64 { return rankOf(t.Service[:]) },
+		},
 		{
 			less: func(a, b *Task) bool {
 				if c := id.Compare(a.Node, b.Node); c != 0 {
@@ -133,6 +139,7 @@ func taskOrders() []order[*Task] {
 				}
 				return id.Compare(a.ID, b.ID) < 0
 			},
+			rank:  func(t *Task) uint64 { return rankOf(t.Node[:]) },
 			holds: func(t *Task) bool { return !t.Node.IsZero() },
 		},
 	}
@@ -144,19 +151,25 @@ func claimOrders() []order[*modelv1.Claim] {
 	}
 	return []order[*modelv1.Claim]{
 		{less: func(a, b *modelv1.Claim) bool { return byKey(a, b) < 0 }},
-		{less: func(a, b *modelv1.Claim) bool {
-			return cmp.Or(bytes.Compare(a.GetOwner(), b.GetOwner()), byKey(a, b)) < 0
-		}},
+		{
+			less: func(a, b *modelv1.Claim) bool {
+				return cmp.Or(bytes.Compare(a.GetOwner(), b.GetOwner()), byKey(a, b)) < 0
+			},
+			rank: func(c *modelv1.Claim) uint64 { return rankOf(c.GetOwner()) },
+		},
 	}
 }
 
 func answeredOrders() []order[*logv1.Answered] {
 	byRequest := func(a, b *logv1.Answered) int {
-		return cmp.Or(cmp.Compare(a.GetRequest().GetCaller(), b.GetRequest().GetCaller()),
-			bytes.Compare(a.GetRequest().GetId(), b.GetRequest().GetId()))
+		return cmp.Or(bytes.Compare(a.GetRequest().GetId(), b.GetRequest().GetId()),
+			cmp.Compare(a.GetRequest().GetCaller(), b.GetRequest().GetCaller()))
 	}
 	return []order[*logv1.Answered]{
-		{less: func(a, b *logv1.Answered) bool { return byRequest(a, b) < 0 }},
+		{
+			less: func(a, b *logv1.Answered) bool { return byRequest(a, b) < 0 },
+			rank: func(a *logv1.Answered) uint64 { return rankOf(a.GetRequest().GetId()) },
+		},
 		{
 			less: func(a, b *logv1.Answered) bool {
 				return cmp.Or(cmp.Compare(a.GetIndex(), b.GetIndex()), byRequest(a, b)) < 0
