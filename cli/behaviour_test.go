@@ -133,9 +133,14 @@ func TestPromotionWaitsForTheVote(t *testing.T) {
 	// Asked again, it is waited for again: that it is wished is not that it is so.
 	check(t, clitest.Run(t, s, "node", "promote", "dev10", "--timeout", "1s"), 1, "", "ctl: gave up after 1s waiting for node dev10 to become a manager\n")
 	check(t, clitest.Run(t, s, "node", "promote", "dev10", "--detach"), 0, "Node dev10 is being made a manager already.\n")
+	if out := clitest.Run(t, s, "node", "ls").Out; !strings.Contains(out, "Learning") {
+		t.Errorf("a manager that has no vote yet is listed as\n%s", out)
+	}
 	s.Learning = 2
 	check(t, clitest.Run(t, s, "node", "promote", "dev10"), 0, "Node dev10 promoted to a manager in the swarm.\n")
 	check(t, clitest.Run(t, s, "node", "promote", "dev10"), 0, "Node dev10 is already a manager.\n")
+	check(t, clitest.Run(t, s, "node", "demote", "--detach", "dev10"), 0, "Manager dev10 is being made a worker.\n")
+	check(t, clitest.Run(t, s, "node", "promote", "--detach", "dev10"), 0, "Node dev10 is being made a manager.\n")
 }
 
 // TestADemotionAtAManagerThatIsDemotedItself: what became of which node is said,

@@ -83,6 +83,8 @@ func managerStatus(m *controlv1.ManagerStatus) string {
 		return ""
 	case m.GetLeader():
 		return "Leader"
+	case !m.GetVoter() && m.GetReachability() == controlv1.ManagerStatus_REACHABILITY_REACHABLE:
+		return "Learning" // it takes in the log and has no vote yet, or no longer
 	}
 	return show.Title(reachability(m))
 }

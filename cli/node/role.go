@@ -25,6 +25,7 @@ func promote(s *say.Streams) *cli.Command {
 		done:     "Node %s promoted to a manager in the swarm.",
 		already:  "Node %s is already a manager.",
 		onItsWay: "Node %s is being made a manager already.",
+		asked:    "Node %s is being made a manager.",
 		past:     "promoted",
 	})
 }
@@ -36,6 +37,7 @@ func demote(s *say.Streams) *cli.Command {
 		done:     "Manager %s demoted in the swarm.",
 		already:  "Node %s is already a worker.",
 		onItsWay: "Node %s is being made a worker already.",
+		asked:    "Manager %s is being made a worker.",
 		past:     "demoted",
 	})
 	c.Description = swarm.CondemnWords
@@ -50,7 +52,8 @@ type turn struct {
 	name, usage          string
 	to                   modelv1.Role
 	waits, done, already string
-	onItsWay, past       string
+	onItsWay, asked      string // without waiting: was it wished before, or now
+	past                 string
 }
 
 func roleCommand(s *say.Streams, t turn) *cli.Command {
@@ -83,17 +86,16 @@ func (t turn) make(ctx context.Context, api *conn.Conn, ref string, detach bool)
 	}
 	s.Warnings(resp.GetWarnings())
 	switch {
-	case !resp.GetUnchanged():
-	case t.has(resp.GetNode()):
+	case resp.GetUnchanged() && t.has(resp.GetNode()):
 		return s.Data(t.already, ref)
-	case detach:
+	case detach && resp.GetUnchanged():
 		return s.Data(t.onItsWay, ref)
+	case detach:
+		return s.Data(t.asked, ref)
 	}
-	if !detach {
-		api.Background("ctl node ls")
-		if err := t.wait(ctx, api, resp.GetNode(), ref, self); err != nil {
-			return t.stranded(err, ref, false)
-		}
+	api.Background("ctl node ls")
+	if err := t.wait(ctx, api, resp.GetNode(), ref, self); err != nil {
+		return t.stranded(err, ref, false)
 	}
 	return s.Data(t.done, ref)
 }
