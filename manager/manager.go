@@ -185,13 +185,34 @@ func (m *Manager) tenure(ctx context.Context, _ uint64) {
 		},
 		"data keys":   func(ctx context.Context) error { return m.keys.Tenure(witness.Own(ctx, "RotateDataKey")) },
 		"audit":       m.checkpoints,
-		"condemn":     func(ctx context.Context) error { return m.rooms.condemn.Tenure(witness.Own(ctx, "CondemnNode")) },
-		"root":        func(ctx context.Context) error { return m.rooms.rotation.Tenure(witness.Own(ctx, "RotateRoot")) },
+		"condemn":     m.steps("CondemnNode", m.rooms.condemn.Step),
+		"root":        m.steps("RotateRoot", m.rooms.rotation.Step),
 		"external CA": func(ctx context.Context) error { return m.watchExternal(witness.Own(ctx, "WatchExternalCA")) },
 	} {
 		wg.Go(func() { m.again(ctx, part, run) })
 	}
 	wg.Wait()
+}
+
+// stepBeat is how often the leader looks whether there is a step to take.
+const stepBeat = 500 * time.Millisecond
+
+// steps returns the loop that takes the steps of a work of the swarm's own, did.
+func (m *Manager) steps(did string, step func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		t := time.NewTicker(stepBeat)
+		defer t.Stop()
+		for {
+			if err := step(witness.Own(ctx, did)); err != nil && ctx.Err() == nil {
+				m.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "a step waits, and is taken again soon", slog.String("did", did), slog.Any("err", err))
+			}
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-t.C:
+			}
+		}
+	}
 }
 
 func (m *Manager) again(ctx context.Context, part string, run func(context.Context) error) {

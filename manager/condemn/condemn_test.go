@@ -139,7 +139,7 @@ func (w *world) followed(left ...*modelv1.RootStraggler) {
 func (w *world) steps(to modelv1.CondemnationStep) {
 	w.Helper()
 	for plan(w.store.Snapshot()) != wait {
-		if err := w.step(w.Context()); err != nil {
+		if err := w.Step(w.Context()); err != nil {
 			w.Fatal(err)
 		}
 	}
@@ -287,7 +287,7 @@ func TestARotationThatCameToNothingIsBegunAgain(t *testing.T) {
 	w.steps(dataKey)
 	w.reseal()
 	w.refuse = errors.New("no room for another root")
-	if err := w.step(t.Context()); err == nil || !strings.Contains(err.Error(), "no room for another root") {
+	if err := w.Step(t.Context()); err == nil || !strings.Contains(err.Error(), "no room for another root") {
 		t.Errorf("refused: %v", err)
 	}
 	w.refuse = nil

@@ -17,8 +17,6 @@ import (
 )
 
 const (
-	// beat is how often the leader looks.
-	beat = 500 * time.Millisecond
 	// stepTime bounds one step.
 	stepTime = 30 * time.Second
 	// tokensAtOnce bounds an entry that revokes join tokens: each tells whom it let
@@ -45,25 +43,9 @@ type Keeper struct{ cfg Config }
 // New returns a Keeper.
 func New(cfg Config) *Keeper { return &Keeper{cfg} }
 
-// Tenure takes the steps until ctx ends; on the leader. It reads everything anew at
-// each beat.
-func (k *Keeper) Tenure(ctx context.Context) error {
-	t := time.NewTicker(beat)
-	defer t.Stop()
-	for {
-		if err := k.step(ctx); err != nil && ctx.Err() == nil {
-			k.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "what is to be done about managers that may be compromised waits", slog.Any("err", err))
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-t.C:
-		}
-	}
-}
-
-// step takes the next step there is.
-func (k *Keeper) step(ctx context.Context) error {
+// Step takes the next step there is; on the leader, again and again. It reads everything
+// anew each time.
+func (k *Keeper) Step(ctx context.Context) error {
 	snap := k.cfg.Store.Snapshot()
 	next := plan(snap)
 	if next == wait {

@@ -10,12 +10,8 @@ import (
 	"github.com/skep-project/skep/manager/store"
 )
 
-const (
-	// beat is how often the leader looks: each look counts all nodes.
-	beat = 500 * time.Millisecond
-	// stepTime bounds one step.
-	stepTime = 30 * time.Second
-)
+// stepTime bounds one step.
+const stepTime = 30 * time.Second
 
 // Config configures a Keeper. Every field is required.
 type Config struct {
@@ -31,26 +27,9 @@ type Keeper struct{ cfg Config }
 // New returns a Keeper.
 func New(cfg Config) *Keeper { return &Keeper{cfg} }
 
-// Tenure takes the steps until ctx ends; on the leader. It reads everything anew at
-// each beat.
-func (k *Keeper) Tenure(ctx context.Context) error {
-	t := time.NewTicker(beat)
-	defer t.Stop()
-	for {
-		if err := k.step(ctx); err != nil && ctx.Err() == nil {
-			k.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "the rotation of the root waits", slog.Any("err", err))
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-t.C:
-		}
-	}
-}
-
-// step takes the next step there is. It is planned again on what the transaction
-// reads: the record may have moved.
-func (k *Keeper) step(ctx context.Context) error {
+// Step takes the next step there is; on the leader, again and again. It is planned again
+// on what the transaction reads: the record may have moved.
+func (k *Keeper) Step(ctx context.Context) error {
 	snap := k.cfg.Store.Snapshot()
 	if snap.Cluster() == nil || plan(snap, snap.Now()).change == nil {
 		return nil
