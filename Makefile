@@ -16,6 +16,7 @@ pinned   = $(CACHE)/$(1)-$(shell cat internal/tools/$(1)/go.mod internal/tools/$
 RUNTIME := $(call pinned,runtime)
 LINT    := $(call pinned,lint)/golangci-lint
 BUF     := $(call pinned,buf)/buf
+CFSSL   := $(call pinned,cfssl)
 # The program that packs is ours, so its source counts too.
 NFPM    := $(CACHE)/nfpm-$(shell cat internal/tools/nfpm/go.mod internal/tools/nfpm/go.sum internal/tools/nfpm/main.go | sha256sum | cut -c1-16)/nfpm
 
@@ -45,7 +46,7 @@ build static: ## build bin/ctl, one static binary
 
 # --- what the system lacks -------------------------------------------------
 
-deps: packages runtime $(LINT) $(BUF) ## install system packages, containerd, runc and the build tools
+deps: packages runtime $(LINT) $(BUF) $(CFSSL)/.done ## install system packages, containerd, runc, the build tools and cfssl
 
 packages: ## the apt packages the lab and runc need; nothing is done where all are there
 	@internal/tools/packages.sh
@@ -76,6 +77,13 @@ $(BUF):
 	@echo "building buf (once; two to five minutes)"
 	@mkdir -p $(@D)
 	CGO_ENABLED=0 $(GO) build -C internal/tools/buf -trimpath -o $@ github.com/bufbuild/buf/cmd/buf
+
+# An external CA for the stories to ask.
+$(CFSSL)/.done:
+	@echo "building cfssl (once; half a minute)"
+	@mkdir -p $(@D)
+	CGO_ENABLED=0 $(GO) build -C internal/tools/cfssl -trimpath -o $(@D)/ tool
+	@touch $@
 
 $(NFPM):
 	@echo "building nfpm (once; half a minute)"
@@ -115,8 +123,8 @@ sim: ## the seeded simulator
 bubble: ## whole nodes in a synctest bubble
 	$(call phase,bubble,$(GO) test ./integration/bubble/...)
 
-script: build ## CLI stories
-	$(call phase,script,$(GO) test ./integration/script/...)
+script: build $(CFSSL)/.done ## CLI stories
+	$(call phase,script,SKEP_CFSSL=$(CFSSL) $(GO) test ./integration/script/...)
 
 adversary: ## attacks on a swarm of real processes
 	$(call phase,adversary,$(GO) test -count=1 ./integration/adversary/...)

@@ -350,7 +350,7 @@ func TestTheGuidesConfigurationIsTheOneThatIsTested(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(string(guide), strings.ReplaceAll(cfssltest.Config, cfssltest.KeyInConfig, "KEY")) {
+	if !strings.Contains(string(guide), strings.ReplaceAll(cfssltest.Config, cfssltest.KeyInConfig, "file:skep.key")) {
 		t.Error("the configuration in docs/guides/external-ca.md is not the one that tests use")
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io/fs"
+	"iter"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -183,6 +184,30 @@ func (s *swarm) everything(t *testing.T) loot {
 	return l
 }
 
+// written is every file that the daemons wrote, and what is in it.
+func (s *swarm) written(t *testing.T) iter.Seq2[string, []byte] {
+	t.Helper()
+	return func(yield func(string, []byte) bool) {
+		for _, dir := range []string{s.dir, s.run} {
+			if err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+				if err != nil || !d.Type().IsRegular() {
+					return err
+				}
+				data, err := os.ReadFile(path)
+				if err != nil {
+					return nil // it was replaced meanwhile
+				}
+				if !yield(path, bytes.TrimRight(data, "\x00")) { // a log's room is made before it is used
+					return fs.SkipAll
+				}
+				return nil
+			}); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
 // TestSecretsLyingAbout: every file that the daemons wrote, their logs at the debug
 // level, the arguments and the environment of every process, and all that a trail and
 // an info tell are searched for every secret that this swarm has.
@@ -190,28 +215,16 @@ func TestSecretsLyingAbout(t *testing.T) {
 	s := attacked(t)
 	l := s.everything(t).search()
 	files := 0
-	look := func(path string) {
-		data, err := os.ReadFile(path)
-		if err != nil {
-			return // a socket, or a process that has gone
-		}
+	look := func(path string, data []byte) {
 		files++
-		data = bytes.TrimRight(data, "\x00") // a log's room is made before it is used
 		for _, what := range l.in(data) {
 			t.Errorf("%s is in %s", what, path)
 		}
 	}
-	for _, dir := range []string{s.dir, s.run} {
-		if err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-			if err == nil && d.Type().IsRegular() {
-				look(path)
-				if info, err := d.Info(); err == nil && info.Mode().Perm()&0o077 != 0 && strings.Contains(path, "/keys/") {
-					t.Errorf("%s may be read by others: %v", path, info.Mode())
-				}
-			}
-			return err
-		}); err != nil {
-			t.Fatal(err)
+	for path, data := range s.written(t) {
+		look(path, data)
+		if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o077 != 0 && strings.Contains(path, "/keys/") {
+			t.Errorf("%s may be read by others: %v", path, info.Mode())
 		}
 	}
 	if files < 4*8 {
@@ -223,7 +236,9 @@ func TestSecretsLyingAbout(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, path := range found {
-			look(path)
+			if data, err := os.ReadFile(path); err == nil { // else the process has gone
+				look(path, data)
+			}
 		}
 	}
 	for _, args := range [][]string{{"info", "--format", "json"}, {"node", "ls", "--format", "json"}, {"service", "inspect", "keeper"}, {"swarm", "token", "ls", "--format", "json"}, {"audit", "ls"}, {"events", "--since", "1h", "--until", "0s"}} {

@@ -1,51 +1,70 @@
 package script
 
 import (
-	"crypto/x509"
-	"encoding/pem"
-	"net"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
-
-	"github.com/skep-project/skep/ca/issue/cfssltest"
 )
 
-// cfssl NAME: the real cfssl's handlers answer at the URL in $NAME, for the root in
-// dir/root.pem, which is made the first time, with its key in dir/root.key and that of
-// authenticated signing in dir/skep.key; dir is NAME. cfssl -stop NAME ends it.
-func cfssl(t *testing.T) func(*testscript.TestScript, bool, []string) {
-	roots, running := make(map[string]cfssltest.Root), make(map[string]*cfssltest.Server)
-	return func(ts *testscript.TestScript, neg bool, args []string) {
-		switch {
-		case !neg && len(args) == 2 && args[0] == "-stop":
-			running[args[1]].Stop()
-			return
-		case neg || len(args) != 1:
-			ts.Fatalf("usage: cfssl [-stop] NAME")
-		}
-		name := args[0]
-		root, known := roots[name]
-		if !known {
-			root = cfssltest.NewRoot(t, "example "+name)
-			roots[name] = root
-			key, err := x509.MarshalECPrivateKey(root.Key)
-			ts.Check(err)
-			dir := ts.MkAbs(name)
-			ts.Check(os.Mkdir(dir, 0o700))
-			for file, text := range map[string][]byte{
-				"root.pem": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.DER}),
-				"root.key": pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: key}),
-				"skep.key": []byte(cfssltest.KeyInConfig + "\n"),
-			} {
-				ts.Check(os.WriteFile(filepath.Join(dir, file), text, 0o600))
+// cfsslModule is the module that pins cfssl's own programs.
+const cfsslModule = "../../internal/tools/cfssl"
+
+// programs is where the real cfssl and cfssljson are, or why they are not.
+type programs struct {
+	dir string
+	err error
+}
+
+// cfsslPrograms finds what "make" has built, or builds it here.
+func cfsslPrograms(t *testing.T) programs {
+	t.Helper()
+	if made := os.Getenv("SKEP_CFSSL"); made != "" {
+		for _, name := range []string{"cfssl", "cfssljson"} {
+			if _, err := exec.LookPath(filepath.Join(made, name)); err != nil {
+				return programs{err: fmt.Errorf("SKEP_CFSSL: %w", err)}
 			}
 		}
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		ts.Check(err)
-		running[name] = root.Serve(t, l, root.Handler(t, nil))
-		ts.Setenv(name, running[name].At.GetUrl())
+		return programs{dir: made}
+	}
+	dir := t.TempDir()
+	build := exec.CommandContext(t.Context(), "go", "build", "-C", cfsslModule, "-trimpath", "-o", dir+"/", "tool")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return programs{err: fmt.Errorf("build cfssl: %w: %s", err, out)}
+	}
+	return programs{dir: dir}
+}
+
+// cfssl: from here on the story finds cfssl's own programs, or fails.
+func (p programs) cfssl(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 0 {
+		ts.Fatalf("usage: cfssl")
+	}
+	ts.Check(p.err)
+	ts.Setenv("PATH", p.dir+string(filepath.ListSeparator)+ts.Getenv("PATH"))
+}
+
+// TestStoriesHaveTheCfsslThatOtherTestsHave: those have its handlers and its signer
+// within themselves.
+func TestStoriesHaveTheCfsslThatOtherTestsHave(t *testing.T) {
+	t.Parallel()
+	pinned := func(mod string) string {
+		text, err := os.ReadFile(mod)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := regexp.MustCompile(`github\.com/cloudflare/cfssl (v\S+)`).FindSubmatch(text)
+		if found == nil {
+			t.Fatalf("%s does not pin cfssl", mod)
+		}
+		return string(found[1])
+	}
+	if own, theirs := pinned(cfsslModule+"/go.mod"), pinned("../../go.mod"); own != theirs {
+		t.Errorf("internal/tools/cfssl has cfssl %s, and go.mod %s", own, theirs)
 	}
 }

@@ -61,13 +61,14 @@ func TestWords(t *testing.T) {
 }
 
 // TestDaemon runs each story with daemons of its own. Stories find a free address
-// in $ADDR, $ADDR2 and $ADDR3, and end every daemon they start (testscript kills what is
-// left).
+// in $ADDR, $ADDR2 and $ADDR3, free ports of it in $PORT, $PORT2 and $PORT3, and end every
+// daemon they start (testscript kills what is left).
 func TestDaemon(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
 		t.Skip("starts daemons")
 	}
+	theirs := cfsslPrograms(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/daemon",
 		RequireExplicitExec: true,
@@ -81,12 +82,17 @@ func TestDaemon(t *testing.T) {
 			env.Setenv("RUN", run)
 			env.Setenv("GODEBUG", os.Getenv("GODEBUG")) // fips140=on: all of them in FIPS 140-3 mode
 			env.Setenv("NORUNTIME", filepath.Join(run, "no-containerd.sock"))
-			for _, name := range []string{"ADDR", "ADDR2", "ADDR3"} {
+			for _, nth := range []string{"", "2", "3"} {
 				address, err := freeAddress()
 				if err != nil {
 					return err
 				}
-				env.Setenv(name, address)
+				env.Setenv("ADDR"+nth, address)
+				if address, err = freeAddress(); err != nil {
+					return err
+				}
+				_, port, _ := net.SplitHostPort(address)
+				env.Setenv("PORT"+nth, port)
 			}
 			return nil
 		},
@@ -94,7 +100,7 @@ func TestDaemon(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"ready": ready, "small": small, "word": word, "until": until, "page": page, "documented": documented,
 			"cut": cutShort, "absent": absent, "showcerts": showcerts,
-			"guide": guide, "cfssl": cfssl(t),
+			"guide": guide, "cfssl": theirs.cfssl, "listening": listening,
 		},
 	})
 }
@@ -136,6 +142,20 @@ func ready(ts *testscript.TestScript, neg bool, args []string) {
 	socket := ts.MkAbs(filepath.Join(args[0], "ctl.sock"))
 	tryFor(ts, "a daemon at "+socket, func() error {
 		c, err := net.Dial("unix", socket)
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	})
+}
+
+// listening ADDRESS: waits until somebody does.
+func listening(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: listening ADDRESS")
+	}
+	tryFor(ts, "a server at "+args[0], func() error {
+		c, err := net.Dial("tcp", args[0])
 		if err != nil {
 			return err
 		}

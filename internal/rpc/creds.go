@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math"
 	"net"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -73,10 +74,13 @@ type doorway struct {
 	shaking   crowd[string]
 	holders   crowd[ca.Digest]
 	strangers crowd[struct{}]
+	// rota is by whose turns handshakes are done.
+	rota *rota
 }
 
 func newTLSCreds(h *ca.Holder, log *slog.Logger) transportCreds {
-	return tlsCreds{credentials.NewTLS(ServerTLS(h)), &doorway{log: log, warned: rate.Sometimes{Interval: time.Second}}}
+	return tlsCreds{credentials.NewTLS(ServerTLS(h)), &doorway{
+		log: log, warned: rate.Sometimes{Interval: time.Second}, rota: newRota(turnsOf(runtime.GOMAXPROCS(0)))}}
 }
 
 func (c tlsCreds) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
@@ -89,7 +93,9 @@ func (c tlsCreds) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo,
 	if err := mindSilence(raw); err != nil {
 		return nil, nil, errors.Join(err, raw.Close())
 	}
-	conn, info, err := c.transportCreds.ServerHandshake(raw)
+	turns := &turntaker{Conn: raw, rota: c.rota, until: time.Now().Add(handshakeTime)}
+	conn, info, err := c.transportCreds.ServerHandshake(turns)
+	turns.end()
 	if err != nil {
 		return nil, nil, err
 	}

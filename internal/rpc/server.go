@@ -28,6 +28,7 @@ const (
 	defaultElection = 2500 * time.Millisecond
 	electionPoll    = 50 * time.Millisecond
 	connectionAge   = 30 * time.Minute // see Server.options
+	handshakeTime   = 30 * time.Second // a whole fleet may be shaking hands
 	// What a connection may hold. Windows that find their own size cost a ping and its
 	// answer for every message of a quiet stream; these carry 100 MB/s over 2 ms, and
 	// bound what a peer can make us keep.
@@ -253,7 +254,7 @@ func (s *Server) options(creds transportCreds) []grpc.ServerOption {
 		grpc.MaxRecvMsgSize(maxMessageBytes),
 		grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.MaxConcurrentStreams(maxStreams),
-		grpc.ConnectionTimeout(30 * time.Second), // a whole fleet may be shaking hands
+		grpc.ConnectionTimeout(handshakeTime),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 2 * time.Second, PermitWithoutStream: true}),
 		grpc.ReadBufferSize(readBuffer(creds)),
 		grpc.StaticStreamWindowSize(streamWindow),

@@ -1,6 +1,7 @@
-// Package cfssltest is a real cfssl server for tests: its own handlers over its own
+// Package cfssltest is a cfssl server within a test: cfssl's own handlers over its own
 // signer, with the configuration that docs/guides/external-ca.md gives operators, and
-// TLS in front.
+// TLS in front. It works in virtual time; cfssl's own program is what integration/script
+// runs.
 //
 // It lives below ca/issue because only that room knows cfssl.
 package cfssltest
@@ -34,7 +35,7 @@ import (
 	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
 
-// Config is the configuration of the guide. AuthKey stands in it for the key.
+// Config is the configuration of the guide. AuthKey stands in it for the file of the key.
 //
 //go:embed config.json
 var Config string
