@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -42,7 +41,9 @@ func mindSilence(conn net.Conn) error {
 	if err != nil {
 		return fmt.Errorf("have the kernel watch for silence: %w", err)
 	}
-	return errors.Join(raw.Control(func(fd uintptr) {
-		err = unix.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(goneAfter.Milliseconds()))
-	}), err)
+	var refused error
+	err = raw.Control(func(fd uintptr) {
+		refused = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(goneAfter.Milliseconds()))
+	})
+	return errors.Join(err, refused)
 }
