@@ -7,6 +7,7 @@ SHELL         := /bin/bash
 
 GO       ?= go
 FUZZTIME ?= 30s
+FUZZES   ?= 2000
 FOR      ?= 1h
 
 # What a clone builds once and every later clone may take: the pinned runtime
@@ -36,7 +37,7 @@ UNITS = $$($(GO) list ./... | grep -v '/skep/integration')
 phase = @echo "== $(1)"; began=$$SECONDS; $(2); echo "== $(1): $$((SECONDS - began)) s"
 
 .PHONY: all build static deps packages runtime test check lint proto proto-lint proto-current \
-	mod-current unit race sim bubble script adversary lab lab-test man demo calm soak soak-short recovery bench bench-short microbench deb deb-lint fuzz cover clean help
+	mod-current unit race sim bubble script adversary lab lab-test man demo calm soak soak-short recovery bench bench-short microbench deb deb-lint fuzz fuzz-short cover clean help
 
 all: build ## build bin/ctl
 
@@ -87,7 +88,7 @@ $(NFPM):
 # A suite runs from the day its room is built.
 SUITES = $(foreach suite,sim bubble script adversary,$(if $(wildcard integration/$(suite)/*_test.go),$(suite)))
 
-test check: lint proto-lint proto-current mod-current unit $(SUITES) lab-test soak-short bench-short ## everything CI runs (as root)
+test check: lint proto-lint proto-current mod-current unit fuzz-short $(SUITES) lab-test soak-short bench-short ## everything CI runs (as root)
 	@echo "== every phase has passed"
 
 lint: $(LINT)
@@ -183,6 +184,9 @@ microbench: ## the benchmarks of each package
 
 fuzz: ## every fuzz target, for FUZZTIME each
 	@internal/tools/fuzz.sh $(FUZZTIME)
+
+fuzz-short: ## every fuzz target, FUZZES times each
+	$(call phase,fuzz,internal/tools/fuzz.sh $(FUZZES)x)
 
 cover: ## coverage of the unit tests, as a table
 	@mkdir -p bin
