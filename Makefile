@@ -7,6 +7,7 @@ SHELL         := /bin/bash
 
 GO       ?= go
 FUZZTIME ?= 30s
+FUZZES   ?= 2000
 FOR      ?= 1h
 
 # What a clone builds once and every later clone may take: the pinned runtime
@@ -33,11 +34,12 @@ RUNTIME_TAGS := no_btrfs no_devmapper no_zfs no_cri no_aufs no_tracing
 # Tests that need neither root nor another room's time.
 UNITS = $$($(GO) list ./... | grep -v '/skep/integration')
 
-# phase runs a recipe line between two words of time.
-phase = @echo "== $(1)"; began=$$SECONDS; $(2); echo "== $(1): $$((SECONDS - began)) s"
+# phase runs a recipe line between two words of time. The shell's -e does not see what
+# fails before the last && of a line.
+phase = @echo "== $(1)"; began=$$SECONDS; { $(2); } || exit; echo "== $(1): $$((SECONDS - began)) s"
 
 .PHONY: all build static deps packages runtime test check lint proto proto-lint proto-current \
-	mod-current unit race sim bubble script adversary lab lab-test man demo calm soak soak-short recovery bench bench-short microbench deb deb-lint fuzz cover clean help
+	mod-current unit race sim bubble script adversary lab lab-test man demo calm soak soak-short recovery bench bench-short microbench deb deb-lint fuzz fuzz-short cover clean help
 
 all: build ## build bin/ctl
 
@@ -95,7 +97,7 @@ $(NFPM):
 # A suite runs from the day its room is built.
 SUITES = $(foreach suite,sim bubble script adversary,$(if $(wildcard integration/$(suite)/*_test.go),$(suite)))
 
-test check: lint proto-lint proto-current mod-current unit $(SUITES) lab-test soak-short bench-short ## everything CI runs (as root)
+test check: lint proto-lint proto-current mod-current unit fuzz-short $(SUITES) lab-test soak-short bench-short ## everything CI runs (as root)
 	@echo "== every phase has passed"
 
 lint: $(LINT)
@@ -129,9 +131,14 @@ script: build $(CFSSL)/.done ## CLI stories
 adversary: ## attacks on a swarm of real processes
 	$(call phase,adversary,$(GO) test -count=1 ./integration/adversary/...)
 
+# Stories that hold times to promises have the machine to themselves. Those that mostly
+# wait for leases do so two at a time.
+LAB_TEST = SKEP_BIN=$(CURDIR)/bin/ctl SKEP_NFPM=$(NFPM) $(GO) test -tags lab -count=1 -timeout 20m
+
 lab-test: build runtime $(NFPM) ## hosts on this machine: the lab's own tests and every story on it (as root)
 	$(call phase,lab,$(GO) test -tags lab -count=1 -timeout 20m ./internal/lab/... && \
-		SKEP_BIN=$(CURDIR)/bin/ctl SKEP_NFPM=$(NFPM) $(GO) test -p 1 -tags lab -count=1 -timeout 20m ./integration/walkthrough/... ./integration/services/... ./integration/cluster/... ./integration/many/... ./integration/lab/... ./integration/deb/...)
+		$(LAB_TEST) -p 1 ./integration/walkthrough/... ./integration/services/... ./integration/lab/... ./integration/deb/... && \
+		$(LAB_TEST) -p 2 ./integration/cluster/... ./integration/many/...)
 
 # --- what people look at ---------------------------------------------------
 
@@ -191,6 +198,9 @@ microbench: ## the benchmarks of each package
 
 fuzz: ## every fuzz target, for FUZZTIME each
 	@internal/tools/fuzz.sh $(FUZZTIME)
+
+fuzz-short: ## every fuzz target, FUZZES times each
+	$(call phase,fuzz,internal/tools/fuzz.sh $(FUZZES)x)
 
 cover: ## coverage of the unit tests, as a table
 	@mkdir -p bin

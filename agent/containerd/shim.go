@@ -150,12 +150,18 @@ func parentOf(pid uint32) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	// The name, in parentheses, may hold anything; what follows is regular.
-	after := stat[bytes.LastIndexByte(stat, ')')+1:]
-	var state string
-	var parent int
-	if _, err := fmt.Sscan(string(after), &state, &parent); err != nil {
+	parent, err := parentIn(stat)
+	if err != nil {
 		return 0, fmt.Errorf("/proc/%d/stat: %w", pid, err)
 	}
 	return parent, nil
+}
+
+// parentIn reads it in what the kernel says of a process.
+func parentIn(stat []byte) (parent int, err error) {
+	// The name, in parentheses, may hold anything; what follows is regular.
+	after := stat[bytes.LastIndexByte(stat, ')')+1:]
+	var state string
+	_, err = fmt.Sscan(string(after), &state, &parent)
+	return parent, err
 }

@@ -6,7 +6,9 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/skep-project/skep/internal/id"
+	"github.com/skep-project/skep/internal/sealed"
 	dispatchv1 "github.com/skep-project/skep/proto/skep/dispatch/v1"
+	journalv1 "github.com/skep-project/skep/proto/skep/journal/v1"
 )
 
 // FuzzAssignments reads what a manager says a node is to run: what comes to nothing is
@@ -43,6 +45,35 @@ func FuzzAssignments(f *testing.F) {
 		for _, p := range c.put {
 			if !a.GetComplete() && p.unknown() {
 				t.Errorf("task %x is to run and nobody said how", p.assignment.GetTask())
+			}
+		}
+	})
+}
+
+// FuzzRow opens a row of the journal: it is the one that was written there, or none.
+func FuzzRow(f *testing.F) {
+	j := &Journal{kek: sealed.NewSecret(make([]byte, 32)), cluster: id.New(), node: id.New()}
+	task := &journalv1.Task{Assignment: &dispatchv1.Assignment{Task: id.New().Bytes(), Revision: 3}}
+	value, err := proto.Marshal(task)
+	if err != nil {
+		f.Fatal(err)
+	}
+	key := task.GetAssignment().GetTask()
+	blob, err := sealed.Wrap(j.kek, value, j.place(tableTasks, key))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(key, blob)
+	f.Add(key[1:], blob)
+	f.Add(key, blob[:len(blob)-1])
+	f.Add([]byte("head"), []byte{1})
+	f.Add([]byte{}, []byte{})
+	f.Fuzz(func(t *testing.T, at, data []byte) {
+		for _, table := range [][]byte{tableTasks, tableStates} {
+			got := &journalv1.Task{}
+			err := j.read(table, at, data, got)
+			if own := string(table) == string(tableTasks) && string(at) == string(key); err == nil && (!own || !proto.Equal(got, task)) {
+				t.Errorf("row %x of %s: %x opens as %v", at, table, data, got)
 			}
 		}
 	})

@@ -161,11 +161,16 @@ func (c *Client) post(ctx context.Context, at *modelv1.ExternalCA, root []byte, 
 	case len(text) > maxAnswer:
 		return out, fmt.Errorf("its answer has more than %d bytes", maxAnswer)
 	}
+	return readAnswer(resp.StatusCode, text)
+}
+
+// readAnswer reads what a server said with an HTTP status.
+func readAnswer(code int, text []byte) (out answer, err error) {
 	if err := json.Unmarshal(text, &out); err != nil {
-		return out, fmt.Errorf("its answer (HTTP %d) is not cfssl's: %q", resp.StatusCode, words(string(text)))
+		return out, fmt.Errorf("its answer (HTTP %d) is not cfssl's: %q", code, words(string(text)))
 	}
 	if !out.Success {
-		return out, refused(resp.StatusCode, out)
+		return out, refused(code, out)
 	}
 	return out, nil
 }

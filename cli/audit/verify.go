@@ -71,23 +71,27 @@ func readRoots(c *cli.Context) (roots [][]byte, err error) {
 	if path == "" {
 		return nil, nil
 	}
-	rest, err := os.ReadFile(path)
+	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, say.Misuse("audit verify: %v", err)
 	}
+	if roots = rootsIn(text); len(roots) == 0 {
+		return nil, say.Misuse("audit verify: --root %s holds no certificate", path)
+	}
+	return roots, nil
+}
+
+// rootsIn are the certificates of a text in PEM, DER.
+func rootsIn(text []byte) (roots [][]byte) {
 	for {
 		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
+		if block, text = pem.Decode(text); block == nil {
+			return roots
 		}
 		if block.Type == "CERTIFICATE" {
 			roots = append(roots, block.Bytes)
 		}
 	}
-	if len(roots) == 0 {
-		return nil, say.Misuse("audit verify: --root %s holds no certificate", path)
-	}
-	return roots, nil
 }
 
 // judge says what an export is, or what is wrong with it.

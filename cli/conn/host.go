@@ -92,7 +92,7 @@ func parseAddress(text string) (string, error) {
 		}
 	}
 	n, err := strconv.ParseUint(port, 10, 16)
-	if host == "" || strings.ContainsAny(host, "/@?# ") || err != nil || n == 0 {
+	if host == "" || strings.ContainsAny(host, "/@?#[] ") || err != nil || n == 0 {
 		return "", errors.New("want tcp://HOST[:PORT]")
 	}
 	return net.JoinHostPort(host, port), nil

@@ -41,6 +41,7 @@ func FuzzParseHosts(f *testing.F) {
 	f.Add("unix:///run/a.sock,tcp://dev01")
 	f.Add("tcp://[::1]:2377,tcp://[::1")
 	f.Add("tcp://a:b:c,ssh://x")
+	f.Add("tcp://[0[0")
 	f.Fuzz(func(t *testing.T, list string) {
 		hosts, err := conn.ParseHosts(list)
 		if err != nil {

@@ -95,20 +95,27 @@ func (k Filters) keys() []string { return slices.Sorted(maps.Keys(k)) }
 func (k Filters) Read(c *cli.Context) (*controlv1.Filter, error) {
 	f := &controlv1.Filter{}
 	for _, text := range c.StringSlice("filter") {
-		key, value, ok := strings.Cut(text, "=")
-		key = strings.ToLower(strings.TrimSpace(key))
-		take, known := k[key]
-		switch {
-		case !known:
-			return nil, say.Hinted(say.Misuse("%s: there is no filter %q", say.Path(c.Command.HelpName), key),
-				"filters are "+strings.Join(k.keys(), ", "))
-		case !ok:
-			return nil, say.Misuse("%s: filter %q: want %s=VALUE", say.Path(c.Command.HelpName), text, key)
-		case !take(f, strings.TrimSpace(value)):
-			return nil, say.Misuse("%s: filter %q: this value means nothing here", say.Path(c.Command.HelpName), text)
+		if err := k.narrow(f, say.Path(c.Command.HelpName), text); err != nil {
+			return nil, err
 		}
 	}
 	return f, nil
+}
+
+// narrow adds to f what one --filter of a command says.
+func (k Filters) narrow(f *controlv1.Filter, command, text string) error {
+	key, value, ok := strings.Cut(text, "=")
+	key = strings.ToLower(strings.TrimSpace(key))
+	take, known := k[key]
+	switch {
+	case !known:
+		return say.Hinted(say.Misuse("%s: there is no filter %q", command, key), "filters are "+strings.Join(k.keys(), ", "))
+	case !ok:
+		return say.Misuse("%s: filter %q: want %s=VALUE", command, text, key)
+	case !take(f, strings.TrimSpace(value)):
+		return say.Misuse("%s: filter %q: this value means nothing here", command, text)
+	}
+	return nil
 }
 
 func byRole(f *controlv1.Filter, v string) bool {

@@ -4,174 +4,198 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
-
-	"github.com/skep-project/skep/cli/conn"
-	"github.com/skep-project/skep/internal/rpc"
-	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
-	dispatchv1 "github.com/skep-project/skep/proto/skep/dispatch/v1"
-	rpcv1 "github.com/skep-project/skep/proto/skep/rpc/v1"
 )
 
-// revoke removes nodes, each of which has a stream open at every manager and asks
-// there for more, and measures how long it is until each manager has cut the one and
-// refuses the other.
+// An act is one way to revoke somebody. Who is to be revoked has things open at each
+// manager and asks there for more.
+type act struct {
+	name string // as it is typed
+	dial func(address string) (*grpc.ClientConn, error)
+	has  []attempt
+	asks []request
+	do   func(context.Context) error
+}
+
+// An attempt opens something at a manager. next reads on until that ends; it is nil
+// where there was one answer and that is all.
+type attempt func(ctx context.Context, at *grpc.ClientConn, to *process) (next func() error, err error)
+
+// A request is an attempt that is made again and again, until it is refused.
+type request struct {
+	refused string // what is then the case
+	attempt
+}
+
+// revoke takes identities away in each of the ways there are and measures how long it
+// is until each manager has cut what was open and refuses what is asked for. Managers
+// are demoted less often than others are revoked: a vote takes seconds to give back.
 func revoke(ctx context.Context, s *stage) error {
-	f, err := enlist(ctx, s.swarm, min(s.agents, s.pace.trials))
+	trials := max(1, min(s.pace.trials, s.agents/2))
+	w, err := s.wanted(ctx, trials)
 	if err != nil {
 		return err
 	}
-	for i, m := range f.members {
-		if err := s.remove(ctx, m, s.swarm.managers[i%len(s.swarm.managers)]); err != nil {
-			return fmt.Errorf("trial %d: %w", i+1, err)
+	for _, way := range []struct {
+		next  func(context.Context, int) (*act, error)
+		times int
+	}{{w.nodeToRemove, trials}, {w.nodeToRevoke, trials}, {w.userToRemove, trials}, {w.managerToDemote, s.pace.hosts}} {
+		for i := range way.times {
+			a, err := way.next(ctx, i)
+			if err == nil {
+				err = s.carryOut(ctx, a, w.managers)
+			}
+			if err != nil {
+				return fmt.Errorf("trial %d: %w", i+1, err)
+			}
 		}
 	}
 	return nil
 }
 
-// A stay is what a removed node has and wants at one manager.
-type stay struct {
-	member *member
-	stream dispatchv1.Dispatch_SessionClient
-	asks   *grpc.ClientConn // its connection for new calls
-	// cut is when the stream ended, refused when a new call was not let in.
-	cut, refused time.Time
-}
-
-// remove takes one node out through a manager.
-func (s *stage) remove(ctx context.Context, m *member, through *process) error {
-	ctx, stop := context.WithTimeoutCause(ctx, patience, fmt.Errorf("a removed node is not cut off everywhere after %v", patience))
+// carryOut revokes, and notes when each manager acted on it.
+func (s *stage) carryOut(ctx context.Context, a *act, managers []*process) error {
+	late := fmt.Errorf("%s: not cut off everywhere after %v", a.name, patience)
+	ctx, stop := context.WithTimeoutCause(ctx, patience, late)
 	defer stop()
-	stays := make([]*stay, 0, len(s.swarm.managers))
-	for _, p := range s.swarm.managers {
-		x, end, err := m.stayAt(ctx, p.address)
-		if err != nil {
-			return err
-		}
-		defer end()
-		stays = append(stays, x)
-	}
 	g, watching := errgroup.WithContext(ctx)
-	for _, x := range stays {
-		g.Go(func() error { return x.awaitCut() })
-		g.Go(func() error { return x.awaitRefusal(watching) })
+	var all []*end
+	for _, m := range managers {
+		ends, hangUp, err := a.settle(watching, m)
+		defer hangUp()
+		if err != nil {
+			return fmt.Errorf("%s: before, at %s: %w", a.name, m.address, err)
+		}
+		all = append(all, ends...)
+	}
+	for _, e := range all {
+		g.Go(func() error {
+			err := e.await(watching)
+			e.at = time.Now()
+			return err
+		})
 	}
 	asked := time.Now()
-	_, err := controlv1.NewControlClient(through.conn).RemoveNode(ctx, &controlv1.RemoveNodeRequest{
-		RequestId: conn.RequestID(), Ref: m.node().String(), Force: true,
-	})
+	err := a.do(ctx)
 	answered := time.Now()
 	if err != nil {
 		stop() // ends those who wait
-		return errors.Join(err, g.Wait())
+		return errors.Join(fmt.Errorf("%s: %w", a.name, err), g.Wait())
 	}
 	if err := g.Wait(); err != nil {
-		return errors.Join(err, context.Cause(ctx))
+		return errors.Join(fmt.Errorf("%s: %w", a.name, err), context.Cause(ctx))
 	}
-	s.note("node rm answered", "ms", plain, millis(answered.Sub(asked)))
-	for _, x := range stays {
-		s.note(callsRefused+afterRequest, "ms", plain, millis(x.refused.Sub(asked)))
-		s.note(callsRefused+afterAnswer, "ms", plain, millis(max(0, x.refused.Sub(answered))))
-		s.note(streamsCut+afterRequest, "ms", plain, millis(x.cut.Sub(asked)))
-		s.note(streamsCut+afterAnswer, "ms", plain, millis(max(0, x.cut.Sub(answered))))
+	s.note(a.name+answeredIn, "ms", plain, millis(answered.Sub(asked)))
+	for _, e := range all {
+		s.note(a.name+": "+e.what+afterRequest, "ms", plain, millis(e.at.Sub(asked)))
+		s.note(a.name+": "+e.what+afterAnswer, "ms", plain, millis(max(0, e.at.Sub(answered))))
 	}
 	return nil
 }
 
-const (
-	callsRefused = "new calls refused"
-	streamsCut   = "open streams cut"
-	afterRequest = ", after the request"
-	afterAnswer  = ", after the answer"
-)
+// An end is that of one thing at one manager.
+type end struct {
+	what  string // is the case then
+	await func(context.Context) error
+	at    time.Time
+}
 
-func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
-
-// The counters of the sessions that a removed node has: a new one is refused, as
-// the older, without disturbing the one that is open.
-const (
-	openSession  = 1 << 40
-	olderSession = 1
-)
-
-// stayAt opens a session of the member at a manager.
-func (m *member) stayAt(ctx context.Context, address string) (x *stay, end func(), err error) {
+// settle opens what is to be cut at a manager, and returns what is to end there. Each
+// thing has a connection of its own: to have one cut is not to have the other refused.
+func (a *act) settle(ctx context.Context, m *process) (ends []*end, hangUp func(), err error) {
+	var all []*grpc.ClientConn
+	hangUp = func() {
+		for _, cc := range all {
+			_ = cc.Close() // nothing is expected of it any more
+		}
+	}
 	dial := func() (*grpc.ClientConn, error) {
-		return rpc.Dial(address, rpc.ClientTLS(m.holder, rpc.Peer{}), rpc.Through(m.dial)...)
+		cc, err := a.dial(m.address)
+		if err == nil {
+			all = append(all, cc)
+		}
+		return cc, err
 	}
-	held, err := dial()
-	if err != nil {
-		return nil, nil, err
+	for _, open := range a.has {
+		cc, err := dial()
+		if err != nil {
+			return nil, hangUp, err
+		}
+		next, err := open(ctx, cc, m)
+		if err != nil {
+			return nil, hangUp, err
+		}
+		ends = append(ends, &end{what: streamsCut, await: func(context.Context) error { return untilCut(next) }})
 	}
-	asks, err := dial()
-	if err != nil {
-		return nil, nil, errors.Join(err, held.Close())
+	for _, r := range a.asks {
+		cc, err := dial()
+		if err != nil {
+			return nil, hangUp, err
+		}
+		ends = append(ends, &end{what: r.refused, await: func(ctx context.Context) error { return r.untilRefused(ctx, cc, m) }})
 	}
-	end = func() { _, _ = held.Close(), asks.Close() } // nothing is expected of them any more
-	x = &stay{member: m, asks: asks}
-	resp, err := x.open(ctx, held, openSession)
-	if err == nil && resp.GetEnd() != nil {
-		err = fmt.Errorf("the session was ended: %s", resp.GetEnd().GetWords())
-	}
-	if err != nil {
-		end()
-		return nil, nil, fmt.Errorf("open a session at %s: %w", address, err)
-	}
-	return x, end, nil
+	return ends, hangUp, nil
 }
 
-// open opens a session with a counter and returns the first answer.
-func (x *stay) open(ctx context.Context, at *grpc.ClientConn, counter uint64) (*dispatchv1.SessionResponse, error) {
-	stream, err := dispatchv1.NewDispatchClient(at).Session(ctx)
-	if err != nil {
-		return nil, err
-	}
-	hello := &rpcv1.Hello{Boot: x.member.node().Bytes()}
-	err = stream.Send(&dispatchv1.SessionRequest{Beat: 1, Open: &dispatchv1.Open{Hello: hello, Session: counter}})
-	if err != nil && !errors.Is(err, io.EOF) { // else the answer says why it is over
-		return nil, err
-	}
-	if counter == openSession {
-		x.stream = stream
-	}
-	return stream.Recv()
-}
-
-// awaitCut returns when the open session ends.
-func (x *stay) awaitCut() error {
+// untilCut reads on until that ends.
+func untilCut(next func() error) error {
 	for {
-		if _, err := x.stream.Recv(); err != nil {
-			x.cut = time.Now()
-			if !denied(err) && !errdefs.IsUnavailable(err) { // a connection that is closed is as good
-				return fmt.Errorf("the open session ended otherwise: %w", err)
-			}
+		err := next()
+		switch {
+		case err == nil:
+		case denied(err) || errdefs.IsUnavailable(err): // a connection that is closed is as good
 			return nil
+		default:
+			return fmt.Errorf("what was open ended otherwise: %w", err)
 		}
 	}
 }
 
-// askEvery is how often a removed node asks each manager for more.
+// askEvery is how often each manager is asked for more.
 const askEvery = 2 * time.Millisecond
 
-// awaitRefusal asks for another session until the node is refused for who it is.
-func (x *stay) awaitRefusal(ctx context.Context) error {
+// untilRefused asks until the answer is that it is not for this one.
+func (r request) untilRefused(ctx context.Context, at *grpc.ClientConn, to *process) error {
 	for {
 		once, stop := context.WithCancel(ctx)
-		_, err := x.open(once, x.asks, olderSession)
+		_, err := r.attempt(once, at, to)
 		stop()
 		if denied(err) {
-			x.refused = time.Now()
 			return nil
 		}
 		if !wait(ctx, askEvery) {
-			return ctx.Err()
+			return errors.Join(ctx.Err(), err)
 		}
 	}
 }
 
 func denied(err error) bool { return errdefs.IsPermissionDenied(err) || errdefs.IsUnauthorized(err) }
+
+func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// What is the case when somebody is revoked, and of which moment that is told.
+const (
+	callsRefused = "new calls refused"
+	readsRefused = "data keys refused"
+	raftRefused  = "votes and appends refused"
+	streamsCut   = "open streams cut"
+
+	answeredIn   = " answered"
+	afterRequest = ", after the request"
+	afterAnswer  = ", after the answer"
+)
+
+// revocationRows are the figures of an act, after which those things are the case.
+// Every manager is to have acted within a second of the request (R18).
+func revocationRows(name string, things ...string) map[string]target {
+	rows := map[string]target{name + answeredIn: none}
+	for _, what := range things {
+		figure := name + ": " + what
+		rows[figure+afterAnswer], rows[figure+afterRequest], rows[worstOf+figure+afterRequest] = none, none, atMost(1000)
+	}
+	return rows
+}

@@ -52,7 +52,7 @@ type pace struct {
 	settle time.Duration // how long it is left alone before
 	ones   int           // services of a single task
 	trials int           // losses of a leader
-	hosts  int           // losses of a host
+	hosts  int           // losses of a host, or of a manager's vote
 }
 
 // paces returns the pace of a measurement of so many runs, or of the short form.

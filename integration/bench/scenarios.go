@@ -42,10 +42,9 @@ var scenarios = []scenario{
 		"manager's core": atMost(1.5), "RSS an agent": atMost(60), "heap and stacks an agent": none, "goroutines an agent": none}},
 	{name: "failover", managers: 3, agents: 100, kind: lightAgents, on: managers, play: failover, rows: map[string]target{
 		"next write": atMost(0.3), "worst next write": atMost(1), "agents ready again": atMost(3), "agents counted again": atMost(3)}},
-	{name: "revoke", managers: 3, agents: 20, kind: lightAgents, on: managers, late: true, play: revoke, rows: map[string]target{
-		"node rm answered": none, callsRefused + afterAnswer: none, streamsCut + afterAnswer: none,
-		callsRefused + afterRequest: none, streamsCut + afterRequest: none,
-		worstOf + callsRefused + afterRequest: atMost(1000), worstOf + streamsCut + afterRequest: atMost(1000)}},
+	{name: "revoke", managers: 3, agents: 20, kind: lightAgents, on: managers, late: true, play: revoke, rows: figures(
+		figures(revocationRows(nodeRm, callsRefused, streamsCut), revocationRows(nodeRevoke, callsRefused, streamsCut)),
+		figures(revocationRows(userRm, callsRefused, streamsCut), revocationRows(nodeDemote, callsRefused, readsRefused, raftRefused, streamsCut)))},
 	{name: "flood", managers: 1, agents: 100, kind: lightAgents, on: managers, play: flood, rows: map[string]target{
 		"bad joins": none, "managers' core": none, "log entries a 1000 bad joins": atMost(1),
 		"beat p50, quiet": none, "beat p50, flooded": none, "beat p50, flooded against quiet": atMost(1.5),

@@ -125,15 +125,37 @@ func (s *swarm) found(ctx context.Context) error {
 		return err
 	}
 	for _, p := range s.managers[1:] {
-		_, err := localv1.NewLocalClient(p.conn).Join(ctx, &localv1.JoinRequest{
-			Token: token, Remotes: []string{first.address}, AdvertiseAddr: p.address, ListenAddr: p.address,
-			Availability: modelv1.Availability_AVAILABILITY_DRAIN,
-		})
-		if err != nil {
+		if err := s.enter(ctx, p, token); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// enter has a daemon join as a manager.
+func (s *swarm) enter(ctx context.Context, p *process, token string) error {
+	_, err := localv1.NewLocalClient(p.conn).Join(ctx, &localv1.JoinRequest{
+		Token: token, Remotes: []string{s.managers[0].address}, AdvertiseAddr: p.address, ListenAddr: p.address,
+		Availability: modelv1.Availability_AVAILABILITY_DRAIN,
+	})
+	return err
+}
+
+// add starts one manager more and returns when it votes.
+func (s *swarm) add(ctx context.Context) (*process, error) {
+	p, err := s.start(ctx, len(s.managers))
+	if err != nil {
+		return nil, err
+	}
+	s.managers = append(s.managers, p)
+	token, err := s.token(ctx, modelv1.Role_ROLE_MANAGER)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.enter(ctx, p, token); err != nil {
+		return nil, err
+	}
+	return p, s.settled(ctx)
 }
 
 // settled waits until every manager votes and is heard.

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/skep-project/skep/internal/lab"
 )
 
@@ -42,10 +44,12 @@ func Raise(t *testing.T, names ...string) *Stage {
 func Hosts(t *testing.T, names ...string) *Stage {
 	t.Helper()
 	s := Bare(t, names...)
+	var all errgroup.Group
 	for _, h := range s.Hosts {
-		if err := errors.Join(h.Boot(s.Ctx), h.Daemon(s.Ctx)); err != nil {
-			t.Fatal(err)
-		}
+		all.Go(func() error { return errors.Join(h.Boot(s.Ctx), h.Daemon(s.Ctx)) })
+	}
+	if err := all.Wait(); err != nil {
+		t.Fatal(err)
 	}
 	for name := range s.Hosts {
 		s.Until(name, "ctl info", "Swarm: inactive")

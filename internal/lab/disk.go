@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -148,15 +149,36 @@ func (h *Host) RepairDisk() error {
 		err = errors.New("it has power")
 	}
 	if err == nil {
-		err = unix.Unmount(h.stateDir(), 0)
-	}
-	if err == nil {
-		err = mountDisk(h.dir, h.stateDir())
+		err = h.remountDisk()
 	}
 	if err != nil {
 		return fmt.Errorf("lab: repair the disk of %s: %w", h.name, err)
 	}
 	return nil
+}
+
+// remountDisk mounts the disk anew. A file system that was shut down stays so until its
+// last mount is gone, and there may be another for a moment: of a process that ends, or
+// of a host that boots and has not put its own root in place yet.
+func (h *Host) remountDisk() error {
+	const tries, rest = 100, 50 * time.Millisecond
+	for try := 1; ; try++ {
+		if err := unix.Unmount(h.stateDir(), 0); err != nil {
+			return err
+		}
+		if err := mountDisk(h.dir, h.stateDir()); err != nil {
+			return err
+		}
+		probe := filepath.Join(h.stateDir(), ".repaired")
+		err := os.WriteFile(probe, nil, 0o600)
+		if err == nil {
+			return os.Remove(probe)
+		}
+		if !errors.Is(err, unix.EIO) || try == tries {
+			return err
+		}
+		time.Sleep(rest)
+	}
 }
 
 func (h *Host) stateDir() string { return filepath.Join(h.dir, "state") }

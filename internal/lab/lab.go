@@ -178,10 +178,12 @@ func (l *Lab) Close() error {
 	l.mu.Lock()
 	hosts, private := l.hosts, l.private
 	l.mu.Unlock()
-	var all []error
-	for _, h := range hosts {
-		all = append(all, h.Kill())
+	all := make([]error, len(hosts))
+	var killing sync.WaitGroup
+	for i, h := range hosts {
+		killing.Go(func() { all[i] = h.Kill() })
 	}
+	killing.Wait()
 	for _, r := range []*registryServer{l.registry, private} {
 		if r != nil {
 			all = append(all, r.Close())

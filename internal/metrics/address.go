@@ -34,7 +34,7 @@ func ParseAddress(s string) (Address, error) {
 		if !filepath.IsAbs(path) || strings.ContainsRune(path, 0) {
 			return Address{}, fmt.Errorf("%q: want unix: and an absolute path", s)
 		}
-		return Address{network: "unix", at: path, loopback: true}, nil
+		return Address{network: "unix", at: filepath.Clean(path), loopback: true}, nil
 	}
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {

@@ -47,7 +47,7 @@ func TestParseAddress(t *testing.T) {
 }
 
 func FuzzParseAddress(f *testing.F) {
-	for _, s := range []string{"", ":1", "127.0.0.1:9323", "unix:///a", "[::1%lo]:2", "localhost:70000"} {
+	for _, s := range []string{"", ":1", "127.0.0.1:9323", "unix:///a", "[::1%lo]:2", "localhost:70000", "unix:////"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

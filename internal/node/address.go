@@ -143,7 +143,7 @@ func resolve(known map[string][]netip.Addr, what, said, host string, port int) (
 		name, port = h, int(n)
 	}
 	name = strings.Trim(name, "[]")
-	if _, err := netip.ParseAddr(name); err == nil {
+	if ip, err := netip.ParseAddr(name); err == nil && !strings.ContainsAny(ip.Zone(), "[]") {
 		return name, port, nil
 	}
 	addrs, ok := known[name]

@@ -31,7 +31,7 @@ func FuzzFacts(f *testing.F) {
 // FuzzEndpoint reads --listen-addr and --advertise-addr: what comes out can be
 // listened at and told to others.
 func FuzzEndpoint(f *testing.F) {
-	for _, said := range []string{"", "eth0", "eth0:4000", "10.0.0.1", "[fd00::1]:2377", "::", ":1", "a:b:c"} {
+	for _, said := range []string{"", "eth0", "eth0:4000", "10.0.0.1", "[fd00::1]:2377", "::", ":1", "a:b:c", "::%]0"} {
 		f.Add(said, said)
 	}
 	known := table{"eth0": {netip.MustParseAddr("fd00::1"), netip.MustParseAddr("10.0.0.1")}, "eth1": {netip.MustParseAddr("192.168.0.7")}}

@@ -129,7 +129,7 @@ func TestEntryOpensOnlyInItsPlace(t *testing.T) {
 	}
 }
 
-func sealFile(t *testing.T, ring *Ring, place Place, plain []byte) []byte {
+func sealFile(t testing.TB, ring *Ring, place Place, plain []byte) []byte {
 	t.Helper()
 	var file bytes.Buffer
 	w, err := NewWriter(&file, ring, place, rand.Reader)

@@ -13,7 +13,7 @@ import (
 
 // writer makes sealed raft entries.
 type writer struct {
-	t                *testing.T
+	t                testing.TB
 	ring             *sealed.Ring
 	cluster, history id.ID
 	index            uint64

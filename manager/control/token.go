@@ -119,7 +119,7 @@ func checkNewToken(msg *controlv1.CreateTokenRequest) error {
 	f.check(len(msg.GetFrom()) <= maxTokenNets, "from: %d networks, at most %d", len(msg.GetFrom()), maxTokenNets)
 	for _, n := range msg.GetFrom() {
 		p, err := netip.ParsePrefix(n)
-		f.check(err == nil && p == p.Masked(), "from %q: want a network such as 10.1.0.0/16", cut(n))
+		f.check(err == nil && p == p.Masked() && !p.Addr().Is4In6(), "from %q: want a network such as 10.1.0.0/16", cut(n))
 	}
 	f.labels("label", msg.GetLabels())
 	return f.refusal("token")

@@ -23,7 +23,7 @@ func meta() *logv1.WALMetadata {
 	return &logv1.WALMetadata{Format: Format, Cluster: make([]byte, 16), History: make([]byte, 16), Node: make([]byte, 16), RaftId: 5}
 }
 
-func create(t *testing.T) (string, *Log) {
+func create(t testing.TB) (string, *Log) {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "raft")
 	l, err := Create(dir, meta())
@@ -45,7 +45,7 @@ func hard(term, commit uint64) *raftpb.HardState {
 	return &raftpb.HardState{Term: new(term), Vote: new(uint64(5)), Commit: new(commit)}
 }
 
-func mustSave(t *testing.T, l *Log, hs *raftpb.HardState, es []*raftpb.Entry) {
+func mustSave(t testing.TB, l *Log, hs *raftpb.HardState, es []*raftpb.Entry) {
 	t.Helper()
 	if err := l.Save(hs, es); err != nil {
 		t.Fatal(err)
@@ -53,7 +53,7 @@ func mustSave(t *testing.T, l *Log, hs *raftpb.HardState, es []*raftpb.Entry) {
 }
 
 // snapshotAt saves a snapshot whose state is size random bytes.
-func snapshotAt(t *testing.T, l *Log, term, index uint64, size int) *raftpb.Snapshot {
+func snapshotAt(t testing.TB, l *Log, term, index uint64, size int) *raftpb.Snapshot {
 	t.Helper()
 	state := make([]byte, size)
 	_, _ = rand.Read(state)
@@ -74,7 +74,7 @@ func snapshotAt(t *testing.T, l *Log, term, index uint64, size int) *raftpb.Snap
 	return s
 }
 
-func mustClose(t *testing.T, l *Log) {
+func mustClose(t testing.TB, l *Log) {
 	t.Helper()
 	if err := l.Close(); err != nil {
 		t.Fatal(err)

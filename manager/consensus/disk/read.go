@@ -20,7 +20,11 @@ import (
 
 // read reads from the newest snapshot that is whole.
 func (l *Log) read(log *slog.Logger) (State, error) {
-	known, err := wal.ValidSnapshotEntries(zap.NewNop(), l.walDir())
+	var known []*walpb.Snapshot
+	err := decoding(func() (err error) {
+		known, err = wal.ValidSnapshotEntries(zap.NewNop(), l.walDir())
+		return err
+	})
 	if err != nil {
 		return State{}, corrupt(err)
 	}
@@ -41,6 +45,26 @@ func (l *Log) read(log *slog.Logger) (State, error) {
 	return l.readFrom(nil)
 }
 
+// readAll reads what follows the snapshot that a log was opened at.
+func readAll(w *wal.WAL) (meta []byte, hs *raftpb.HardState, entries []*raftpb.Entry, err error) {
+	err = decoding(func() (err error) {
+		meta, hs, entries, err = w.ReadAll()
+		return err
+	})
+	return meta, hs, entries, err
+}
+
+// decoding makes an error of a panic: etcd's log panics at a record whose bytes are
+// whole and are none of its kind.
+func decoding(read func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("a record is not of its kind: %v", p)
+		}
+	}()
+	return read()
+}
+
 func without(known []*walpb.Snapshot, m *raftpb.SnapshotMetadata) []*walpb.Snapshot {
 	var out []*walpb.Snapshot
 	for _, k := range known {
@@ -58,7 +82,7 @@ func (l *Log) readFrom(s *raftpb.Snapshot) (State, error) {
 		if err != nil {
 			return State{}, fmt.Errorf("at snapshot %d: %w", at.GetIndex(), err)
 		}
-		data, hs, entries, err := w.ReadAll()
+		data, hs, entries, err := readAll(w)
 		if err == nil {
 			l.wal = w
 			meta, err := parseMeta(data)
@@ -116,8 +140,28 @@ func parseMeta(data []byte) (*logv1.WALMetadata, error) {
 	return meta, nil
 }
 
+// sound returns an error unless the entries of a state follow each other and are such
+// as members write. The kind of a record is not under its checksum: one that was
+// another reads as an entry with no sealed data, or leaves a gap.
+func sound(st State) error {
+	index, term := st.Snapshot.GetMetadata().GetIndex(), st.Snapshot.GetMetadata().GetTerm()
+	for _, e := range st.Entries {
+		switch {
+		case e.GetIndex() != index+1 || e.GetTerm() < term:
+			return corrupt(fmt.Errorf("entry %d of term %d follows entry %d of term %d", e.GetIndex(), e.GetTerm(), index, term))
+		case e.GetType() != raftpb.EntryNormal && len(e.GetData()) == 0:
+			return corrupt(fmt.Errorf("entry %d is of kind %v and empty", e.GetIndex(), e.GetType()))
+		}
+		index, term = e.GetIndex(), e.GetTerm()
+	}
+	return nil
+}
+
 // check holds what was read against what was promised (R24).
 func (l *Log) check(st State) error {
+	if err := sound(st); err != nil {
+		return err
+	}
 	last := st.Snapshot.GetMetadata().GetIndex()
 	if n := len(st.Entries); n > 0 {
 		last = st.Entries[n-1].GetIndex()

@@ -58,7 +58,7 @@ func (l *Log) buildWAL(at *walpb.Snapshot) error {
 	if err != nil {
 		return err
 	}
-	meta, hs, entries, err := old.ReadAll()
+	meta, hs, entries, err := readAll(old)
 	_ = old.Close() // reading has closed what there was; one that is read only has no more
 	if err != nil {
 		return err

@@ -115,7 +115,11 @@ func frames(t *testing.T, dir string) []int64 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var at []int64
+	return framesOf(data)
+}
+
+// framesOf does the same for the bytes of a segment.
+func framesOf(data []byte) (at []int64) {
 	for n := int64(0); ; {
 		at = append(at, n)
 		length := binary.LittleEndian.Uint64(data[n:])
