@@ -71,7 +71,7 @@ func together(work []appendWork) int {
 func (r *Runner) write(batch []appendWork) error {
 	d := r.disk.Load()
 	if s := batch[0].Snapshot; s != nil {
-		if err := d.SaveSnapshot(s); err != nil {
+		if err := d.Install(s); err != nil {
 			return err
 		}
 		r.durable.last.Store(s.GetMetadata().GetIndex())

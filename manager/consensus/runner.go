@@ -27,6 +27,7 @@ import (
 type logFile interface {
 	Save(*raftpb.HardState, []*raftpb.Entry) error
 	SaveSnapshot(*raftpb.Snapshot) error
+	Install(*raftpb.Snapshot) error
 	WriteState(name string, write func(io.Writer) error) (disk.Summary, error)
 	ReceiveState(*logv1.Manifest, io.Reader) error
 	OpenState(*logv1.Manifest) (io.ReadCloser, error)

@@ -34,6 +34,7 @@ import (
 	"go.etcd.io/etcd/server/v3/etcdserver/api/snap"
 	"go.etcd.io/etcd/server/v3/storage/wal"
 	"go.etcd.io/etcd/server/v3/storage/wal/walpb"
+	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
@@ -46,7 +47,7 @@ const Format = 1
 // promised to others: it was restored from a copy, or files of it are gone.
 var ErrRolledBack = fmt.Errorf("this directory is older than what this manager has promised; it must rejoin: on another manager run \"ctl node demote\" and \"ctl node promote\" for this node, or, if there is no other, \"ctl swarm restore\" a backup: %w", errdefs.ErrFailedPrecondition)
 
-// A Log is an open directory. It is safe for use by many; Save, Release and
+// A Log is an open directory. It is safe for use by many; Save with Install, Release and
 // SetMark are each for one goroutine at a time, since their order has a meaning.
 type Log struct {
 	path  string
@@ -55,14 +56,19 @@ type Log struct {
 	wal   *wal.WAL
 	snap  *snap.Snapshotter
 
-	// gate is held for reading over each use of wal, and for writing by Renew, which
-	// puts another in its place: a write that comes meanwhile waits for it.
+	// gate is held for reading over each use of wal, and for writing by Renew and
+	// Install, which put another in its place: a write that comes meanwhile waits for it.
 	gate sync.RWMutex
 
 	// fresh says that a snapshot was saved since the last hard state was.
 	fresh atomic.Bool
 
-	pace func(step string) error // a test's; called after each step of Renew
+	// meta is what the log begins with, and hard the newest hard state, which Save and
+	// Install write in turn.
+	meta []byte
+	hard *raftpb.HardState
+
+	pace func(step string) error // a test's; called after each step of Renew and Install
 
 	mu     sync.Mutex // guards failed; never held across I/O
 	failed error
@@ -119,7 +125,7 @@ func Create(dir string, meta *logv1.WALMetadata) (*Log, error) {
 	if err != nil {
 		return nil, errors.Join(err, w.Close())
 	}
-	l.wal = w
+	l.wal, l.meta = w, data
 	return l, durable.SyncDir(l.root)
 }
 
@@ -155,6 +161,7 @@ func Open(dir string, log *slog.Logger) (*Log, State, error) {
 	if err != nil {
 		return nil, State{}, errors.Join(fmt.Errorf("open log %s: %w", dir, err), l.Close())
 	}
+	l.hard = st.HardState
 	return l, st, nil
 }
 
@@ -178,10 +185,14 @@ func (l *Log) Save(hs *raftpb.HardState, entries []*raftpb.Entry) error {
 	if err != nil {
 		return l.fail(fmt.Errorf("write log %s: %w", l.path, err))
 	}
+	if !raft.IsEmptyHardState(hs) {
+		l.hard = hs
+	}
 	return nil
 }
 
-// SaveSnapshot makes a snapshot durable whose state file is there already.
+// SaveSnapshot makes a snapshot of this log's own entries durable, whose state file is
+// there already.
 func (l *Log) SaveSnapshot(s *raftpb.Snapshot) error {
 	l.gate.RLock()
 	defer l.gate.RUnlock()
@@ -196,6 +207,17 @@ func (l *Log) SaveSnapshot(s *raftpb.Snapshot) error {
 
 func (l *Log) saveSnapshot(s *raftpb.Snapshot) error {
 	// The file first: a record in the log must find it.
+	if err := l.saveSnapshotFile(s); err != nil {
+		return err
+	}
+	if err := l.wal.SaveSnapshot(recordOf(s)); err != nil {
+		return err
+	}
+	l.fresh.Store(true)
+	return nil
+}
+
+func (l *Log) saveSnapshotFile(s *raftpb.Snapshot) error {
 	if err := l.snap.SaveSnap(s); err != nil {
 		return err
 	}
@@ -203,14 +225,13 @@ func (l *Log) saveSnapshot(s *raftpb.Snapshot) error {
 	if err := l.snaps.Chmod(fmt.Sprintf("%016x-%016x.snap", m.GetTerm(), m.GetIndex()), 0o600); err != nil {
 		return err
 	}
-	if err := durable.SyncDir(l.snaps); err != nil {
-		return err
-	}
-	if err := l.wal.SaveSnapshot(&walpb.Snapshot{Index: m.Index, Term: m.Term, ConfState: m.GetConfState()}); err != nil {
-		return err
-	}
-	l.fresh.Store(true)
-	return nil
+	return durable.SyncDir(l.snaps)
+}
+
+// recordOf is how the log names a snapshot.
+func recordOf(s *raftpb.Snapshot) *walpb.Snapshot {
+	m := s.GetMetadata()
+	return &walpb.Snapshot{Index: m.Index, Term: m.Term, ConfState: m.GetConfState()}
 }
 
 // Free returns the bytes free where the log lies.

@@ -84,7 +84,7 @@ func (l *Log) readFrom(s *raftpb.Snapshot) (State, error) {
 		}
 		data, hs, entries, err := readAll(w)
 		if err == nil {
-			l.wal = w
+			l.wal, l.meta = w, data
 			meta, err := parseMeta(data)
 			return State{Meta: meta, HardState: hs, Snapshot: s, Entries: entries}, errors.Join(err, l.forgetRepair())
 		}

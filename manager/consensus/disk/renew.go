@@ -36,8 +36,8 @@ func (l *Log) Renew(s *raftpb.Snapshot) error {
 	if err := l.broken(); err != nil {
 		return err
 	}
-	at := &walpb.Snapshot{Index: s.GetMetadata().Index, Term: s.GetMetadata().Term, ConfState: s.GetMetadata().GetConfState()}
-	if err := l.buildWAL(at); err != nil {
+	at := recordOf(s)
+	if err := l.rebuildWAL(at); err != nil {
 		return fmt.Errorf("renew log %s from snapshot %d: %w", l.path, at.GetIndex(), err)
 	}
 	if err := l.exchangeWAL(at); err != nil {
@@ -49,8 +49,38 @@ func (l *Log) Renew(s *raftpb.Snapshot) error {
 	return l.removeSnapshotsBut(at)
 }
 
-// buildWAL makes wal.new of what the log holds from at on. The gate is held.
-func (l *Log) buildWAL(at *walpb.Snapshot) error {
+// Install makes a snapshot that another member has sent the beginning of the log, and of
+// all that the log held only the hard state stays: entries behind the snapshot's index
+// are of a past that did not come true, and the next Open would read them as what follows
+// it. The state file is there already. A crash at any moment leaves the log as it was, or
+// with the snapshot and nothing else. After an error every call fails.
+func (l *Log) Install(s *raftpb.Snapshot) error {
+	l.gate.Lock()
+	defer l.gate.Unlock()
+	if err := l.broken(); err != nil {
+		return err
+	}
+	at := recordOf(s)
+	err := errors.Join(l.sweepRenewal(), l.saveSnapshotFile(s), l.paced("saved"))
+	if err == nil {
+		err = l.buildWAL(at, l.meta, l.hard, nil)
+	}
+	if err == nil {
+		err = l.exchangeWAL(at)
+	}
+	if err == nil {
+		l.hard = reaching(l.hard, at)
+		l.fresh.Store(false)
+		err = errors.Join(l.sweepRenewal(), l.paced("swept"))
+	}
+	if err != nil {
+		return l.fail(fmt.Errorf("begin log %s anew at snapshot %d: %w", l.path, at.GetIndex(), err))
+	}
+	return nil
+}
+
+// rebuildWAL makes wal.new of what the log holds from at on. The gate is held.
+func (l *Log) rebuildWAL(at *walpb.Snapshot) error {
 	if err := errors.Join(l.sweepRenewal(), l.wal.Sync()); err != nil {
 		return err
 	}
@@ -63,12 +93,16 @@ func (l *Log) buildWAL(at *walpb.Snapshot) error {
 	if err != nil {
 		return err
 	}
-	hs = reaching(hs, at)
+	return l.buildWAL(at, meta, hs, entries)
+}
+
+// buildWAL makes wal.new, which begins at at. The gate is held.
+func (l *Log) buildWAL(at *walpb.Snapshot, meta []byte, hs *raftpb.HardState, entries []*raftpb.Entry) error {
 	next, err := wal.Create(zap.NewNop(), filepath.Join(l.path, newWAL), meta)
 	if err != nil {
 		return err
 	}
-	err = errors.Join(l.paced("created"), next.SaveSnapshot(at), next.Save(hs, entries), next.Sync(), next.Close())
+	err = errors.Join(l.paced("created"), next.SaveSnapshot(at), next.Save(reaching(hs, at), entries), next.Sync(), next.Close())
 	return errors.Join(err, durable.SyncDir(l.root), l.paced("built"))
 }
 
