@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/skep-project/skep/cli/conn"
 	cav1 "github.com/skep-project/skep/proto/skep/ca/v1"
 	controlv1 "github.com/skep-project/skep/proto/skep/control/v1"
+	modelv1 "github.com/skep-project/skep/proto/skep/model/v1"
 )
 
 // clients is how many ask at once.
@@ -150,7 +152,7 @@ func idle(ctx context.Context, s *stage) error {
 		return err
 	}
 	spec := resp.GetCluster().GetSpec()
-	spec.HeartbeatPeriod, spec.Lease = int64(5*time.Second), int64(15*time.Second) // a lease is three beats at least
+	spec.HeartbeatPeriod, spec.Lease = int64(idlePulse), int64(3*idlePulse) // a lease is three beats at least
 	if _, err := s.swarm.control().UpdateCluster(ctx, &controlv1.UpdateClusterRequest{
 		RequestId: conn.RequestID(), Version: resp.GetCluster().GetMeta().GetVersion(), Spec: spec,
 	}); err != nil {
@@ -186,12 +188,55 @@ func idle(ctx context.Context, s *stage) error {
 	if err != nil {
 		return err
 	}
-	s.note("manager's core", "%", cpu, 100*u.cpu.Seconds()/s.pace.idle.Seconds())
+	s.note("manager's core", "%", cpu, core(u.cpu, s.pace.idle))
 	s.note("RSS an agent", "KiB", plain, (float64(u.rss)-float64(bare[0].rss))/1024/float64(s.agents))
 	s.note("heap and stacks an agent", "KiB", plain,
 		(float64(with.LiveBytes+with.Stacks)-float64(alone.LiveBytes+alone.Stacks))/1024/float64(s.agents))
 	s.note("goroutines an agent", "", plain, float64(with.Routines-alone.Routines)/float64(s.agents))
-	return nil
+	return s.floor(ctx)
+}
+
+// idlePulse is how often the agents of an idle swarm beat, and idleTurn how long their
+// beats wait for each other then.
+const (
+	idlePulse = 5 * time.Second
+	idleTurn  = 250 * time.Millisecond
+)
+
+// core is the share of a processor, in percent.
+func core(used, during time.Duration) float64 { return 100 * used.Seconds() / during.Seconds() }
+
+// deserted reports whether no agent is there, and everybody knows.
+func (s *stage) deserted(ctx context.Context) (bool, error) {
+	resp, err := s.swarm.control().ListNodes(ctx, &controlv1.ListNodesRequest{})
+	return !slices.ContainsFunc(resp.GetNodes(), func(v *controlv1.NodeView) bool {
+		return v.GetManager() == nil && v.GetNode().GetStatus().GetState() != modelv1.NodeState_NODE_STATE_DOWN
+	}), err
+}
+
+// floor is what an idle swarm's figure is made of, at the same hour: a manager to which
+// nobody is connected, and bytes that go back and forth as beats do.
+func (s *stage) floor(ctx context.Context) error {
+	s.fleet.end()
+	if s.pace.settle > 0 { // else it is only seen whether this runs
+		if err := eventually(ctx, "every agent to be down", s.deserted); err != nil {
+			return err
+		}
+	}
+	wait(ctx, s.pace.settle)
+	before, err := s.swarm.mark()
+	if err != nil {
+		return err
+	}
+	wait(ctx, s.pace.idle)
+	u, err := s.swarm.since(before)
+	if err != nil {
+		return err
+	}
+	s.note("core of a manager alone", "%", cpu, core(u.cpu, s.pace.idle))
+	bare, err := bareEcho(ctx, s.agents, idlePulse, idleTurn, s.pace.idle)
+	s.note("core of a bare TLS echo of as many beats", "%", cpu, core(bare, s.pace.idle))
+	return err
 }
 
 // wait waits for d; false if ctx ended first.

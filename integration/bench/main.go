@@ -36,6 +36,12 @@ func main() {
 			os.Exit(1)
 		}
 		return
+	case len(os.Args) == 2 && os.Args[1] == "echo":
+		if err := serveEcho(); err != nil {
+			fmt.Fprintln(os.Stderr, "echo:", err)
+			os.Exit(1)
+		}
+		return
 	case len(os.Args) == 3 && os.Args[1] == "replica":
 		if err := serveReplica(os.Args[2]); err != nil {
 			fmt.Fprintln(os.Stderr, "replica:", err)
