@@ -174,13 +174,7 @@ func idle(ctx context.Context, s *stage) error {
 	if err := ready(ctx, s.swarm, s.agents); err != nil {
 		return err
 	}
-	wait(ctx, s.pace.settle)
-	before, err := s.swarm.mark()
-	if err != nil {
-		return err
-	}
-	wait(ctx, s.pace.idle)
-	u, err := s.swarm.since(before)
+	u, err := s.quiet(ctx)
 	if err != nil {
 		return err
 	}
@@ -206,6 +200,17 @@ const (
 // core is the share of a processor, in percent.
 func core(used, during time.Duration) float64 { return 100 * used.Seconds() / during.Seconds() }
 
+// quiet is what the managers use while nothing is asked of them.
+func (s *stage) quiet(ctx context.Context) (usage, error) {
+	wait(ctx, s.pace.settle)
+	before, err := s.swarm.mark()
+	if err != nil {
+		return usage{}, err
+	}
+	wait(ctx, s.pace.idle)
+	return s.swarm.since(before)
+}
+
 // deserted reports whether no agent is there, and everybody knows.
 func (s *stage) deserted(ctx context.Context) (bool, error) {
 	resp, err := s.swarm.control().ListNodes(ctx, &controlv1.ListNodesRequest{})
@@ -223,13 +228,7 @@ func (s *stage) floor(ctx context.Context) error {
 			return err
 		}
 	}
-	wait(ctx, s.pace.settle)
-	before, err := s.swarm.mark()
-	if err != nil {
-		return err
-	}
-	wait(ctx, s.pace.idle)
-	u, err := s.swarm.since(before)
+	u, err := s.quiet(ctx)
 	if err != nil {
 		return err
 	}

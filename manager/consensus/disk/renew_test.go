@@ -81,6 +81,25 @@ func TestARenewedLogHoldsWhatItHeldAndNothingOlder(t *testing.T) {
 	}
 }
 
+var errGone = errors.New("the disk is gone")
+
+// lostAt has the disk of a log be lost after a step, and returns where a copy of what was
+// on it then will be. seen are the steps that there were.
+func lostAt(t *testing.T, dir string, l *Log, step string, seen *[]string) (killed string) {
+	t.Helper()
+	killed = filepath.Join(t.TempDir(), "raft")
+	l.pace = func(at string) error {
+		if !slices.Contains(*seen, at) {
+			*seen = append(*seen, at)
+		}
+		if at != step {
+			return nil
+		}
+		return errors.Join(os.CopyFS(killed, os.DirFS(dir)), errGone)
+	}
+	return killed
+}
+
 // TestARenewalSurvivesACrashAtEveryStep kills the process, and has the disk fail,
 // after each step.
 func TestARenewalSurvivesACrashAtEveryStep(t *testing.T) {
@@ -89,19 +108,9 @@ func TestARenewalSurvivesACrashAtEveryStep(t *testing.T) {
 	var seen []string
 	for _, step := range steps {
 		dir, l, s := aged(t)
-		killed := filepath.Join(t.TempDir(), "raft")
-		gone := errors.New("the disk is gone")
-		l.pace = func(at string) error {
-			if !slices.Contains(seen, at) {
-				seen = append(seen, at)
-			}
-			if at != step {
-				return nil
-			}
-			return errors.Join(os.CopyFS(killed, os.DirFS(dir)), gone)
-		}
+		killed := lostAt(t, dir, l, step, &seen)
 		err := l.Renew(s)
-		if !errors.Is(err, gone) {
+		if !errors.Is(err, errGone) {
 			t.Fatalf("%s: %v", step, err)
 		}
 		early := step == "created" || step == "built"
@@ -201,18 +210,8 @@ func TestAnInstallationSurvivesACrashAtEveryStep(t *testing.T) {
 	for _, step := range steps {
 		dir, l := deposed(t, 2)
 		s := sent(t, l, 5, 11)
-		killed := filepath.Join(t.TempDir(), "raft")
-		gone := errors.New("the disk is gone")
-		l.pace = func(at string) error {
-			if !slices.Contains(seen, at) {
-				seen = append(seen, at)
-			}
-			if at != step {
-				return nil
-			}
-			return errors.Join(os.CopyFS(killed, os.DirFS(dir)), gone)
-		}
-		if err := l.Install(s); !errors.Is(err, gone) {
+		killed := lostAt(t, dir, l, step, &seen)
+		if err := l.Install(s); !errors.Is(err, errGone) {
 			t.Fatalf("%s: %v", step, err)
 		}
 		if err := l.Save(hard(5, 11), nil); err == nil {
