@@ -128,10 +128,11 @@ type swarmInfo struct {
 	CertificateExpires *time.Time
 	CertificateRenews  *time.Time
 	// Clock says how far this host's is off the swarm's; empty if it is not.
-	Clock        string `json:",omitempty"`
-	ElectionTick int64  `json:",omitempty"`
-	Nodes        uint32 `json:",omitempty"`
-	Managers     uint32 `json:",omitempty"`
+	Clock         string `json:",omitempty"`
+	HeartbeatTick int64  `json:",omitempty"`
+	ElectionTick  int64  `json:",omitempty"`
+	Nodes         uint32 `json:",omitempty"`
+	Managers      uint32 `json:",omitempty"`
 	// Leader and States, how many nodes are in which state, are of a manager that
 	// was asked over the network.
 	Leader  string            `json:",omitempty"`
@@ -247,7 +248,7 @@ func newInfo(l *localv1.InfoResponse, g *controlv1.GetClusterResponse) info {
 		i.Swarm.UnreachableSince = append(i.Swarm.UnreachableSince, time.Unix(0, ns).UTC())
 	}
 	if tick := l.GetRaftTick(); tick > 0 {
-		i.Swarm.ElectionTick = l.GetRaftElection() / tick
+		i.Swarm.HeartbeatTick, i.Swarm.ElectionTick = l.GetRaftHeartbeat()/tick, l.GetRaftElection()/tick
 	}
 	if id := show.ID(l.GetCluster()); id != "" && i.Swarm.ControlAvailable {
 		i.Swarm.Cluster = &clusterInfo{ID: id}
@@ -442,7 +443,9 @@ func (w swarmInfo) clusterText(b *strings.Builder, field func(depth int, name st
 	b.WriteString(" Raft:\n")
 	field(2, "Snapshot Interval", c.SnapshotInterval)
 	field(2, "Number of Old Snapshots to Retain", c.OldSnapshots)
-	field(2, "Heartbeat Tick", 1)
+	if w.HeartbeatTick > 0 {
+		field(2, "Heartbeat Tick", w.HeartbeatTick)
+	}
 	if w.ElectionTick > 0 {
 		field(2, "Election Tick", w.ElectionTick)
 	}
@@ -456,7 +459,6 @@ func (w swarmInfo) clusterText(b *strings.Builder, field func(depth int, name st
 	field(2, "Expiry Duration", show.Age(c.NodeCertExpiry))
 	field(2, "Expiry Duration of Managers", show.Age(c.ManagerCertExpiry))
 	field(2, "Renewal After Expiry", c.expired())
-	field(2, "Force Rotate", 0)
 	if len(c.ExternalCAs) > 0 {
 		b.WriteString("  External CAs:\n")
 	}

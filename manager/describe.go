@@ -51,7 +51,7 @@ func (m *Manager) Describe(out *localv1.InfoResponse) {
 		}
 	}
 	timing := m.raft.Timing()
-	out.RaftTick, out.RaftElection = int64(timing.Tick), int64(timing.Election)
+	out.RaftTick, out.RaftHeartbeat, out.RaftElection = int64(timing.Tick), int64(timing.Heartbeat), int64(timing.Election)
 	if s.Failed != nil {
 		out.State, out.Error = localv1.State_STATE_ERROR, s.Failed.Error()
 	}

@@ -263,7 +263,7 @@ func Three() *Swarm {
 	s.Daemon = &localv1.InfoResponse{State: localv1.State_STATE_ACTIVE, Node: ID("dev01"), Cluster: ID("cluster"),
 		Role: modelv1.Role_ROLE_MANAGER, Hostname: "dev01", Address: "192.0.2.1", Version: "v0.1.0",
 		Runtime: "containerd 2.3.7, runc 1.5.2", Description: s.Nodes[0].Node.Description, Running: 2, StateDir: "/var/lib/skep",
-		RaftTick: int64(50 * time.Millisecond), RaftElection: int64(600 * time.Millisecond),
+		RaftTick: int64(50 * time.Millisecond), RaftHeartbeat: int64(100 * time.Millisecond), RaftElection: int64(600 * time.Millisecond),
 		ManagerAddresses: s.Cluster.ManagerAddresses, Leader: true}
 	return s
 }

@@ -106,7 +106,7 @@ func NewCore(cfg CoreConfig) (*Core, error) {
 	c.raw, err = raft.NewRawNode(&raft.Config{
 		ID:                        cfg.RaftID,
 		ElectionTick:              cfg.ElectionTicks,
-		HeartbeatTick:             2,
+		HeartbeatTick:             heartbeatTicks,
 		Storage:                   storage,
 		Applied:                   cfg.Applied,
 		AsyncStorageWrites:        true,

@@ -32,6 +32,9 @@ type contact struct {
 // before; and two who campaign at once share them.
 const soonTries = 6
 
+// heartbeatTicks is how often a leader is heard of that has nothing to say, in ticks.
+const heartbeatTicks = 2
+
 // Tick moves the core's clock by one tick.
 func (c *Core) Tick() {
 	c.now++

@@ -171,7 +171,9 @@ type InfoResponse struct {
 	PendingKey   []byte `protobuf:"bytes,62,opt,name=pending_key,json=pendingKey,proto3" json:"pending_key,omitempty"`
 	PendingUntil int64  `protobuf:"varint,63,opt,name=pending_until,json=pendingUntil,proto3" json:"pending_until,omitempty"`
 	// The swarm asks for FIPS 140-3 mode of each node.
-	FipsRequired  bool `protobuf:"varint,64,opt,name=fips_required,json=fipsRequired,proto3" json:"fips_required,omitempty"`
+	FipsRequired bool `protobuf:"varint,64,opt,name=fips_required,json=fipsRequired,proto3" json:"fips_required,omitempty"`
+	// How often a leader is heard of at least, nanoseconds.
+	RaftHeartbeat int64 `protobuf:"varint,65,opt,name=raft_heartbeat,json=raftHeartbeat,proto3" json:"raft_heartbeat,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -428,6 +430,13 @@ func (x *InfoResponse) GetFipsRequired() bool {
 		return x.FipsRequired
 	}
 	return false
+}
+
+func (x *InfoResponse) GetRaftHeartbeat() int64 {
+	if x != nil {
+		return x.RaftHeartbeat
+	}
+	return 0
 }
 
 type InitRequest struct {
@@ -1255,7 +1264,7 @@ var File_skep_local_v1_local_proto protoreflect.FileDescriptor
 const file_skep_local_v1_local_proto_rawDesc = "" +
 	"\n" +
 	"\x19skep/local/v1/local.proto\x12\rskep.local.v1\x1a\x1bskep/backup/v1/backup.proto\x1a\x19skep/model/v1/model.proto\x1a\x15skep/rpc/v1/rpc.proto\"\r\n" +
-	"\vInfoRequest\"\xc4\b\n" +
+	"\vInfoRequest\"\xeb\b\n" +
 	"\fInfoResponse\x12*\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x14.skep.local.v1.StateR\x05state\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x12\x12\n" +
@@ -1294,7 +1303,8 @@ const file_skep_local_v1_local_proto_rawDesc = "" +
 	"\vpending_key\x18> \x01(\fR\n" +
 	"pendingKey\x12#\n" +
 	"\rpending_until\x18? \x01(\x03R\fpendingUntil\x12#\n" +
-	"\rfips_required\x18@ \x01(\bR\ffipsRequired\"\xd1\x02\n" +
+	"\rfips_required\x18@ \x01(\bR\ffipsRequired\x12%\n" +
+	"\x0eraft_heartbeat\x18A \x01(\x03R\rraftHeartbeat\"\xd1\x02\n" +
 	"\vInitRequest\x12%\n" +
 	"\x0eadvertise_addr\x18\x01 \x01(\tR\radvertiseAddr\x12\x1f\n" +
 	"\vlisten_addr\x18\x02 \x01(\tR\n" +
