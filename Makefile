@@ -131,14 +131,9 @@ script: build $(CFSSL)/.done ## CLI stories
 adversary: ## attacks on a swarm of real processes
 	$(call phase,adversary,$(GO) test -count=1 ./integration/adversary/...)
 
-# Stories that hold times to promises have the machine to themselves. Those that mostly
-# wait for leases do so two at a time.
-LAB_TEST = SKEP_BIN=$(CURDIR)/bin/ctl SKEP_NFPM=$(NFPM) $(GO) test -tags lab -count=1 -timeout 20m
-
 lab-test: build runtime $(NFPM) ## hosts on this machine: the lab's own tests and every story on it (as root)
 	$(call phase,lab,$(GO) test -tags lab -count=1 -timeout 20m ./internal/lab/... && \
-		$(LAB_TEST) -p 1 ./integration/walkthrough/... ./integration/services/... ./integration/lab/... ./integration/deb/... && \
-		$(LAB_TEST) -p 2 ./integration/cluster/... ./integration/many/...)
+		SKEP_BIN=$(CURDIR)/bin/ctl SKEP_NFPM=$(NFPM) $(GO) test -p 1 -tags lab -count=1 -timeout 20m ./integration/walkthrough/... ./integration/services/... ./integration/cluster/... ./integration/many/... ./integration/lab/... ./integration/deb/...)
 
 # --- what people look at ---------------------------------------------------
 

@@ -44,8 +44,9 @@ func TestAWaitAndAReaderOutliveTheirManager(t *testing.T) {
 	s.background("m2", "events", "ctl events --since @0 --timeout 2m --format json --filter type=service --filter type=node")
 	s.background("m2", "wait", "ctl service create --name slow --constraint node.labels.disk==ssd alpine sleep 1000000")
 	s.Until("m1", "ctl service ps slow --no-trunc", "no suitable node among 3 (3 do not satisfy node.labels.disk==ssd)")
-	s.again("m2") // the daemon that answers
-	s.dies("m1")  // the leader
+	s.Until("m2", "cat /tmp/events.out", `"Action":"create"`) // it reads
+	s.again("m2")                                             // the daemon that answers
+	s.dies("m1")                                              // the leader
 	s.Until("m2", "ctl node ls", "Leader")
 	s.Until("m3", "ctl node update --label-add disk=ssd m3 && echo labelled", "labelled")
 	s.Until("m2", "cat /tmp/wait.end", "exit 0")
