@@ -188,7 +188,7 @@ func (v *voice) thanked(resp *dispatchv1.SessionResponse, some bool) bool {
 
 // wished adds what the node's record wants of it, if that is new.
 func (v *voice) wished(snap *store.Snapshot, resp *dispatchv1.SessionResponse) (some bool) {
-	wish := wishOf(snap, v.work.node)
+	wish := wishOf(snap, v.work.node, v.session.shown)
 	if proto.Equal(wish, v.wish) {
 		return false
 	}
@@ -231,8 +231,9 @@ func (v *voice) counted(resp *dispatchv1.SessionResponse) (some bool) {
 	return some
 }
 
-// wishOf is what the node's record wants of it.
-func wishOf(snap *store.Snapshot, node id.ID) *dispatchv1.Wish {
+// wishOf is what the node's record wants of it. shown is the generation of the certificate
+// that its session was opened with: the one that was issued last may never have come.
+func wishOf(snap *store.Snapshot, node id.ID, shown uint64) *dispatchv1.Wish {
 	n := snap.Node(node)
 	if n == nil {
 		return nil
@@ -240,7 +241,7 @@ func wishOf(snap *store.Snapshot, node id.ID) *dispatchv1.Wish {
 	root := snap.Cluster().GetRoot()
 	wish := &dispatchv1.Wish{
 		Role:       n.GetSpec().GetRole(),
-		Renew:      n.GetCurrent().GetRole() != n.GetSpec().GetRole(),
+		Renew:      roleShown(n, shown) != n.GetSpec().GetRole(),
 		Roots:      slices.Clone(root.GetCertificates()),
 		Member:     snap.MemberByNode(node).GetRaftId(),
 		Trust:      root.GetTrust(),
@@ -253,4 +254,16 @@ func wishOf(snap *store.Snapshot, node id.ID) *dispatchv1.Wish {
 		wish.Issuer, wish.Spread = signer[:], r.GetSpread()
 	}
 	return wish
+}
+
+// roleShown is the role in a node's certificate of that generation, as the record has it.
+// Of one that is no longer there it is none.
+func roleShown(n *modelv1.Node, shown uint64) modelv1.Role {
+	switch shown {
+	case 0, n.GetCurrent().GetGeneration(): // 0: nobody has seen one
+		return n.GetCurrent().GetRole()
+	case n.GetPrevious().GetGeneration():
+		return n.GetPrevious().GetRole()
+	}
+	return modelv1.Role_ROLE_UNSPECIFIED
 }

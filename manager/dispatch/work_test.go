@@ -111,3 +111,22 @@ func TestANodeIsToldWhatToTrustAndWhoseCertificateToHave(t *testing.T) {
 		}
 	})
 }
+
+// TestACertificateThatNeverCameIsAskedForAgain: the record has the one that was issued,
+// and the node was killed before it had it.
+func TestACertificateThatNeverCameIsAskedForAgain(t *testing.T) {
+	t.Parallel()
+	const worker, manager = modelv1.Role_ROLE_WORKER, modelv1.Role_ROLE_MANAGER
+	r := newReplica(t)
+	n := &modelv1.Node{
+		Id: nodeN(1).Bytes(), Spec: &modelv1.NodeSpec{Role: worker},
+		Current:  &modelv1.Certificate{Generation: 9, Role: worker},
+		Previous: &modelv1.Certificate{Generation: 8, Role: manager},
+	}
+	r.do(&logv1.Operation{Op: &logv1.Operation_PutNode{PutNode: n}})
+	for shown, want := range map[uint64]bool{9: false, 8: true, 7: true, 0: false} {
+		if got := wishOf(r.Snapshot(), nodeN(1), shown).GetRenew(); got != want {
+			t.Errorf("a session with generation %d of %d is told to renew: %v, want %v", shown, n.GetCurrent().GetGeneration(), got, want)
+		}
+	}
+}
