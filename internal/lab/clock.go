@@ -31,6 +31,10 @@ const clockAsk = "__vdso_clock_gettime"
 // stopTime bounds the wait for the threads of a process to stand still.
 const stopTime = 5 * time.Second
 
+// stopTries is how many looks, a millisecond apart, threads have to come to a stand
+// before they are let go and stopped anew.
+const stopTries = 20
+
 // steppedClock is what clockAsk becomes: it asks the kernel, and adds the
 // seconds behind it to the time of day. What it asks of other clocks, the
 // monotonic above all, is answered as it was. The last eight bytes are the
@@ -96,11 +100,16 @@ func (p *Proc) stepClock(ctx context.Context, d time.Duration) (err error) {
 	}
 	stood, stop := context.WithTimeout(ctx, stopTime)
 	defer stop()
-	for !v.free(dir) {
+	for try := 1; !v.free(dir); try++ {
 		select {
 		case <-stood.Done():
 			return fmt.Errorf("its threads do not stand still outside of %s: %w", clockAsk, stood.Err())
 		case <-time.After(time.Millisecond):
+		}
+		if try%stopTries == 0 { // one was stopped in the middle of it, and stays there
+			if err := errors.Join(p.Signal(ctx, syscall.SIGCONT), p.Signal(ctx, syscall.SIGSTOP)); err != nil {
+				return err
+			}
 		}
 	}
 	return v.step(dir, int64(d/time.Second))
