@@ -55,11 +55,17 @@ func (c *Conn) onNode() error {
 		"run the command on that node, or name this host's own daemon: --context default")
 }
 
-// Read asks each host in turn until one answers.
+// electionTime is for how long a read waits out that no host can answer just now: the
+// managers have lost their leader and elect another.
+const electionTime = 2 * time.Second
+
+// Read asks each host in turn until one answers. If there are several and none can, it
+// asks them again for electionTime.
 func Read[Q, A any](ctx context.Context, c *Conn, method Method[Q, A], q Q) (a A, err error) {
 	if err := c.open(ctx); err != nil {
 		return a, err
 	}
+	pause, began := firstPause, time.Now()
 	for tries := 1; ; tries++ {
 		var header metadata.MD
 		a, err = method(controlv1.NewControlClient(c.cc), ctx, q, grpc.Header(&header))
@@ -67,9 +73,28 @@ func Read[Q, A any](ctx context.Context, c *Conn, method Method[Q, A], q Q) (a A
 			c.markStale(header)
 			return a, nil
 		}
-		if tries >= len(c.hosts) || !elsewhere(err) || !c.leave(ctx, &err) {
+		if !elsewhere(err) {
 			return a, err
 		}
+		if tries >= len(c.hosts) {
+			if len(c.hosts) == 1 || !again(err) || time.Since(began) >= electionTime || !rest(ctx, pause) {
+				return a, err
+			}
+			pause, tries = min(2*pause, lastPause), 0
+		}
+		if !c.leave(ctx, &err) {
+			return a, err
+		}
+	}
+}
+
+// rest waits for d; false if ctx ended first.
+func rest(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
 	}
 }
 
@@ -153,10 +178,8 @@ func Change[Q, A any](ctx context.Context, c *Conn, method Method[Q, A], q Q) (a
 		} else if refused++; refused >= len(c.hosts) && (!unsure || rpc.RefusalOf(err).GetNotManager() != nil) {
 			return a, notKnown(err, unsure) // who is no manager does not become one by waiting
 		}
-		select {
-		case <-ctx.Done():
+		if !rest(ctx, pause) {
 			return a, notKnown(err, unsure)
-		case <-time.After(pause):
 		}
 		pause = min(2*pause, lastPause)
 		moved := err

@@ -78,6 +78,20 @@ func TestAnotherHostAnswersWhereOneCannot(t *testing.T) {
 	}
 }
 
+// TestAReadWaitsForAnElection: for a moment no manager lets anybody in.
+func TestAReadWaitsForAnElection(t *testing.T) {
+	t.Parallel()
+	alone := rpc.Refuse(rpc.Errorf(errdefs.ErrUnavailable, "this manager is out of contact with the other managers"), "ask another manager")
+	a, b := refusing("ListNodes", alone, alone), refusing("ListNodes", alone, alone)
+	if _, errs, code := run(t, []*clitest.Swarm{a, b}, "node", "ls"); code != 0 {
+		t.Errorf("exit %d: %s", code, errs)
+	}
+	a = refusing("ListNodes", slices.Repeat([]error{alone}, 1000)...)
+	if _, errs, code := run(t, []*clitest.Swarm{a, a}, "node", "ls"); code != 1 || !strings.Contains(errs, "out of contact") {
+		t.Errorf("nobody is ever let in: exit %d: %s", code, errs)
+	}
+}
+
 func TestARefusalStandsIfEveryHostSaysIt(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
