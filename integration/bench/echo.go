@@ -1,13 +1,13 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -15,7 +15,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"strings"
 	"syscall"
 	"time"
 
@@ -27,13 +26,14 @@ const echoBytes = 60
 
 // serveEcho is a process that sends back what it is sent on TLS connections, with a
 // goroutine for each and nothing else: the least that a heartbeat on a connection of its
-// own costs. It writes its address and ends with its standard input.
+// own costs. It writes its address and its certificate, and ends with
+// its standard input.
 func serveEcho() error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err
 	}
-	leaf := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{certified}}
+	leaf := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{certified}, IsCA: true, BasicConstraintsValid: true}
 	der, err := x509.CreateCertificate(rand.Reader, leaf, leaf, key.Public(), key)
 	if err != nil {
 		return err
@@ -44,7 +44,7 @@ func serveEcho() error {
 	if err != nil {
 		return err
 	}
-	if _, err := fmt.Println(lis.Addr()); err != nil {
+	if _, err := fmt.Println(lis.Addr(), base64.StdEncoding.EncodeToString(der)); err != nil {
 		return err
 	}
 	go func() {
@@ -94,11 +94,15 @@ func bareEcho(ctx context.Context, agents int, period, pace, during time.Duratio
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, in.Close(), cmd.Wait()) }()
-	address, err := bufio.NewReader(out).ReadString('\n')
+	var address, encoded string
+	if _, err := fmt.Fscanln(out, &address, &encoded); err != nil {
+		return 0, fmt.Errorf("hear from the echo: %w", err)
+	}
+	leaf, err := parseEncoded(encoded)
 	if err != nil {
 		return 0, err
 	}
-	conns, hangUp, err := connect(ctx, strings.TrimSpace(address), agents)
+	conns, hangUp, err := connect(ctx, address, leaf, agents)
 	defer func() { err = errors.Join(err, hangUp()) }()
 	if err != nil {
 		return 0, err
@@ -114,8 +118,17 @@ func bareEcho(ctx context.Context, agents int, period, pace, during time.Duratio
 	return after.cpu - before.cpu, err
 }
 
-// connect makes connections to an echo, and reads what comes on them. hangUp ends both.
-func connect(ctx context.Context, address string, n int) (conns []net.Conn, hangUp func() error, err error) {
+func parseEncoded(certificate string) (*x509.Certificate, error) {
+	der, err := base64.StdEncoding.DecodeString(certificate)
+	if err != nil {
+		return nil, err
+	}
+	return x509.ParseCertificate(der)
+}
+
+// connect makes connections to the echo that has the certificate, and reads what comes on
+// them. hangUp ends both.
+func connect(ctx context.Context, address string, leaf *x509.Certificate, n int) (conns []net.Conn, hangUp func() error, err error) {
 	var reading errgroup.Group
 	hangUp = func() error {
 		for _, c := range conns {
@@ -123,8 +136,9 @@ func connect(ctx context.Context, address string, n int) (conns []net.Conn, hang
 		}
 		return reading.Wait()
 	}
-	// It is the bench's own process, and nothing is told to it.
-	dialer := tls.Dialer{Config: &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true}} //nolint:gosec // see above
+	roots := x509.NewCertPool()
+	roots.AddCert(leaf)
+	dialer := tls.Dialer{Config: &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, ServerName: certified}}
 	for range n {
 		c, err := dialer.DialContext(ctx, "tcp", address)
 		if err != nil {

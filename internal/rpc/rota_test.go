@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -23,6 +24,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/skep-project/skep/ca"
 )
@@ -207,18 +210,19 @@ func TestAPeerThatHasGoneCostsNoArithmetic(t *testing.T) {
 	}
 }
 
-// shakers are configurations of TLS for one who answers and many who ask, with
+// newShakers makes configurations of TLS for one who answers and many who ask, with
 // certificates on both sides as they are in a swarm.
-func shakers(t testing.TB) (server, client *tls.Config) {
-	t.Helper()
+func newShakers() (server, client *tls.Config, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		t.Fatal(err)
+		return nil, nil, err
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"skep"}, NotAfter: time.Now().Add(time.Hour)}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), DNSNames: []string{"skep"}, NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
-		t.Fatal(err)
+		return nil, nil, err
 	}
 	own := []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}
 	server = &tls.Config{
@@ -228,7 +232,28 @@ func shakers(t testing.TB) (server, client *tls.Config) {
 			return peer.CheckSignature(peer.SignatureAlgorithm, peer.RawTBSCertificate, peer.Signature)
 		},
 	}
-	return server, &tls.Config{MinVersion: tls.VersionTLS13, Certificates: own, InsecureSkipVerify: true} // whom it asks is not what is tried here
+	client = &tls.Config{MinVersion: tls.VersionTLS13, Certificates: own, ServerName: "skep"}
+	client.RootCAs, err = trusting(der)
+	return server, client, err
+}
+
+func trusting(der []byte) (*x509.CertPool, error) {
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(leaf)
+	return roots, nil
+}
+
+func shakers(t testing.TB) (server, client *tls.Config) {
+	t.Helper()
+	server, client, err := newShakers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return server, client
 }
 
 // TestHandshakesAreDoneByTurns: each ends as it would alone, and gives its turn back.
@@ -241,7 +266,8 @@ func TestHandshakesAreDoneByTurns(t *testing.T) {
 		near, far := net.Pipe() // who writes waits for who reads
 		asks := client
 		if i%4 == 3 {
-			asks = &tls.Config{InsecureSkipVerify: true} // without a certificate
+			asks = client.Clone()
+			asks.Certificates = nil
 		}
 		wg.Go(func() {
 			c := &turntaker{Conn: near, rota: r, until: time.Now().Add(handshakeTime)}
@@ -288,7 +314,7 @@ func TestAServersDoorHasTurns(t *testing.T) {
 		}
 		near, far := net.Pipe()
 		go func() {
-			_ = tls.Client(far, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}}).Handshake() // it is refused
+			_ = tls.Client(far, &tls.Config{MinVersion: tls.VersionTLS13, ServerName: "skep", NextProtos: []string{"h2"}}).Handshake() // it is refused
 			_ = far.Close()
 		}()
 		ended := make(chan error)
@@ -309,43 +335,63 @@ func TestAServersDoorHasTurns(t *testing.T) {
 	})
 }
 
-// asShakers says to a process of this test that it is who asks: address, how many at
-// once, and their patience.
+// asShakers says to a process of this test that it is who asks: address, its certificate
+// in hex, how many at once, and their patience.
 const asShakers = "SKEP_SHAKERS"
 
-// TestShakers is the other process of BenchmarkShakingAtOnce.
-func TestShakers(t *testing.T) {
-	spec := strings.Fields(os.Getenv(asShakers))
-	if len(spec) != 3 {
-		t.Skip("it is for the benchmark")
+func TestMain(m *testing.M) {
+	if spec := os.Getenv(asShakers); spec != "" { // the other process of BenchmarkShakingAtOnce
+		through, err := shake(spec)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		fmt.Println(through)
+		return
 	}
-	count, err := strconv.Atoi(spec[1])
+	os.Exit(m.Run())
+}
+
+// shake has many ask at once, and returns how many got through.
+func shake(spec string) (int64, error) {
+	var address, encoded, within string
+	var count int
+	if _, err := fmt.Sscan(spec, &address, &encoded, &count, &within); err != nil {
+		return 0, err
+	}
+	patience, err := time.ParseDuration(within)
 	if err != nil {
-		t.Fatal(err)
+		return 0, err
 	}
-	patience, err := time.ParseDuration(spec[2])
+	der, err := hex.DecodeString(encoded)
 	if err != nil {
-		t.Fatal(err)
+		return 0, err
 	}
-	_, client := shakers(t)
+	_, client, err := newShakers()
+	if err != nil {
+		return 0, err
+	}
+	if client.RootCAs, err = trusting(der); err != nil {
+		return 0, err
+	}
 	var through atomic.Int64
-	var wg sync.WaitGroup
+	var g errgroup.Group
 	for range count {
-		wg.Go(func() {
-			raw, err := net.Dial("tcp", spec[0])
+		g.Go(func() error {
+			raw, err := net.Dial("tcp", address)
 			if err != nil {
-				t.Error(err)
-				return
+				return err
 			}
 			defer raw.Close()
 			_ = raw.SetDeadline(time.Now().Add(patience))
 			if _, err := io.ReadFull(tls.Client(raw, client), make([]byte, 1)); err == nil {
 				through.Add(1)
 			}
+			return nil
 		})
 	}
-	wg.Wait()
-	fmt.Println("through", through.Load())
+	err = g.Wait()
+	return through.Load(), err
 }
 
 // BenchmarkShakingAtOnce has many in another process shake hands at once, each with
@@ -398,17 +444,15 @@ func shakeAtOnce(b *testing.B, server *tls.Config, count, turns int) {
 			})
 		}
 	})
-	cmd := exec.Command(os.Args[0], "-test.run=^TestShakers$", "-test.v")
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %d 3s", asShakers, l.Addr(), count))
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %x %d 3s", asShakers, l.Addr(), server.Certificates[0].Certificate[0], count))
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		b.Fatalf("%v: %s", err, out)
 	}
 	_ = l.Close()
 	wg.Wait()
-	_, said, _ := strings.Cut(string(out), "through ")
-	through, _, _ := strings.Cut(said, "\n")
-	n, err := strconv.Atoi(through)
+	n, err := strconv.Atoi(strings.TrimSpace(string(out)))
 	if err != nil {
 		b.Fatalf("%v: %s", err, out)
 	}
