@@ -2,6 +2,7 @@ package bubble
 
 import (
 	"crypto/sha256"
+	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -62,8 +63,8 @@ func TestATokenOfOneUseLetsInOneWhileTheLeaderIsLost(t *testing.T) {
 				ms[0].ready(3)
 				text, made := ms[1].token(&controlv1.CreateTokenRequest{})
 				var racers []*host
-				for range 12 {
-					racers = append(racers, c.host("r"+string(rune('a'+len(racers)))))
+				for i := range 100 {
+					racers = append(racers, c.host(fmt.Sprintf("r%d", i)))
 				}
 				var in atomic.Int64
 				var wg sync.WaitGroup
