@@ -138,6 +138,21 @@ func (c cgroup) freeze(lab, host string, stop bool) (bool, error) {
 	return true, err
 }
 
+// frozen reports whether every process of lab/host stands still, outside the kernel: one
+// that freeze stops ends the call it is in first. On a hybrid machine one hierarchy says
+// so: who is stopped by it never comes to stop for another.
+func (c cgroup) frozen(lab, host string) (bool, error) {
+	file, want := "freezer.state", "FROZEN"
+	if c.Kind == "cgroup2" {
+		file, want = "cgroup.events", "frozen 1"
+	}
+	text, err := os.ReadFile(c.path(lab, host, file))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil // it has no freezer
+	}
+	return strings.Contains(string(text), want), err
+}
+
 // remove kills what still runs in the cgroup and below it, and removes all.
 func (c cgroup) remove(name ...string) error {
 	root := c.path(name...)
