@@ -163,6 +163,15 @@ func (h *host) init(spec *modelv1.ClusterSpec) {
 		h.c.t.Fatalf("init on %s: %v", h.name, err)
 	}
 	h.id = mustID(h.c.t, resp.GetNode())
+	h.isActive("founded")
+}
+
+// isActive is that who asks a node right after it has become one is told so.
+func (h *host) isActive(how string) {
+	h.c.t.Helper()
+	if state := h.info().GetState(); state != localv1.State_STATE_ACTIVE {
+		h.c.t.Errorf("%s has %s a swarm and is %v, want active", h.name, how, state)
+	}
 }
 
 // join joins through a manager.
@@ -185,6 +194,7 @@ func (h *host) join(via *host, role modelv1.Role) {
 		t.Fatalf("%s joined as %v, want %v", h.name, resp.GetRole(), role)
 	}
 	h.id = mustID(t, resp.GetNode())
+	h.isActive("joined")
 }
 
 func (c *cluster) within(d time.Duration) (context.Context, context.CancelFunc) {

@@ -56,6 +56,24 @@ func (l *life) leads(ctx context.Context) (token, address string, err error) {
 	}
 }
 
+// ownSession is how long one who founds a swarm waits for the node's own session. It
+// leads without; why there is none stands in "ctl info".
+const ownSession = 2 * time.Second
+
+// heard waits until a manager has answered this node's session, ownSession at most:
+// who asks right after "swarm init" is told that the node is active.
+func (l *life) heard(ctx context.Context) {
+	ctx, stop := context.WithTimeout(ctx, ownSession)
+	defer stop()
+	for v := l.look(); v.wish == nil; v = l.look() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-v.changed:
+		}
+	}
+}
+
 // joined waits until a manager has answered this node's session and, if it is to
 // be a manager, until it votes. It returns what the node has become.
 func (l *life) joined(ctx context.Context) (modelv1.Role, error) {

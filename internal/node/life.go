@@ -306,6 +306,7 @@ func (l *life) onManagers(list *cav1.ManagerList) {
 
 // onWish takes in what the node's record wants of it.
 func (l *life) onWish(w *dispatchv1.Wish) {
+	l.node.settled(l) // before whoever waits for this looks
 	l.mu.Lock()
 	l.wish, l.revoked = w, ""
 	l.signal()
@@ -315,7 +316,6 @@ func (l *life) onWish(w *dispatchv1.Wish) {
 	if w.GetRenew() && l.node.holder.Get().Identity.Role != w.GetRole() {
 		l.renewer.Now(w.GetRole())
 	}
-	l.node.settled(l)
 }
 
 // onRevoked notes that a manager says this node is no member any more.

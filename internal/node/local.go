@@ -79,6 +79,7 @@ func (l *local) Init(ctx context.Context, req *localv1.InitRequest) (*localv1.In
 	if err != nil {
 		return nil, err
 	}
+	life.heard(ctx)
 	return &localv1.InitResponse{Node: life.who.Node.Bytes(), WorkerToken: token, Address: address, UnlockKey: life.unlockKey()}, nil
 }
 

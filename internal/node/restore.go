@@ -75,6 +75,7 @@ func (n *Node) restore(ctx context.Context, opts *localv1.RestoreOptions, im *ba
 	if err != nil {
 		return nil, err
 	}
+	life.heard(ctx)
 	r.answer.Node, r.answer.WorkerToken, r.answer.Address = life.who.Node.Bytes(), token, address
 	return r.answer, nil
 }
