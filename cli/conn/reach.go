@@ -193,7 +193,7 @@ func (c *Conn) greet(ctx context.Context, at int) (*reached, error) {
 	ctx, stop := context.WithTimeout(ctx, greetTime)
 	defer stop()
 	a := &attempt{host: h, who: who}
-	cc, err := rpc.Dial(h.Address, a.tls(), grpc.WithContextDialer(a.dialer(c.remote.Dial)))
+	cc, err := rpc.Dial(h.Address, a.tls(), grpc.WithContextDialer(a.dialer(c.remote.Dial)), rpc.Probing())
 	if err != nil {
 		return nil, err
 	}

@@ -29,7 +29,21 @@ func TestClocks(t *testing.T) {
 		s.followerBehind()
 		s.workerStepped()
 	})
+	s.kept()
 	s.workerRefuses()
+}
+
+// kept is that no connection broke: what a host does by its monotonic clock is not
+// touched by what its time of day is set to.
+func (s *swarm) kept() {
+	s.Helper()
+	for name, h := range s.Hosts {
+		for line := range strings.Lines(h.LogTail(1 << 20)) {
+			if strings.Contains(line, "keepalive") || strings.Contains(line, "connection timed out") {
+				s.Errorf("%s took a peer for dead: %s", name, line)
+			}
+		}
+	}
 }
 
 func (s *swarm) step(host string, d time.Duration) {
@@ -132,6 +146,7 @@ func (s *swarm) workerRefuses() {
 		s.Fatal(err)
 	}
 	s.Until("m1", "ctl node ls --format '{{.Hostname}} {{.Status}}'", "w1 Down")
+	s.Until("w1", "ctl info 2>&1", "no session with a manager for") // a shorter cut breaks no connection
 	if err := s.Hosts["w1"].Plug(); err != nil {
 		s.Fatal(err)
 	}

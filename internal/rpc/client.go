@@ -111,7 +111,7 @@ func Dial(address string, config *tls.Config, more ...grpc.DialOption) (*grpc.Cl
 
 // DialWith is Dial with any transport credentials.
 func DialWith(address string, creds credentials.TransportCredentials, more ...grpc.DialOption) (*grpc.ClientConn, error) {
-	conn, err := grpc.NewClient("passthrough:///"+address, append(dialOptions(creds), more...)...)
+	conn, err := grpc.NewClient("passthrough:///"+address, append(dialOptions(mindful{creds}), more...)...)
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", address, err)
 	}
@@ -125,7 +125,7 @@ func DialUnix(path string, more ...grpc.DialOption) (*grpc.ClientConn, error) {
 		return d.DialContext(ctx, "unix", path)
 	})
 	// The name is what errors show; the dialer does not look at it.
-	conn, err := grpc.NewClient("passthrough:///"+path, append(append(dialOptions(unixCreds{}), dial), more...)...)
+	conn, err := grpc.NewClient("passthrough:///"+path, append(append(dialOptions(unixCreds{}), dial, Probing()), more...)...)
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", path, err)
 	}
@@ -151,6 +151,15 @@ func Patiently() grpc.DialOption {
 	return grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: time.Minute})
 }
 
+// Probing returns the option of a connection that breaks when its peer has not
+// answered for 15 s, though the peer's kernel may: its process stands still. gRPC counts
+// by the time of day, and takes a peer for gone when that is set back: this is for a
+// command, which then asks anew. A daemon finds such a peer out by what it says and
+// does not say, beats and votes, and keeps its connections.
+func Probing() grpc.DialOption {
+	return grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true})
+}
+
 var reconnect = backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second}
 
 func dialOptions(creds transportCreds) []grpc.DialOption {
@@ -162,7 +171,6 @@ func dialOptions(creds transportCreds) []grpc.DialOption {
 		grpc.WithStaticConnWindowSize(connWindow),
 		grpc.WithChainUnaryInterceptor(clientUnary),
 		grpc.WithChainStreamInterceptor(clientStream),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           reconnect,
 			MinConnectTimeout: connectTime,

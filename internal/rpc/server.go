@@ -262,7 +262,7 @@ func (s *Server) options(creds transportCreds) []grpc.ServerOption {
 		// Old connections are asked to go, so that renewed certificates come into
 		// use (R17 gives the old one an hour); their open streams stay.
 		grpc.KeepaliveParams(keepalive.ServerParameters{
-			Time: frozenFor, Timeout: 5 * time.Second, // see mindSilence
+			Time:             math.MaxInt64, // mindSilence asks
 			MaxConnectionAge: connectionAge, MaxConnectionAgeGrace: math.MaxInt64,
 		}),
 	}

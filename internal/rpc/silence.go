@@ -13,15 +13,14 @@ import (
 // kernel: after silentFor without a byte it asks the peer's kernel, and a connection
 // whose peer has answered nothing, nor taken what was sent, for goneAfter is broken.
 // What the peer keeps open here ends with it. The kernel asks without waking this
-// process: a timer for each connection was a quarter of what an idle manager did.
-//
-// frozenFor is after how long gRPC asks, for a peer whose kernel lives and whose process
-// stands still.
+// process, and by a clock that nobody sets: a timer of gRPC for each connection was a
+// quarter of what an idle manager did, and broke every connection of a host whose time of
+// day was set back. A peer whose kernel lives and whose process stands still is not
+// silence; see Probing.
 const (
 	silentFor  = 7 * time.Second
 	askedEvery = time.Second
 	goneAfter  = 12 * time.Second
-	frozenFor  = 2 * time.Minute
 )
 
 // mindSilence has the kernel watch a connection's silence. What is not of the kernel's

@@ -6,28 +6,44 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/credentials/insecure"
 )
 
 func TestSilenceIsTheKernelsToMind(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for name, mind := range map[string]func(dialled, accepted net.Conn) (net.Conn, error){
+		"of who came": func(_, accepted net.Conn) (net.Conn, error) { return accepted, mindSilence(accepted) },
+		"of whom one dials": func(dialled, _ net.Conn) (net.Conn, error) {
+			_, _, err := mindful{insecure.NewCredentials()}.Clone().ClientHandshake(t.Context(), "", dialled)
+			return dialled, err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			dialled, err := net.Dial("tcp", l.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer dialled.Close()
+			accepted, err := l.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer accepted.Close()
+			conn, err := mind(dialled, accepted)
+			if err != nil {
+				t.Fatal(err)
+			}
+			isMinded(t, conn)
+		})
 	}
-	defer l.Close()
-	peer, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer peer.Close()
-	conn, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	if err := mindSilence(conn); err != nil {
-		t.Fatal(err)
-	}
+}
 
+func isMinded(t *testing.T, conn net.Conn) {
+	t.Helper()
 	raw, err := conn.(*net.TCPConn).SyscallConn()
 	if err != nil {
 		t.Fatal(err)
