@@ -37,6 +37,7 @@ func run(c *cli.Context, s *say.Streams) error {
 	case c.Bool("fips") && !fips:
 		return startInFIPS()
 	}
+	giveRoom(s.Getenv)
 	ctx, hostDown, stop := untilPowerFails(c.Context)
 	defer stop()
 	toggleDebug(ctx, log, level)
