@@ -116,6 +116,11 @@ func (c *Core) alone() bool {
 	return len(v) == 1 && v[0] == c.cfg.RaftID && len(c.conf.GetVotersOutgoing()) == 0
 }
 
+// solitary reports whether this member leads a group of itself.
+func (c *Core) solitary() bool {
+	return c.state == raft.StateLeader && c.alone() && len(c.conf.GetLearners()) == 0
+}
+
 // stalled reports whether the oldest append has been under way for longer than
 // an election timeout.
 func (c *Core) stalled() bool {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/skep-project/skep/internal/id"
@@ -173,4 +174,44 @@ func TestOneVoterAppliesAndRemembers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// TestASolitaryLeaderIsWokenLess: it lives as many ticks, some at a time, and one at a
+// time again as soon as there is somebody to tell.
+func TestASolitaryLeaderIsWokenLess(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		cfg := testConfig(t, &ledger{})
+		if err := Bootstrap(cfg, nil); err != nil {
+			t.Fatal(err)
+		}
+		r := mustOpen(t, cfg)
+		running(t, r)
+		untilLeader(t, r)
+		lived := func() (wakes int, ticks uint64) {
+			now := func() (at uint64) {
+				said := make(chan uint64)
+				r.inbox.put(func(w *work) { w.calls = append(w.calls, func(c *Core) { said <- c.now }) })
+				return <-said
+			}
+			before, last := now(), time.Time{}
+			for range 300 {
+				time.Sleep(10 * time.Millisecond)
+				synctest.Wait()
+				if at := r.Meters().Ticked; at != last {
+					wakes, last = wakes+1, at
+				}
+			}
+			return wakes, now() - before
+		}
+		if wakes, ticks := lived(); wakes > 22 || ticks < 57 || ticks > 63 {
+			t.Errorf("in 3 s it was woken %d times for %d ticks, want 20 times for 60", wakes, ticks)
+		}
+		if err := r.ChangeMembership(t.Context(), Change{Kind: AddLearner, RaftID: 77}, []byte("learner")); err != nil {
+			t.Fatal(err)
+		}
+		if wakes, ticks := lived(); wakes < 58 || ticks < 57 || ticks > 63 {
+			t.Errorf("with a learner it was woken %d times in 3 s for %d ticks, want 60 and 60", wakes, ticks)
+		}
+	})
 }

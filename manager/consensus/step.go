@@ -12,10 +12,15 @@ const maxLate = 3
 
 // step is the goroutine that owns the core. It does no I/O.
 func (r *Runner) step(ctx context.Context) error {
-	ticker := time.NewTicker(r.cfg.Tick)
+	pace := r.cfg.Tick
+	ticker := time.NewTicker(pace)
 	defer ticker.Stop()
 	last := time.Now()
 	for {
+		if now := r.pace(); now != pace {
+			pace = now
+			ticker.Reset(pace)
+		}
 		ticked := false
 		select {
 		case <-ctx.Done():
@@ -43,6 +48,17 @@ func (r *Runner) step(ctx context.Context) error {
 			r.show(r.core)
 		}
 	}
+}
+
+// pace is how often the core is given its ticks: one at a time; as many as may come at
+// once while this member leads a group of itself, for there is nobody whom it could
+// miss or who could miss it, and to be woken twenty times a second is half of what such
+// a manager costs.
+func (r *Runner) pace() time.Duration {
+	if r.core.solitary() {
+		return maxLate * r.cfg.Tick
+	}
+	return r.cfg.Tick
 }
 
 // showPace is for how many ticks the board may lag in what nobody waits for: how far

@@ -31,14 +31,29 @@ func (s *Server) Keep(ctx context.Context) error {
 	for {
 		w.Take() // what changed does not matter: the whole group is small
 		s.round(ctx)
+		looks := t.C
+		if s.alone() {
+			looks = nil // there is nobody to wait for or to miss; the next one's record wakes
+		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-w.C():
-		case <-t.C:
+		case <-looks:
 			s.watch()
 		}
 	}
+}
+
+// alone reports whether the records know one member and no more.
+func (s *Server) alone() bool {
+	members := 0
+	for range s.cfg.Store.Snapshot().Members() {
+		if members++; members > 1 {
+			return false
+		}
+	}
+	return true
 }
 
 // round makes at most one change: the next one is seen in the next round.
