@@ -131,9 +131,10 @@ func identityOf(t *testing.T, h *host) ca.Identity {
 	return cred.Identity
 }
 
-// sessionsOf counts the sessions that a host has opened.
+// sessionsOf counts the sessions that a host has opened after a moment: one of that
+// moment was there.
 func (j *journal) sessionsOf(h *host, since time.Time) int {
-	return len(slices.DeleteFunc(j.since(since, "session opened"), func(r record) bool { return r.host != h.name }))
+	return len(slices.DeleteFunc(j.since(since, "session opened"), func(r record) bool { return r.host != h.name || r.at.Equal(since) }))
 }
 
 func TestARenewalMovesTheSessionWithoutAGap(t *testing.T) {
