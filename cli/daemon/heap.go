@@ -4,18 +4,25 @@ import (
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
+	"sync"
+	"time"
 )
 
 // The collector of garbage waits, by itself, until as much was taken as lives: a manager
-// of middling size spends a fifth of its time on it. It is given more room where that is
-// little in all: up to three times what lives, as long as it is no more than roomBytes.
-// Where less than modestBytes lives, on a worker for instance, and where more lives than
-// roomBytes, it is as it was.
+// that has much to do spends a fifth of its time on it. While it runs often it is given
+// more room where that is little in all: up to three times what lives, as long as it is
+// no more than roomBytes. Where less than modestBytes lives, on a worker for instance,
+// and where more lives than roomBytes, it is as it was.
 const (
 	roomBytes    = 192 << 20
 	modestBytes  = 16 << 20
 	usualPercent = 100
 	mostPercent  = 300
+	// often is the longest time between two runs of a collector that has much to do.
+	often = 2 * time.Second
+	// calm is for how long it has not had so when the room is taken back, and what is
+	// free of it given back to the system.
+	calm = 10 * time.Second
 	// leastTurn is by how much the percentage turns at least: to set it stops the
 	// program for a moment.
 	leastTurn = 20
@@ -29,10 +36,15 @@ func percentOf(live uint64) int {
 	return int(min(max(roomBytes*100/live, usualPercent), mostPercent))
 }
 
-// room gives the collector room after each of its runs.
+// room gives the collector room while it runs often.
 type room struct {
+	set  func(percent int)
+	free func() // gives the system what is free
+
+	mu      sync.Mutex // guards the fields below
 	percent int
-	set     func(percent int)
+	last    time.Time   // when the collector ran
+	back    *time.Timer // takes the room back
 }
 
 // giveRoom has the collector take the room that percentOf says, for as long as the
@@ -42,8 +54,13 @@ func giveRoom(getenv func(string) string) {
 	if getenv("GOGC") != "" {
 		return
 	}
-	r := &room{percent: usualPercent, set: func(percent int) { debug.SetGCPercent(percent) }}
-	r.await()
+	newRoom(func(percent int) { debug.SetGCPercent(percent) }, debug.FreeOSMemory).await()
+}
+
+func newRoom(set func(percent int), free func()) *room {
+	r := &room{set: set, free: free, percent: usualPercent}
+	r.back = time.AfterFunc(calm, r.takeBack)
+	return r
 }
 
 // await has the next run of the collector, which finds a value that nobody holds, look
@@ -51,18 +68,41 @@ func giveRoom(getenv func(string) string) {
 func (r *room) await() {
 	nobodys := new([16]byte) // as large as is not put together with others
 	runtime.SetFinalizer(nobodys, func(*[16]byte) {
-		r.turn(live())
+		r.ran(live())
 		r.await()
 	})
 }
 
-func (r *room) turn(live uint64) {
-	percent := percentOf(live)
-	if turn := percent - r.percent; turn > -leastTurn && turn < leastTurn {
+// ran takes note that the collector has run and left live bytes.
+func (r *room) ran(live uint64) {
+	r.mu.Lock()
+	now := time.Now()
+	rare := now.Sub(r.last) > often
+	r.last = now
+	r.mu.Unlock()
+	if rare {
 		return
+	}
+	r.turn(percentOf(live))
+	r.back.Reset(calm)
+}
+
+// turn sets the room, and reports whether it was another.
+func (r *room) turn(percent int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if turn := percent - r.percent; turn > -leastTurn && turn < leastTurn {
+		return false
 	}
 	r.percent = percent
 	r.set(percent)
+	return true
+}
+
+func (r *room) takeBack() {
+	if r.turn(usualPercent) {
+		r.free()
+	}
 }
 
 // live is how many bytes the collector's last run has left.

@@ -4,11 +4,14 @@ import (
 	"runtime"
 	"slices"
 	"testing"
+	"testing/synctest"
+	"time"
 )
+
+const mib = 1 << 20
 
 func TestTheCollectorIsGivenRoomWhereItIsLittleInAll(t *testing.T) {
 	t.Parallel()
-	const mib = 1 << 20
 	for _, c := range []struct {
 		live uint64
 		want int
@@ -21,35 +24,63 @@ func TestTheCollectorIsGivenRoomWhereItIsLittleInAll(t *testing.T) {
 	}
 }
 
-func TestTheRoomTurnsWhenItIsWorthStoppingFor(t *testing.T) {
+func TestTheCollectorHasRoomWhileItRunsOften(t *testing.T) {
 	t.Parallel()
-	var set []int
-	r := &room{percent: usualPercent, set: func(percent int) { set = append(set, percent) }}
-	for _, mib := range []uint64{8, 70, 72, 96, 100, 192, 4} {
-		r.turn(mib << 20)
-	}
-	if want := []int{274, 200, 100}; !slices.Equal(set, want) {
-		t.Errorf("set to %v, want %v", set, want)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		var set []int
+		freed := -1
+		r := newRoom(func(percent int) { set = append(set, percent) }, func() { set = append(set, freed) })
+		runs := func(rest time.Duration, live ...uint64) {
+			for _, mibs := range live {
+				time.Sleep(rest)
+				r.ran(mibs * mib)
+			}
+			synctest.Wait()
+		}
+		want := func(what string, percents ...int) {
+			t.Helper()
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			if !slices.Equal(set, percents) {
+				t.Errorf("%s: set to %v, want %v", what, set, percents)
+			}
+			set = nil
+		}
+		runs(time.Minute, 70, 70)
+		want("rarely") // and nothing is given back of what was not taken
+		runs(time.Second, 8, 70, 72, 96, 100, 192, 96)
+		want("often", 274, 200, 100, 200)
+		runs(3*time.Second, 96, 96, 96)
+		want("now and then")
+		runs(3*time.Second, 96)
+		want("for ten seconds", 100, freed)
+		runs(3*time.Second, 70)
+		want("once more")
+		runs(time.Second, 70)
+		want("often again", 274)
+	})
 }
 
-func TestEachRunOfTheCollectorTurnsTheRoom(t *testing.T) {
-	set := make(chan int, 2)
-	r := &room{percent: usualPercent, set: func(percent int) {
+func TestEachRunOfTheCollectorIsSeen(t *testing.T) {
+	set := make(chan int, 1)
+	r := newRoom(func(percent int) {
 		select {
 		case set <- percent:
 		default: // the test is over; finalizers wait for nobody
 		}
-	}}
+	}, func() {})
 	r.await()
-	lives := make([]byte, 64<<20)
-	runtime.GC()
-	if got := <-set; got < 2*usualPercent {
-		t.Errorf("with 64 MiB that live it was set to %d %%", got)
+	lives := make([]byte, 64*mib)
+	for percent := 0; percent == 0; { // two runs at least; the second may be over before the first is seen
+		runtime.GC()
+		select {
+		case percent = <-set:
+			if percent < 2*usualPercent {
+				t.Errorf("with 64 MiB that live it was set to %d %%", percent)
+			}
+		default:
+			runtime.Gosched()
+		}
 	}
 	runtime.KeepAlive(lives)
-	runtime.GC()
-	if got := <-set; got != usualPercent {
-		t.Errorf("with next to nothing that lives it was set to %d %%", got)
-	}
 }
