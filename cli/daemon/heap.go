@@ -11,11 +11,13 @@ import (
 // The collector of garbage waits, by itself, until as much was taken as lives: a manager
 // that has much to do spends a fifth of its time on it. While it runs often it is given
 // more room where that is little in all: up to three times what lives, as long as it is
-// no more than roomBytes. Where less than modestBytes lives, on a worker for instance,
-// and where more lives than roomBytes, it is as it was.
+// no more than roomBytes. Where less than modestBytes lives, on a worker for instance, it
+// is as it was, and so it is where more lives than roomBytes, up to mostBytes: no more
+// than that is held by what nobody needs.
 const (
-	roomBytes    = 192 << 20
 	modestBytes  = 16 << 20
+	roomBytes    = 192 << 20
+	mostBytes    = 768 << 20
 	usualPercent = 100
 	mostPercent  = 300
 	// often is the longest time between two runs of a collector that has much to do.
@@ -23,8 +25,8 @@ const (
 	// calm is for how long it has not had so when the room is taken back, and what is
 	// free of it given back to the system.
 	calm = 10 * time.Second
-	// leastTurn is by how much the percentage turns at least: to set it stops the
-	// program for a moment.
+	// leastTurn is by how much the percentage turns at least, but back to the usual: to
+	// set it stops the program for a moment.
 	leastTurn = 20
 )
 
@@ -33,7 +35,8 @@ func percentOf(live uint64) int {
 	if live < modestBytes {
 		return usualPercent
 	}
-	return int(min(max(roomBytes*100/live, usualPercent), mostPercent))
+	room := min(max(live, roomBytes), mostBytes)
+	return int(min(room*100/live, mostPercent))
 }
 
 // room gives the collector room while it runs often.
@@ -44,6 +47,7 @@ type room struct {
 	mu      sync.Mutex // guards the fields below
 	percent int
 	last    time.Time   // when the collector ran
+	live    uint64      // and what it left
 	back    *time.Timer // takes the room back
 }
 
@@ -78,7 +82,7 @@ func (r *room) ran(live uint64) {
 	r.mu.Lock()
 	now := time.Now()
 	rare := now.Sub(r.last) > often
-	r.last = now
+	r.last, r.live = now, live
 	r.mu.Unlock()
 	if rare {
 		return
@@ -91,7 +95,8 @@ func (r *room) ran(live uint64) {
 func (r *room) turn(percent int) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if turn := percent - r.percent; turn > -leastTurn && turn < leastTurn {
+	turn := percent - r.percent
+	if turn == 0 || percent != usualPercent && turn > -leastTurn && turn < leastTurn {
 		return false
 	}
 	r.percent = percent
@@ -100,7 +105,10 @@ func (r *room) turn(percent int) bool {
 }
 
 func (r *room) takeBack() {
-	if r.turn(usualPercent) {
+	r.mu.Lock()
+	percent := min(percentOf(r.live), usualPercent)
+	r.mu.Unlock()
+	if r.turn(percent) {
 		r.free()
 	}
 }
