@@ -17,7 +17,7 @@ import (
 const (
 	modestBytes  = 16 << 20
 	roomBytes    = 192 << 20
-	mostBytes    = 768 << 20
+	mostBytes    = 512 << 20
 	usualPercent = 100
 	mostPercent  = 300
 	// often is the longest time between two runs of a collector that has much to do.

@@ -16,7 +16,7 @@ func TestTheCollectorIsGivenRoomWhereItIsLittleInAll(t *testing.T) {
 		live uint64
 		want int
 	}{
-		{0, 100}, {15 * mib, 100}, {16 * mib, 300}, {64 * mib, 300}, {96 * mib, 200}, {192 * mib, 100}, {768 * mib, 100}, {1024 * mib, 75}, {2048 * mib, 37},
+		{0, 100}, {15 * mib, 100}, {16 * mib, 300}, {64 * mib, 300}, {96 * mib, 200}, {192 * mib, 100}, {512 * mib, 100}, {1024 * mib, 50}, {2048 * mib, 25},
 	} {
 		if got := percentOf(c.live); got != c.want {
 			t.Errorf("of %d MiB that live: %d %%, want %d %%", c.live/mib, got, c.want)
@@ -49,7 +49,7 @@ func TestTheCollectorHasRoomWhileItRunsOften(t *testing.T) {
 		runs(time.Minute, 70, 70)
 		want("rarely") // and nothing is given back of what was not taken
 		runs(time.Second, 8, 70, 72, 96, 100, 170, 192, 800, 1024, 1100, 96)
-		want("often", 274, 200, 112, 100, 75, 200)
+		want("often", 274, 200, 112, 100, 64, 200)
 		runs(3*time.Second, 96, 96, 96)
 		want("now and then")
 		runs(3*time.Second, 96)
@@ -59,7 +59,7 @@ func TestTheCollectorHasRoomWhileItRunsOften(t *testing.T) {
 		runs(time.Second, 70)
 		want("often again", 274)
 		runs(time.Second, 2048)
-		want("very large", 37)
+		want("very large", 25)
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		want("and calm")
