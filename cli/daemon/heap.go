@@ -20,8 +20,11 @@ const (
 	mostBytes    = 512 << 20
 	usualPercent = 100
 	mostPercent  = 300
-	// often is the longest time between two runs of a collector that has much to do.
-	often = 2 * time.Second
+	// often is the longest time between two runs of a collector that has much to do, and
+	// enough is how many in a row are that close to the one before. To give memory back
+	// takes two, which may follow one.
+	often  = 2 * time.Second
+	enough = 3
 	// calm is for how long it has not had so when the room is taken back, and what is
 	// free of it given back to the system.
 	calm = 10 * time.Second
@@ -47,6 +50,7 @@ type room struct {
 	mu      sync.Mutex // guards the fields below
 	percent int
 	last    time.Time   // when the collector ran
+	close   int         // how many runs in a row were close to the one before
 	live    uint64      // and what it left
 	back    *time.Timer // takes the room back
 }
@@ -81,10 +85,13 @@ func (r *room) await() {
 func (r *room) ran(live uint64) {
 	r.mu.Lock()
 	now := time.Now()
-	rare := now.Sub(r.last) > often
+	if r.close++; now.Sub(r.last) > often {
+		r.close = 0
+	}
 	r.last, r.live = now, live
+	busy := r.close >= enough
 	r.mu.Unlock()
-	if rare {
+	if !busy {
 		return
 	}
 	r.turn(percentOf(live))
