@@ -83,19 +83,6 @@ func newTLSCreds(h *ca.Holder, log *slog.Logger) transportCreds {
 		log: log, warned: rate.Sometimes{Interval: time.Second}, rota: newRota(turnsOf(runtime.GOMAXPROCS(0)))}}
 }
 
-// mindful is the credentials of one who dials, and has the kernel mind the silence of
-// whom it reaches.
-type mindful struct{ transportCreds }
-
-func (c mindful) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	if err := mindSilence(raw); err != nil {
-		return nil, nil, errors.Join(err, raw.Close())
-	}
-	return c.transportCreds.ClientHandshake(ctx, authority, raw)
-}
-
-func (c mindful) Clone() transportCreds { return mindful{c.transportCreds.Clone()} }
-
 func (c tlsCreds) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	address := raw.RemoteAddr().String()
 	done, ok := c.shaking.enter(BucketOf(hostOf(address)), handshakes)

@@ -1,12 +1,14 @@
 package rpc
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"time"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/credentials"
 )
 
 // A peer that has gone without a word, with its host or its line, is found out by the
@@ -46,3 +48,16 @@ func mindSilence(conn net.Conn) error {
 	})
 	return errors.Join(err, refused)
 }
+
+// mindful is the credentials of one who dials, and has the kernel mind the silence of
+// whom it reaches.
+type mindful struct{ transportCreds }
+
+func (c mindful) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	if err := mindSilence(raw); err != nil {
+		return nil, nil, errors.Join(err, raw.Close())
+	}
+	return c.transportCreds.ClientHandshake(ctx, authority, raw)
+}
+
+func (c mindful) Clone() transportCreds { return mindful{c.transportCreds.Clone()} }
