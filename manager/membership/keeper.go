@@ -30,9 +30,8 @@ func (s *Server) Keep(ctx context.Context) error {
 	s.change.Unlock()
 	for {
 		w.Take() // what changed does not matter: the whole group is small
-		s.round(ctx)
 		looks := t.C
-		if s.alone() {
+		if settled := s.round(ctx); settled && s.alone() {
 			looks = nil // there is nobody to wait for or to miss; the next one's record wakes
 		}
 		select {
@@ -56,8 +55,9 @@ func (s *Server) alone() bool {
 	return true
 }
 
-// round makes at most one change: the next one is seen in the next round.
-func (s *Server) round(ctx context.Context) {
+// round makes at most one change: the next one is seen in the next round. It reports
+// whether no member wants one.
+func (s *Server) round(ctx context.Context) (settled bool) {
 	s.change.Lock()
 	defer s.change.Unlock()
 	snap := s.cfg.Store.Snapshot()
@@ -66,11 +66,13 @@ func (s *Server) round(ctx context.Context) {
 	for _, l := range learners {
 		caught[l.RaftID] = l.CaughtUp
 	}
+	settled = true
 	for m := range snap.Members() {
 		step, err := plan(snap, m, caught[m.GetRaftId()])
 		if step == nil && err == nil {
 			continue
 		}
+		settled = false
 		if err == nil {
 			ctx, stop := context.WithTimeout(ctx, changeTimeout)
 			err = step(ctx, s, m)
@@ -78,10 +80,11 @@ func (s *Server) round(ctx context.Context) {
 		}
 		s.say(ctx, m, err)
 		if err == nil {
-			return
+			return false
 		}
 	}
 	s.bury(ctx, snap)
+	return settled
 }
 
 // plan returns what is to be done about one member, nil if nothing is.
