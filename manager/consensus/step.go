@@ -52,8 +52,8 @@ func (r *Runner) step(ctx context.Context) error {
 
 // pace is how often the core is given its ticks: one at a time; as many as may come at
 // once while this member leads a group of itself, for there is nobody whom it could
-// miss or who could miss it, and to be woken twenty times a second is half of what such
-// a manager costs.
+// miss or who could miss it, and to be woken twenty times a second is a third of what
+// such a manager costs.
 func (r *Runner) pace() time.Duration {
 	if r.core.solitary() {
 		return maxLate * r.cfg.Tick
